@@ -1,0 +1,1 @@
+"""Admission: the decider that deduplicates, counts and places tasks."""

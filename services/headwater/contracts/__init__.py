@@ -1,0 +1,1 @@
+"""What crosses a topic: records, messages, schemas, codecs, limits and names."""

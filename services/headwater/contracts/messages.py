@@ -1,0 +1,350 @@
+"""The messages that headwater's own processes exchange; each is Avro, its schema derived from its type.
+
+`schemas/<message>/v1.avsc` is the published form; a test keeps it equal to these types. Times are
+milliseconds since 1970 (`_ms`), money is billionths of a US dollar (`usd_nano`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Key = tuple[str | int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """One header of a foreign record, as it came."""
+
+    name: str
+    value: bytes | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task's record as its producer published it, and where.
+
+    A child's task was never published: its topic is empty and its value the caller's encoding.
+    """
+
+    topic: str = ""
+    partition: int = -1
+    offset: int = -1
+    key: bytes | None = None
+    value: bytes
+    headers: tuple[Header, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a run may spend; `None` means no limit of this kind."""
+
+    steps: int | None = 100
+    tokens: int | None = None
+    usd_nano: int | None = 1_000_000_000
+    wall_ms: int | None = 3_600_000
+    cleanup_steps: int = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a run has spent, or one call has: steps, tokens in and out, money."""
+
+    steps: int = 0
+    tokens: int = 0
+    usd_nano: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyTo:
+    """Where the answer of a call goes: the inbox partition of the run that asked, and its number."""
+
+    topic: str
+    partition: int
+    run: str
+    number: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Admit:
+    """Intake to admission: a task whose type, tenant and size are in order.
+
+    Args:
+        agent: The agent's name.
+        task_id: Hash of (tenant, agent, ce_source, ce_id).
+        digest: Hash of the task's datum, not of its bytes.
+        task: The record as published.
+    """
+
+    agent: str
+    task_id: str
+    digest: bytes
+    task: Task
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """A person's or a parent's word to a run: `target` is a task id or a run id.
+
+    Args:
+        target: Task id or run id.
+        verb: What to do.
+        name: A signal's name.
+        value: A signal's value, JSON.
+        reason: Why; journaled.
+    """
+
+    target: str
+    verb: Literal["cancel", "pause", "resume", "signal"]
+    name: str = ""
+    value: bytes = b""
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A slot has ended, whatever ended it."""
+
+    slot: str
+    spent: Spent = dataclasses.field(default_factory=Spent)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """A partition's owner to itself: the timer of this name is due."""
+
+    name: Key
+    due_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Begin a run.
+
+    Args:
+        run: `agent.partition.task id`.
+        task_id: The task's id; a child's is derived from its parent's run id and call number.
+        slot: The root's open-run slot at admission.
+        task: The record as published, or as the parent encoded it.
+        limits: What it may spend; `None` means the agent's own.
+        reply_to: The parent's call, for a child.
+    """
+
+    run: str
+    task_id: str
+    slot: str
+    task: Task
+    limits: Limits | None = None
+    reply_to: ReplyTo | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A call's answer: single-object Avro of the callee's result type, or JSON of a model's reply."""
+
+    value: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A call's failure: the error's class and its words, redacted."""
+
+    error: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InDoubt:
+    """Nobody knows whether an irreversible call happened."""
+
+    since_ms: int
+
+
+Outcome = Answered | Failed | InDoubt
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one attempt at a call cost."""
+
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd_nano: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An effector's or a child's answer to call `number` of `run`.
+
+    Args:
+        run: The run that asked.
+        number: Its call.
+        attempt: Id of the attempt; each is charged once.
+        outcome: What came of it.
+        usage: What the attempt cost, if it cost anything.
+        spent: What a child spent in all; `None` from effectors.
+    """
+
+    run: str
+    number: int
+    attempt: str
+    outcome: Answered | Failed | InDoubt
+    usage: Usage | None = None
+    spent: Spent | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """A partition's owner to itself: go on with the held messages of this run."""
+
+    run: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A run's request to an effector.
+
+    Args:
+        run: The run that asks.
+        number: Its call; (run, number) is the idempotency key.
+        name: The tool's or model's name.
+        arguments: Single-object Avro of a tool's parameters; JSON for a model.
+        safety: What may be done again after a crash.
+        order_key: Calls of one tool with the same key start in order; empty means any order.
+        not_after_ms: Do not start later than this.
+        reply_to: Where the answer goes.
+    """
+
+    run: str
+    number: int
+    name: str
+    arguments: bytes
+    safety: Literal["read", "paid", "write", "irreversible"]
+    order_key: str = ""
+    not_after_ms: int
+    reply_to: ReplyTo
+
+
+Status = Literal[
+    "accepted",
+    "held",
+    "started",
+    "waiting",
+    "paused",
+    "completed",
+    "failed",
+    "cancelled",
+    "quarantined",
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CallNote:
+    """A call as the life cycle tells it: for the journey a person reads, not for replay."""
+
+    number: int
+    kind: str
+    name: str
+    state: Literal["asked", "answered", "failed", "denied"]
+    child: str = ""
+    detail: str = ""
+    usage: Usage | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """One step of a run's life, on `evt.runs`.
+
+    Args:
+        run: Run id; empty while the task is held by admission.
+        task_id: Task id.
+        agent: Agent's name.
+        tenant: Tenant.
+        status: Where the run is now.
+        reason: Why it is held, paused or cancelled; what it waits for.
+        error: Class of the error that ended it.
+        detail: The error's words.
+        parent: The parent's run id, for a child.
+        calls: Calls asked and answered by this turn.
+        steps: Steps so far.
+        tokens: Tokens so far.
+        usd_nano: Money so far.
+        started_ms: When the run began; 0 before.
+        at_ms: When this happened.
+        outcome: JSON of the result, at `completed`.
+        version: Version of the app that took the turn.
+    """
+
+    run: str
+    task_id: str
+    agent: str
+    tenant: str
+    status: Status
+    reason: str = ""
+    error: str = ""
+    detail: str = ""
+    parent: str = ""
+    calls: tuple[CallNote, ...] = ()
+    steps: int = 0
+    tokens: int = 0
+    usd_nano: int = 0
+    started_ms: int = 0
+    at_ms: int = 0
+    outcome: bytes = b""
+    version: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed:
+    """The outcome of a run that failed or was cancelled, on `evt.<agent>`."""
+
+    run: str
+    task_id: str
+    agent: str
+    error: str
+    detail: str
+    steps: int = 0
+    tokens: int = 0
+    usd_nano: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A piece of a model's streamed answer, or a tool's progress; kept ten minutes."""
+
+    run: str
+    number: int
+    attempt: str
+    seq: int
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AppRecord:
+    """`ctl.app`: which app this namespace runs, by name, version and the digest of its surface."""
+
+    name: str
+    version: str
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaRecord:
+    """`ctl.schemas`: a writer schema, by its CRC-64-AVRO fingerprint (the record's key)."""
+
+    name: str
+    schema: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTable:
+    """`ctl.shards`: which partition each of a topic's fixed virtual shards lives in."""
+
+    topic: str
+    version: int
+    partitions: tuple[int, ...]
+
+
+INBOX = (Admit, Control, Closed, Wake, Start, Reply, Drain)
+SHIPPED = (*INBOX, Ask, RunEvent, RunFailed, Token, AppRecord, SchemaRecord, ShardTable)

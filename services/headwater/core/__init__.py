@@ -1,0 +1,1 @@
+"""The central types: messages, state, turns, deciders, effectors, executions."""

@@ -1,0 +1,150 @@
+"""A decider: a deterministic reaction to one record, and the turn it writes into."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+from headwater.contracts.records import Draft, Headers, Record
+from headwater.core.messages import Address, Key, Meta, Position
+from headwater.core.state import Layer, R, Row, State
+from headwater.errors import PoisonError
+
+M = TypeVar("M", contravariant=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Timer:
+    """A row that its partition's owner answers, when due, with a `Wake` in the same inbox."""
+
+    name: Key
+    due_ms: int
+    meta: Meta
+
+    @property
+    def key(self) -> Key:
+        """A timer is filed under its name."""
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A value that its owner encoded already, with its CloudEvents type."""
+
+    type: str
+    value: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A message a turn sends: what, where, and with which meta and further headers."""
+
+    message: Any
+    to: Address
+    meta: Meta
+    headers: Headers = ()
+
+
+class Turn:
+    """One record's chance to read rows, write rows and send messages; all of it commits or none."""
+
+    __slots__ = ("_layer", "_ordinal", "at", "meta", "now_ms", "sent")
+
+    def __init__(self, below: State, *, at: Position, meta: Meta, now_ms: int) -> None:
+        self._layer = Layer(below)
+        self._ordinal = 0
+        self.at = at
+        self.meta = meta
+        self.now_ms = now_ms
+        """The record's append time, the log's own."""
+        self.sent: list[Sent | Draft] = []
+
+    def get(self, kind: type[R], *key: str | int) -> R | None:
+        """Return one row, this turn's writes included."""
+        return self._layer.get(kind, *key)
+
+    def scan(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
+        """Return the rows below a prefix in key order, this turn's writes included."""
+        return self._layer.scan(kind, *prefix)
+
+    def put(self, row: Row) -> None:
+        """Write a row."""
+        self._layer.put(row)
+
+    def drop(self, row: Row) -> None:
+        """Remove a row."""
+        self._layer.drop(row)
+
+    def send(
+        self, message: Any, to: Address, *, meta: Meta | None = None, headers: Headers = ()
+    ) -> str:
+        """Send a message for the same tenant, caused by this record; return its derived id.
+
+        Args:
+            message: One of `contracts.messages`, or `Encoded`.
+            to: Where it goes.
+            meta: For whom it speaks instead of this record's own meta: a run answers control from
+                outside in its own task's name. Its id is replaced by the derived one.
+            headers: Further headers, for example `ce_runid`.
+        """
+        of = self.meta if meta is None else meta
+        own = self.at.derive(self._ordinal).hex()
+        self._ordinal += 1
+        traceparent = of.traceparent
+        if traceparent.endswith(b"1") and len(traceparent) == _TRACEPARENT_LENGTH:
+            traceparent = b"%b-%b-01" % (traceparent[:35], self.span_id.hex().encode())
+        consequence = Meta(
+            id=own,
+            tenant=of.tenant,
+            correlation_id=of.correlation_id,
+            causation_id=self.meta.id,
+            actor=of.actor,
+            traceparent=traceparent,
+            deadline_ms=of.deadline_ms,
+            carried=of.carried,
+        )
+        self.sent.append(Sent(message=message, to=to, meta=consequence, headers=headers))
+        return own
+
+    def relay(self, draft: Draft) -> None:
+        """Write a record as it is, without any header of ours: dead letters keep their bytes."""
+        self.sent.append(draft)
+
+    @property
+    def span_id(self) -> bytes:
+        """The id of the span this turn is, should its trace be sampled."""
+        return self.at.derive(-1, size=8)
+
+    @property
+    def layer(self) -> Layer:
+        """What the turn wrote, for the loop that commits it."""
+        return self._layer
+
+
+_TRACEPARENT_LENGTH = 55
+
+
+class Decider(Protocol[M]):
+    """A deterministic reaction: no clock, no dice, no network; what it remembers is rows."""
+
+    @property
+    def name(self) -> str:
+        """For logs, spans and metrics."""
+        ...
+
+    def react(self, turn: Turn, message: M) -> None:
+        """React to one message.
+
+        Raises:
+            PoisonError: Refuses the message, with all the turn did.
+            TransientError: Something needed to decide is away; the partition waits.
+        """
+        ...
+
+    def refused(self, turn: Turn, record: Record, message: M | None, error: PoisonError) -> None:
+        """React, in a fresh turn, to a refusal: close the slot, answer the parent.
+
+        `message` is `None` if the record could not even be decoded.
+        """
+        ...

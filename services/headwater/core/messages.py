@@ -1,0 +1,96 @@
+"""What every message carries besides itself: where it goes, who caused it, and an id of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+Key = tuple[str | int, ...]
+
+
+def digest(*parts: bytes | str | int, size: int = 16) -> bytes:
+    """Hash length-prefixed parts, so that no two lists of parts share their bytes.
+
+    Args:
+        *parts: What to hash; text as UTF-8, integers as decimal text.
+        size: Length of the digest, in bytes.
+    """
+    state = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        state.update(len(data).to_bytes(4, "big"))
+        state.update(data)
+    return state.digest()
+
+
+def task_id(tenant: str, agent: str, source: str, event_id: str) -> str:
+    """Return a task's id: the same for the same event, whatever carried it."""
+    return digest(tenant, agent, source, event_id).hex()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunId:
+    """A run's id is its address: the agent, its inbox partition, the task."""
+
+    agent: str
+    partition: int
+    task: str
+
+    def __str__(self) -> str:
+        return f"{self.agent}.{self.partition}.{self.task}"
+
+    @classmethod
+    def parse(cls, text: str) -> RunId | None:
+        """Return the parts of a well-formed run id, else `None`."""
+        parts = text.split(".")
+        if len(parts) != 3 or not parts[1].isdecimal() or not parts[0] or not parts[2]:  # noqa: PLR2004 - agent, partition, task
+            return None
+        return cls(parts[0], int(parts[1]), parts[2])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Address:
+    """Where a message goes; a partition is named only by an id that carries it."""
+
+    topic: str
+    key: str
+    partition: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """Who, for whom and because of what; copied to every consequence.
+
+    Args:
+        id: The message's own id (`ce_id`).
+        tenant: Whose it is.
+        correlation_id: The task's `ce_id`, the same on every message it leads to.
+        causation_id: Id of the message that caused this one.
+        actor: The person or service that asked, where one is known.
+        traceparent: W3C trace context as bytes; empty if there is none.
+        deadline_ms: When the task stops being wanted; `None` for never.
+        carried: Headers taken over as they came: `ce_subject ce_time tracestate baggage`.
+    """
+
+    id: str
+    tenant: str
+    correlation_id: str = ""
+    causation_id: str = ""
+    actor: str = ""
+    traceparent: bytes = b""
+    deadline_ms: int | None = None
+    carried: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Position:
+    """A place in one topic's one life."""
+
+    topic_id: str
+    topic: str
+    number: int
+    offset: int
+
+    def derive(self, ordinal: int, *, size: int = 16) -> bytes:
+        """Return the same id each time the turn is taken; another for a recreated topic."""
+        return digest(self.topic_id, self.number, self.offset, ordinal, size=size)

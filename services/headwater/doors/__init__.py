@@ -1,0 +1,1 @@
+"""Doors: the world's way in and out."""

@@ -1,0 +1,1 @@
+"""Deterministic async functions: a library that knows no messages."""

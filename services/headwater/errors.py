@@ -1,0 +1,109 @@
+"""What can go wrong, and what the platform does about it.
+
+Four kinds steer the loops: `TransientError` is retried, `PoisonError` quarantined, `SettingsError`
+stops the start, and anything else is our own bug, which stops the worker while its offsets stay.
+The others are answers that an agent's code can catch.
+"""
+
+from __future__ import annotations
+
+
+class HeadwaterError(Exception):
+    """Root of every error that headwater raises on purpose."""
+
+
+class TransientError(HeadwaterError):
+    """Something is away for now; the same attempt may succeed later."""
+
+
+class PoisonError(HeadwaterError):
+    """A record that nobody can take; it goes to quarantine, byte for byte.
+
+    Args:
+        code: Short kebab-case class of the refusal, for example `unknown-schema`.
+        message: What is wrong with which field, in words an operator can act on.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SettingsError(HeadwaterError):
+    """A setting, topic or app that cannot work; the message names it and says what to do."""
+
+
+class WorkRefusedError(HeadwaterError):
+    """The log refused this work twice, though its claims held: some record in it cannot be written."""
+
+
+class NonDeterminismError(HeadwaterError):
+    """Replayed code asked for something else than the journal has.
+
+    Args:
+        number: The call's number.
+        recorded: `kind name` in the journal.
+        actual: `kind name` that today's code asked for.
+    """
+
+    def __init__(self, number: int, recorded: str, actual: str) -> None:
+        super().__init__(
+            f"call {number} is recorded as {recorded}, but the code now asks for {actual}: "
+            "restore the code this run began with, or cancel the run"
+        )
+        self.number, self.recorded, self.actual = number, recorded, actual
+
+
+class ConfinementError(HeadwaterError):
+    """Agent code tried to touch the world directly; it says which way and to use a tool."""
+
+
+class LivelockError(HeadwaterError):
+    """Agent code spun without waiting for anything, past the cap on one turn's callbacks."""
+
+
+class CallError(HeadwaterError):
+    """A call that an agent made did not answer with a value.
+
+    Args:
+        message: The effector's own words, redacted.
+        error: Name of the error's class where it happened.
+        call_id: The call, `run id/number`; empty when it was never sent.
+    """
+
+    def __init__(self, message: str, *, error: str = "", call_id: str = "") -> None:
+        super().__init__(message)
+        self.error = error
+        self.call_id = call_id
+
+
+class ToolError(CallError):
+    """A tool failed, after its retries."""
+
+
+class ToolTimeout(ToolError, TimeoutError):  # noqa: N818 - the public surface fixes this name
+    """A tool did not answer in time; what it wrote meanwhile is not undone."""
+
+
+class ModelError(CallError):
+    """A model failed, after its retries, or could not be made to answer in the type asked for."""
+
+
+class AgentError(CallError):
+    """A child agent failed or was cancelled."""
+
+
+class BudgetExceeded(CallError):  # noqa: N818 - the public surface fixes this name
+    """The call would pass what the run may still spend; nothing was sent."""
+
+
+class Denied(CallError):  # noqa: N818 - the public surface fixes this name
+    """The judge, or a person, said no; nothing was sent."""
+
+
+class DeadlineExceeded(CallError):  # noqa: N818 - the public surface fixes this name
+    """The task's deadline passed."""
+
+
+class NotDone(HeadwaterError):  # noqa: N818 - the public surface fixes this name
+    """A tool's word that nothing happened in the world, so the call may be repeated."""

@@ -1,0 +1,1 @@
+"""Intake: the decider that takes foreign tasks in."""

@@ -1,0 +1,1 @@
+"""The log: one port, and the two logs behind it."""

@@ -1,0 +1,161 @@
+"""The ports of the log: what a decider, an effector, a projection and a door may do to it.
+
+Impossible by construction: offsets without outputs (an owner has no begin and no end), an effector
+that transacts its output, a zombie's write (work carries its claim).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from headwater.contracts.records import Draft, Partition, Record
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """Proof that a partition was given to us; stale from the moment it is taken away.
+
+    Args:
+        partition: The partition.
+        epoch: Counts up with every claim that one membership gets, so two claims never compare equal.
+    """
+
+    partition: Partition
+    epoch: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    """What changed since the last poll.
+
+    Args:
+        lost: Claims that are stale now. To be handled before `gained`.
+        gained: New claims, delivered paused: nothing of them comes until `resume`, whose
+            `offsets` name where to start.
+        records: Records of claims that still hold, in offset order per claim.
+    """
+
+    lost: frozenset[Claim] = frozenset()
+    gained: frozenset[Claim] = frozenset()
+    records: Sequence[tuple[Claim, Record]] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one owned partition's turns wrote, and the next offset to read."""
+
+    claim: Claim
+    next_offset: int
+    drafts: Sequence[Draft] = ()
+
+
+class Member(Protocol):
+    """Membership of a consumer group; one thread makes every call."""
+
+    def poll(self, *, records_max: int, wait_ms: int) -> Poll:
+        """Wait at most `wait_ms` for news; rebalances happen in here and nowhere else."""
+        ...
+
+    def pause(self, claims: Collection[Claim]) -> None:
+        """Stop delivering these; nothing is lost. Stale claims are ignored."""
+        ...
+
+    def resume(self, claims: Mapping[Claim, int | None]) -> None:
+        """Deliver these again, from the offset given, or from where they were paused if `None`."""
+        ...
+
+    def close(self, *, leave: bool = False) -> None:
+        """End the membership; with `leave` a static member gives its partitions up at once."""
+        ...
+
+
+class Owner(Member, Protocol):
+    """A decider's membership: what it writes and the offsets it reaches are one transaction."""
+
+    def commit(self, work: Sequence[Work]) -> frozenset[Claim]:
+        """Write the work of the claims that hold, all or none, and return those claims.
+
+        Every other claim of this membership comes back as lost from the next poll, then perhaps
+        gained. An unknown outcome returns the empty set and loses every claim.
+
+        Raises:
+            WorkRefusedError: The log refused this work twice though its claims held. Nothing of it
+                was written, the claims still hold; halve the work and try again.
+        """
+        ...
+
+
+class Worker(Member, Protocol):
+    """An effector's membership: it marks what is answered, and can write no output by it."""
+
+    def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
+        """Commit an offset in the background; a mark that is lost only repeats requests."""
+        ...
+
+
+class Reader(Protocol):
+    """Committed records of some partitions, without a group: restores, projections, tails."""
+
+    def poll(self, *, records_max: int, wait_ms: int) -> Sequence[Record]:
+        """Return the next records, in offset order per partition; empty when none came in time."""
+        ...
+
+    @property
+    def at_end(self) -> bool:
+        """Whether every partition was read up to the end it had when the reader was opened.
+
+        The end is the uncommitted one, so everything begun before the reader was opened has been
+        delivered or aborted once this holds.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop reading."""
+        ...
+
+
+class Log(Protocol):
+    """An ordered, partitioned, transactional log."""
+
+    def own(self, topics: Collection[str], *, group: str, instance: str) -> Owner:
+        """Join a group as a decider; an older member with the same group and instance is fenced."""
+        ...
+
+    def work(self, topics: Collection[str], *, group: str, instance: str) -> Worker:
+        """Join a group as an effector."""
+        ...
+
+    def read(self, starts: Mapping[Partition, int]) -> Reader:
+        """Read committed records from these offsets on; an offset before the first means the first."""
+        ...
+
+    async def append(self, draft: Draft) -> tuple[Partition, int]:
+        """Write one record outside any transaction; where it is, once it is durable.
+
+        Raises:
+            TransientError: The log is away.
+            PoisonError: The record can never be written, for example too large (`too-large`).
+        """
+        ...
+
+    def committed(self, group: str, partition: Partition) -> tuple[int, str]:
+        """Return a group's stable next offset and its metadata; blocks, so never on a member's thread.
+
+        Raises:
+            SettingsError: The group has no offset there (missing or expired): `topics apply` writes it.
+        """
+        ...
+
+    def topic_id(self, topic: str) -> str:
+        """Return the id of this topic's present life; a recreated topic has another."""
+        ...
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has.
+
+        Raises:
+            SettingsError: There is no such topic.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Models: the effector that asks language models."""

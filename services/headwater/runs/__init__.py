@@ -1,0 +1,1 @@
+"""Runs: the decider that hosts agents."""

@@ -1,0 +1,1 @@
+"""The loops: deciding, performing, projecting."""

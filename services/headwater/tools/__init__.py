@@ -1,0 +1,1 @@
+"""Tools: the effector that runs an app's tools."""

@@ -1,0 +1,1 @@
+"""Tracing: spans of what was committed, once."""

@@ -1,0 +1,1 @@
+"""Views: projections that people read."""
