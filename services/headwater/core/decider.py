@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
-from headwater.contracts.records import Draft, Headers, Record
+from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.core.messages import Address, Key, Meta, Position
 from headwater.core.state import Layer, R, Row, State
 from headwater.errors import PoisonError
 
-M = TypeVar("M", contravariant=True)
+M_contra = TypeVar("M_contra", contravariant=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class Turn:
 _TRACEPARENT_LENGTH = 55
 
 
-class Decider(Protocol[M]):
+class Decider(Protocol[M_contra]):
     """A deterministic reaction: no clock, no dice, no network; what it remembers is rows."""
 
     @property
@@ -133,7 +133,7 @@ class Decider(Protocol[M]):
         """For logs, spans and metrics."""
         ...
 
-    def react(self, turn: Turn, message: M) -> None:
+    def react(self, turn: Turn, message: M_contra) -> None:
         """React to one message.
 
         Raises:
@@ -142,9 +142,15 @@ class Decider(Protocol[M]):
         """
         ...
 
-    def refused(self, turn: Turn, record: Record, message: M | None, error: PoisonError) -> None:
+    def refused(
+        self, turn: Turn, record: Record, message: M_contra | None, error: PoisonError
+    ) -> None:
         """React, in a fresh turn, to a refusal: close the slot, answer the parent.
 
         `message` is `None` if the record could not even be decoded.
         """
+        ...
+
+    def forget(self, partition: Partition) -> None:
+        """Drop whatever is cached for a partition: it was lost, or a commit came to nothing."""
         ...

@@ -112,12 +112,16 @@ class Layer:
     def scan(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
         """Return the rows below a prefix in key order, this layer's writes included."""
         size = len(prefix)
-        mine = {k: row for (of, k), row in self._rows.items() if of is kind and k[:size] == prefix}
+        mine: dict[Key, R | None] = {
+            k: row  # type: ignore[misc] # filed under its own kind by put
+            for (of, k), row in self._rows.items()
+            if of is kind and k[:size] == prefix
+        }
         if not mine:
             yield from self._below.scan(kind, *prefix)
             return
         below = (row for row in self._below.scan(kind, *prefix) if row.key not in mine)
-        above = (mine[k] for k in sorted(mine) if mine[k] is not None)
+        above = (row for k in sorted(mine) if (row := mine[k]) is not None)
         yield from heapq.merge(below, above, key=_key)
 
     def put(self, row: Row) -> None:

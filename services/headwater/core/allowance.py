@@ -1,0 +1,84 @@
+"""An allowance: what may be spent is reserved before a call is sent and settled when it is answered."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from headwater.contracts.messages import Limits, Spent
+
+NOTHING = Spent()
+
+
+def plus(one: Spent, other: Spent) -> Spent:
+    """Add two amounts."""
+    return Spent(
+        steps=one.steps + other.steps,
+        tokens=one.tokens + other.tokens,
+        usd_nano=one.usd_nano + other.usd_nano,
+    )
+
+
+def minus(one: Spent, other: Spent) -> Spent:
+    """Subtract an amount, never below nothing."""
+    return Spent(
+        steps=max(0, one.steps - other.steps),
+        tokens=max(0, one.tokens - other.tokens),
+        usd_nano=max(0, one.usd_nano - other.usd_nano),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What a run may spend, has reserved and has spent.
+
+    `reserved + spent` never passes the limit at a send. A bill over the reserve can pass it
+    afterwards; the next send is then refused.
+    """
+
+    limits: Limits
+    reserved: Spent = NOTHING
+    spent: Spent = NOTHING
+
+    def lacking(self, cost: Spent) -> str:
+        """Return which limit a cost would pass, in words; empty if it fits."""
+        used = plus(plus(self.reserved, self.spent), cost)
+        limits = self.limits
+        if limits.steps is not None and used.steps > limits.steps:
+            return f"{limits.steps} steps"
+        if limits.tokens is not None and used.tokens > limits.tokens:
+            return f"{limits.tokens} tokens"
+        if limits.usd_nano is not None and used.usd_nano > limits.usd_nano:
+            return f"{limits.usd_nano / 1e9:g} USD"
+        return ""
+
+    def reserve(self, cost: Spent) -> Allowance:
+        """Set a cost aside; `lacking` has said that it fits."""
+        return dataclasses.replace(self, reserved=plus(self.reserved, cost))
+
+    def settle(self, reserved: Spent, spent: Spent) -> Allowance:
+        """Give a reserve back and book what was spent instead."""
+        return dataclasses.replace(
+            self, reserved=minus(self.reserved, reserved), spent=plus(self.spent, spent)
+        )
+
+    def share(self, wanted: Limits) -> Limits:
+        """Return a child's limits: what it wants where that fits, else half of what is left."""
+        used = plus(self.reserved, self.spent)
+        return dataclasses.replace(
+            wanted,
+            steps=_share(wanted.steps, self.limits.steps, used.steps + 1),
+            tokens=_share(wanted.tokens, self.limits.tokens, used.tokens),
+            usd_nano=_share(wanted.usd_nano, self.limits.usd_nano, used.usd_nano),
+        )
+
+
+def ceiling(limits: Limits) -> Spent:
+    """Return the most that limits allow to be spent, as a reserve; a kind without limit reserves none."""
+    return Spent(steps=limits.steps or 0, tokens=limits.tokens or 0, usd_nano=limits.usd_nano or 0)
+
+
+def _share(wanted: int | None, limit: int | None, used: int) -> int | None:
+    if limit is None:
+        return wanted
+    left = max(0, limit - used)
+    return wanted if wanted is not None and wanted <= left else left // 2

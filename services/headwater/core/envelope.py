@@ -1,0 +1,145 @@
+"""A message in its envelope: CloudEvents binary mode, our extensions, and trace context, as headers."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from typing import Any, Protocol
+
+from headwater.contracts.records import Draft, Headers, Record
+from headwater.core.decider import Encoded, Sent
+from headwater.core.messages import Meta
+from headwater.errors import PoisonError
+
+CARRIED = ("ce_subject", "ce_time", "tracestate", "baggage")
+VALUE_BYTES_MAX = 900 * 1024
+"""Largest value a turn may send: a broker's default record limit, less room for key and headers."""
+
+
+class Coder(Protocol):
+    """Turns messages into bytes and back (`contracts.codec.Codec`)."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return single-object Avro."""
+        ...
+
+    def decode(self, data: bytes) -> Any:
+        """Return the message; `PoisonError` if it is none that we know."""
+        ...
+
+
+class Envelope:
+    """Seals messages into drafts and opens records.
+
+    Args:
+        codec: Encodes and decodes the values.
+        source: `ce_source` of what is sealed here: the process's role.
+    """
+
+    def __init__(self, codec: Coder, *, source: str) -> None:
+        self.codec = codec
+        self._fixed: Headers = (
+            ("ce_specversion", b"1.0"),
+            ("content-type", b"application/avro"),
+            ("ce_source", source.encode()),
+        )
+
+    def seal(self, sent: Sent) -> Draft:
+        """Return the record of a message.
+
+        Raises:
+            PoisonError: The value is over what a record may hold (`too-large`).
+        """
+        message, meta = sent.message, sent.meta
+        if isinstance(message, Encoded):
+            kind, value = message.type.encode(), message.value
+        else:
+            kind, value = _kind(message.__class__), self.codec.encode(message)
+        if len(value) > VALUE_BYTES_MAX:
+            raise PoisonError(
+                "too-large",
+                f"a {kind.decode()} of {len(value)} bytes is over {VALUE_BYTES_MAX}: pass less, "
+                "or a reference to where it is",
+            )
+        headers = [
+            *self._fixed,
+            ("ce_id", meta.id.encode()),
+            ("ce_type", kind),
+            ("ce_tenantid", meta.tenant.encode()),
+            ("ce_correlationid", meta.correlation_id.encode()),
+            ("ce_causationid", meta.causation_id.encode()),
+        ]
+        if meta.actor:
+            headers.append(("ce_actorid", meta.actor.encode()))
+        if meta.deadline_ms is not None:
+            headers.append(("ce_deadline", rfc3339(meta.deadline_ms).encode()))
+        if meta.traceparent:
+            headers.append(("traceparent", meta.traceparent))
+        headers += meta.carried
+        headers += sent.headers
+        to = sent.to
+        return Draft(
+            topic=to.topic,
+            key=to.key.encode(),
+            value=value,
+            headers=tuple(headers),
+            partition=to.partition,
+        )
+
+    def open(self, record: Record) -> tuple[Meta, Any]:
+        """Return a record's meta and message.
+
+        Raises:
+            PoisonError: No message of ours can be read from it.
+        """
+        if record.value is None:
+            raise PoisonError("tombstone", "the record has no value")
+        return self.meta(record), self.codec.decode(record.value)
+
+    def meta(self, record: Record) -> Meta:
+        """Return what a record's headers say; the last of two headers with one name counts."""
+        found = dict(record.headers)
+        try:
+            deadline = found.get("ce_deadline")
+            return Meta(
+                id=_text(found, "ce_id"),
+                tenant=_text(found, "ce_tenantid"),
+                correlation_id=_text(found, "ce_correlationid"),
+                causation_id=_text(found, "ce_causationid"),
+                actor=_text(found, "ce_actorid"),
+                traceparent=found.get("traceparent") or b"",
+                deadline_ms=milliseconds(deadline.decode()) if deadline else None,
+                carried=tuple(
+                    (name, value) for name in CARRIED if (value := found.get(name)) is not None
+                ),
+            )
+        except ValueError as error:
+            raise PoisonError("invalid-header", f"a header cannot be read: {error}") from error
+
+
+def rfc3339(time_ms: int) -> str:
+    """Write a time as RFC 3339, in UTC, to the millisecond."""
+    moment = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def milliseconds(text: str) -> int:
+    """Read RFC 3339 as milliseconds since 1970.
+
+    Raises:
+        ValueError: It is not RFC 3339, or names no offset from UTC.
+    """
+    moment = datetime.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset from UTC")
+    return round(moment.timestamp() * 1000)
+
+
+def _text(found: dict[str, bytes | None], name: str) -> str:
+    value = found.get(name)
+    return "" if value is None else value.decode()
+
+
+@functools.cache
+def _kind(of: type[object]) -> bytes:
+    return f"headwater.{of.__name__.lower()}".encode()

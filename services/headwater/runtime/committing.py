@@ -1,0 +1,106 @@
+"""Committing: a batch of turns over one owned partition, as the work of one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from typing import Any
+
+from headwater.contracts.records import Draft, Partition, Record
+from headwater.core.decider import Sent, Turn
+from headwater.core.envelope import Envelope
+from headwater.core.messages import Meta, Position
+from headwater.core.state import Layer
+from headwater.log.port import Claim, Work
+from headwater.runtime import table as tables
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A turn that was taken, for those who watch: after its commit, once.
+
+    Args:
+        at: Where its record is.
+        meta: The record's meta.
+        message: What it was.
+        span_id: The turn's derived span id.
+        started_ns: When it began (wall clock).
+        ended_ns: When it ended.
+        sent: How many records it sent.
+        refused: Code of the refusal, if it was one.
+    """
+
+    at: Position
+    meta: Meta
+    message: Any
+    span_id: bytes
+    started_ns: int
+    ended_ns: int
+    sent: int
+    refused: str = ""
+
+
+class Batch:
+    """The turns taken over one claim since its last commit."""
+
+    __slots__ = ("claim", "drafts", "layer", "next_offset", "records", "taken")
+
+    def __init__(self, claim: Claim, table: tables.Table, next_offset: int) -> None:
+        self.claim = claim
+        self.layer = Layer(table)
+        self.next_offset = next_offset
+        self.drafts: list[Draft] = []
+        self.records: list[Record] = []
+        self.taken: list[Taken] = []
+
+    def take(self, turn: Turn, envelope: Envelope) -> int:
+        """Take a turn over; return how many records it sends.
+
+        Raises:
+            PoisonError: One of its messages is too large; nothing of the turn was taken.
+        """
+        sealed = [envelope.seal(item) if isinstance(item, Sent) else item for item in turn.sent]
+        self.layer.take(turn.layer)
+        self.drafts += sealed
+        return len(sealed)
+
+    def passed(self, record: Record) -> None:
+        """Count a record as done with."""
+        self.records.append(record)
+        self.next_offset = record.offset + 1
+
+    def work(self, state: str | None, envelope: Envelope) -> Work:
+        """Return the batch as work: messages first, then rows, newest per key."""
+        drafts = self.drafts
+        if state is not None:
+            place = Partition(state, self.claim.partition.number)
+            drafts = [*drafts, *tables.drafts(self.layer, place, envelope.codec)]
+        return Work(claim=self.claim, next_offset=self.next_offset, drafts=drafts)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Bisect:
+    """How many records a batch may have: halved when the log refuses the work, doubled after it took it.
+
+    A record that is refused alone is the one that cannot be written.
+    """
+
+    records_max: int
+    now: int = 0
+
+    def __post_init__(self) -> None:
+        self.now = self.records_max
+
+    def refused(self, records: int) -> bool:
+        """Halve; return whether the single record left is the culprit."""
+        self.now = max(1, records // 2)
+        return records <= 1
+
+    def accepted(self) -> None:
+        """Double, up to the bound."""
+        self.now = min(self.records_max, self.now * 2)
+
+
+def requeue(batch: Batch, backlog: deque[Record]) -> None:
+    """Put a batch's records back at the front of what waits, in order."""
+    backlog.extendleft(reversed(batch.records))

@@ -1,0 +1,396 @@
+"""Deciding: the loop of one decider over the partitions it owns.
+
+It has no error branch: whatever goes wrong with a commit, its claim comes back as lost, then
+perhaps gained, and is restored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from headwater.contracts.messages import Wake
+from headwater.contracts.records import Draft, Partition, Record
+from headwater.core.decider import Decider, Sent, Timer, Turn
+from headwater.core.envelope import Envelope
+from headwater.core.messages import Address, Meta, Position, digest
+from headwater.errors import PoisonError, TransientError, WorkRefusedError
+from headwater.log.port import Claim, Log, Owner
+from headwater.runtime.committing import Batch, Bisect, Taken, requeue
+from headwater.runtime.restoring import Restored, Restorer
+from headwater.runtime.table import Table
+from headwater.runtime.timers import Timers
+
+logger = logging.getLogger(__name__)
+
+_RESTORE_POLL_MS = 10
+
+Opener = Callable[[Record], tuple[Meta, Any]]
+Quarantine = Callable[[Record, PoisonError], Draft]
+
+
+class Observer(Protocol):
+    """Watches what was committed: spans, logs, metrics."""
+
+    def committed(self, decider: str, taken: Sequence[Taken], *, seconds: float) -> None:
+        """Called once per committed batch, with how long the commit took."""
+        ...
+
+
+class Unobserved:
+    """The observer of a loop that nobody watches."""
+
+    def committed(self, decider: str, taken: Sequence[Taken], *, seconds: float) -> None:
+        """Look away."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Bounds on one loop.
+
+    Args:
+        records_max: Most records in one transaction.
+        batch_ms_max: Turns stop and commit after this long, or after four times the last commit,
+            whichever is more, so a slow log does not eat the time.
+        wakes_max: Most timers answered in one transaction.
+        retry_ms_min: First wait of a partition whose decider met something that is away.
+        retry_ms_max: Longest such wait.
+        slow_turn_ms: A turn over this is named in a warning.
+        early_ms: A wake that came before its time is tried again no sooner than this.
+    """
+
+    records_max: int = 5_000
+    batch_ms_max: int = 20
+    wakes_max: int = 1_000
+    retry_ms_min: int = 100
+    retry_ms_max: int = 10_000
+    slow_turn_ms: int = 500
+    early_ms: int = 10
+
+
+@dataclasses.dataclass(slots=True)
+class _Owned:
+    """What the loop keeps per claim."""
+
+    table: Table
+    timers: Timers
+    next_offset: int
+    backlog: deque[Record] = dataclasses.field(default_factory=deque)
+    parked_until_ms: int = 0
+    retry_ms: int = 0
+    paused: bool = False
+
+
+class Deciding:
+    """Polls, restores, takes turns, commits, applies, tells the observer; one thread makes every call.
+
+    Args:
+        log: Only asked for topic ids.
+        owner: The membership.
+        decider: What reacts.
+        envelope: Seals what turns send.
+        restorer: Reads gained claims' rows.
+        quarantine: Builds the record that keeps a refused one.
+        state: The decider's state topic, or `None` if it has no rows.
+        opener: Reads a record as (meta, message); by default the envelope does.
+        clock: Wall clock in milliseconds; it only suggests when timers are due.
+        pace: Bounds.
+        observer: Told after each commit.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        owner: Owner,
+        decider: Decider[Any],
+        envelope: Envelope,
+        restorer: Restorer,
+        quarantine: Quarantine,
+        state: str | None,
+        clock: Callable[[], int],
+        opener: Opener | None = None,
+        pace: Pace | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._log = log
+        self._owner = owner
+        self._decider = decider
+        self._envelope = envelope
+        self._open = envelope.open if opener is None else opener
+        self._restorer = restorer
+        self._quarantine = quarantine
+        self._state = state
+        self._clock = clock
+        self._pace = pace or Pace()
+        self._observer: Observer = observer or Unobserved()
+        self._owned: dict[Claim, _Owned] = {}
+        self._bisect = Bisect(records_max=self._pace.records_max, now=self._pace.records_max)
+        self._commit_s = 0.0
+        self._culprit: tuple[Partition, int] | None = None
+        self.stepped_s = time.monotonic()
+        """When the last step ended, for health."""
+
+    @property
+    def claims(self) -> frozenset[Claim]:
+        """Claims that are restored and being worked on."""
+        return frozenset(self._owned)
+
+    @property
+    def restoring(self) -> int:
+        """How many claims are still being restored."""
+        return len(self._restorer)
+
+    def backlog(self) -> int:
+        """Return how many records were polled and not yet taken."""
+        return sum(len(owned.backlog) for owned in self._owned.values())
+
+    def next_ms(self) -> int | None:
+        """Return when the earliest timer may be due."""
+        dues = [due for owned in self._owned.values() if (due := owned.timers.next_ms())]
+        return min(dues, default=None)
+
+    def step(self, wait_ms: int = 0) -> int:
+        """Do one round; return how many records and wakes were committed."""
+        self._poll(wait_ms)
+        batches = self._turns()
+        self._wakes(batches)
+        done = self._commit(batches) if batches else 0
+        self.stepped_s = time.monotonic()
+        return done
+
+    def close(self, *, leave: bool = False) -> None:
+        """End the membership; everything taken is committed already."""
+        for claim in [*self._owned]:
+            self._forget(claim)
+        self._owner.close(leave=leave)
+
+    def _poll(self, wait_ms: int) -> None:
+        now_ms = self._clock()
+        waiting = self.backlog()
+        wait_ms = self._wait_ms(wait_ms, now_ms)
+        poll = self._owner.poll(
+            records_max=max(1, self._pace.records_max - waiting), wait_ms=wait_ms
+        )
+        for claim in poll.lost:
+            self._forget(claim)
+        for claim in poll.gained:
+            self._restorer.begin(claim)
+        for claim, restored in self._restorer.done():
+            self._take_up(claim, restored)
+        for claim, record in poll.records:
+            if (owned := self._owned.get(claim)) is not None:
+                owned.backlog.append(record)
+        for claim, owned in self._owned.items():
+            if owned.paused and owned.parked_until_ms <= now_ms:
+                owned.paused = False
+                self._owner.resume({claim: None})
+
+    def _wait_ms(self, wait_ms: int, now_ms: int) -> int:
+        """Return how long a poll may wait: not past a timer, a parked partition or a restore."""
+        if self._restorer:
+            wait_ms = min(wait_ms, _RESTORE_POLL_MS)
+        for owned in self._owned.values():
+            if owned.paused:
+                wait_ms = min(wait_ms, owned.parked_until_ms - now_ms)
+            elif owned.backlog:
+                return 0
+            if (due := owned.timers.next_ms()) is not None:
+                wait_ms = min(wait_ms, due - now_ms)
+        return max(0, wait_ms)
+
+    def _take_up(self, claim: Claim, restored: Restored) -> None:
+        self._owned[claim] = _Owned(
+            restored.table, Timers(restored.table.scan(Timer)), restored.next_offset
+        )
+        self._owner.resume({claim: restored.next_offset})
+
+    def _forget(self, claim: Claim) -> None:
+        self._restorer.forget(claim)
+        if self._owned.pop(claim, None) is not None:
+            self._decider.forget(claim.partition)
+
+    def _turns(self) -> dict[Claim, Batch]:
+        batches: dict[Claim, Batch] = {}
+        began = time.monotonic()
+        until = began + max(self._pace.batch_ms_max / 1000, 4 * self._commit_s)
+        left, drafts = self._bisect.now, 0
+        now_ms = self._clock()
+        for claim, owned in self._owned.items():
+            if owned.parked_until_ms > now_ms:
+                continue
+            while owned.backlog and left > 0 and drafts < self._pace.records_max:
+                batch = batches.get(claim)
+                if batch is None:
+                    batch = batches[claim] = Batch(claim, owned.table, owned.next_offset)
+                record = owned.backlog[0]
+                try:
+                    drafts += self._take(batch, owned, record)
+                except TransientError as error:
+                    self._park(claim, owned, now_ms, error)
+                    break
+                owned.backlog.popleft()
+                owned.retry_ms = 0
+                batch.passed(record)
+                left -= 1
+                if time.monotonic() >= until:
+                    left = 0
+        return {claim: batch for claim, batch in batches.items() if batch.records}
+
+    def _take(self, batch: Batch, owned: _Owned, record: Record) -> int:
+        """Take one record's turn into the batch; return how many messages it sends."""
+        began_ns = time.time_ns()
+        place = record.partition
+        at = Position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
+        meta, message, turn = Meta(id=at.derive(0).hex(), tenant=""), None, None
+        try:
+            if self._culprit == (place, record.offset):
+                raise PoisonError("unwritable", "the log refuses what this record leads to")
+            meta, message = self._open(record)
+            turn = self._react(batch, owned, record, at, meta, message)
+            if turn is None:
+                return 0
+            sent = batch.take(turn, self._envelope)
+            refused = ""
+        except PoisonError as error:
+            refused = error.code
+            turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms)
+            self._decider.refused(turn, record, message, error)
+            turn.relay(self._quarantine(record, error))
+            sent = batch.take(turn, self._envelope)
+            logger.warning("%s refused %s@%d: %s", self._decider.name, place, record.offset, error)
+        ended_ns = time.time_ns()
+        if ended_ns - began_ns > self._pace.slow_turn_ms * 1_000_000:
+            logger.warning(
+                "%s took %d ms over %s@%d (%s): users' code holds the whole batch up",
+                self._decider.name,
+                (ended_ns - began_ns) // 1_000_000,
+                place,
+                record.offset,
+                record.key,
+            )
+        batch.taken.append(
+            Taken(
+                at=at,
+                meta=turn.meta,
+                message=message,
+                span_id=turn.span_id,
+                started_ns=began_ns,
+                ended_ns=ended_ns,
+                sent=sent,
+                refused=refused,
+            )
+        )
+        return sent
+
+    def _react(
+        self, batch: Batch, owned: _Owned, record: Record, at: Position, meta: Meta, message: Any
+    ) -> Turn | None:
+        if not isinstance(message, Wake):
+            turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms)
+            self._decider.react(turn, message)
+            return turn
+        timer = batch.layer.get(Timer, *message.name)
+        if timer is None or timer.due_ms != message.due_ms:
+            return None
+        if record.time_ms < timer.due_ms:
+            owned.timers.rearm(timer.key, at_ms=self._clock() + self._pace.early_ms)
+            return None
+        turn = Turn(
+            batch.layer,
+            at=at,
+            meta=dataclasses.replace(timer.meta, id=meta.id),
+            now_ms=record.time_ms,
+        )
+        turn.drop(timer)
+        self._decider.react(turn, message)
+        return turn
+
+    def _park(self, claim: Claim, owned: _Owned, now_ms: int, error: TransientError) -> None:
+        if not owned.retry_ms:
+            logger.warning("%s waits on %s: %s", self._decider.name, claim.partition, error)
+        owned.retry_ms = min(
+            max(self._pace.retry_ms_min, owned.retry_ms * 2), self._pace.retry_ms_max
+        )
+        owned.parked_until_ms = now_ms + owned.retry_ms
+        owned.paused = True
+        self._owner.pause([claim])
+
+    def _wakes(self, batches: dict[Claim, Batch]) -> None:
+        now_ms = self._clock()
+        for claim, owned in self._owned.items():
+            if not len(owned.timers):
+                continue
+            for timer in owned.timers.due(now_ms, at_most=self._pace.wakes_max):
+                batch = batches.get(claim)
+                if batch is None:
+                    batch = batches[claim] = Batch(claim, owned.table, owned.next_offset)
+                batch.drafts.append(self._wake(claim, timer))
+
+    def _wake(self, claim: Claim, timer: Timer) -> Draft:
+        place = claim.partition
+        own = digest(self._log.topic_id(place.topic), place.number, *timer.name, timer.due_ms)
+        return self._envelope.seal(
+            Sent(
+                message=Wake(name=timer.name, due_ms=timer.due_ms),
+                to=Address(place.topic, str(timer.name[-1]), place.number),
+                meta=dataclasses.replace(timer.meta, id=own.hex(), causation_id=timer.meta.id),
+            )
+        )
+
+    def _commit(self, batches: dict[Claim, Batch]) -> int:
+        began = time.monotonic()
+        try:
+            held = self._owner.commit(
+                [batch.work(self._state, self._envelope) for batch in batches.values()]
+            )
+        except WorkRefusedError as error:
+            self._halve(batches, error)
+            return 0
+        self._commit_s = time.monotonic() - began
+        if not self._has_culprit(batches):
+            self._bisect.accepted()
+        else:
+            self._culprit = None
+        done = 0
+        for claim, batch in batches.items():
+            if claim not in held:
+                self._forget(claim)
+                continue
+            owned = self._owned[claim]
+            owned.next_offset = batch.next_offset
+            owned.table.apply(batch.layer)
+            owned.timers.applied(batch.layer.written)
+            done += max(len(batch.records), 1)
+            if batch.taken:
+                self._observer.committed(self._decider.name, batch.taken, seconds=self._commit_s)
+        return done
+
+    def _halve(self, batches: dict[Claim, Batch], error: WorkRefusedError) -> None:
+        """Nothing was written: take fewer records again, down to the one that fails alone."""
+        if self._has_culprit(batches):
+            raise error  # even its quarantine cannot be written
+        records = [record for batch in batches.values() for record in batch.records]
+        if self._bisect.refused(len(records)):
+            if not records:
+                raise error  # a wake alone cannot be written
+            self._culprit = (records[0].partition, records[0].offset)
+        for claim, batch in batches.items():
+            owned = self._owned[claim]
+            requeue(batch, owned.backlog)
+            owned.timers = Timers(owned.table.scan(Timer))
+            self._decider.forget(claim.partition)
+        logger.warning(
+            "%s: the log refused a batch of %d: %s", self._decider.name, len(records), error
+        )
+
+    def _has_culprit(self, batches: dict[Claim, Batch]) -> bool:
+        return self._culprit is not None and any(
+            (record.partition, record.offset) == self._culprit
+            for batch in batches.values()
+            for record in batch.records
+        )
