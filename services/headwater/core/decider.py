@@ -30,10 +30,10 @@ class Timer:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """A value that its owner encoded already, with its CloudEvents type."""
+    """A value with a CloudEvents type of its own: bytes that are encoded already, or a message of ours."""
 
     type: str
-    value: bytes
+    value: Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

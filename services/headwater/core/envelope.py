@@ -6,6 +6,7 @@ import datetime
 import functools
 from typing import Any, Protocol
 
+from headwater.contracts.messages import Header
 from headwater.contracts.records import Draft, Headers, Record
 from headwater.core.decider import Encoded, Sent
 from headwater.core.messages import Meta
@@ -53,6 +54,8 @@ class Envelope:
         message, meta = sent.message, sent.meta
         if isinstance(message, Encoded):
             kind, value = message.type.encode(), message.value
+            if not isinstance(value, bytes):
+                value = self.codec.encode(value)
         else:
             kind, value = _kind(message.__class__), self.codec.encode(message)
         if len(value) > VALUE_BYTES_MAX:
@@ -75,7 +78,7 @@ class Envelope:
             headers.append(("ce_deadline", rfc3339(meta.deadline_ms).encode()))
         if meta.traceparent:
             headers.append(("traceparent", meta.traceparent))
-        headers += meta.carried
+        headers += ((header.name, header.value) for header in meta.carried)
         headers += sent.headers
         to = sent.to
         return Draft(
@@ -110,7 +113,9 @@ class Envelope:
                 traceparent=found.get("traceparent") or b"",
                 deadline_ms=milliseconds(deadline.decode()) if deadline else None,
                 carried=tuple(
-                    (name, value) for name in CARRIED if (value := found.get(name)) is not None
+                    Header(name=name, value=value)
+                    for name in CARRIED
+                    if (value := found.get(name)) is not None
                 ),
             )
         except ValueError as error:

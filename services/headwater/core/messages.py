@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
+from headwater.contracts.messages import Header
+
 Key = tuple[str | int, ...]
 
 
@@ -79,7 +81,7 @@ class Meta:
     actor: str = ""
     traceparent: bytes = b""
     deadline_ms: int | None = None
-    carried: tuple[tuple[str, bytes], ...] = ()
+    carried: tuple[Header, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

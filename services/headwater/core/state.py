@@ -92,7 +92,7 @@ def _key(row: Row) -> Key:
 
 
 class Layer:
-    """Writes over a state, not in it until someone takes them: a turn over a batch, a batch over the table."""
+    """Writes over a state, not in it until taken: a turn over a batch, a batch over the table."""
 
     __slots__ = ("_below", "_rows", "written")
 

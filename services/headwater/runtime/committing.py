@@ -43,10 +43,11 @@ class Taken:
 class Batch:
     """The turns taken over one claim since its last commit."""
 
-    __slots__ = ("claim", "drafts", "layer", "next_offset", "records", "taken")
+    __slots__ = ("claim", "drafts", "layer", "next_offset", "records", "table", "taken")
 
     def __init__(self, claim: Claim, table: tables.Table, next_offset: int) -> None:
         self.claim = claim
+        self.table = table
         self.layer = Layer(table)
         self.next_offset = next_offset
         self.drafts: list[Draft] = []
@@ -74,7 +75,7 @@ class Batch:
         drafts = self.drafts
         if state is not None:
             place = Partition(state, self.claim.partition.number)
-            drafts = [*drafts, *tables.drafts(self.layer, place, envelope.codec)]
+            drafts = [*drafts, *tables.drafts(self.layer, self.table, place, envelope.codec)]
         return Work(claim=self.claim, next_offset=self.next_offset, drafts=drafts)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from headwater.runtime.timers import Timers
 logger = logging.getLogger(__name__)
 
 _RESTORE_POLL_MS = 10
+_IDLE_MS = 200
 
 Opener = Callable[[Record], tuple[Meta, Any]]
 Quarantine = Callable[[Record, PoisonError], Draft]
@@ -162,6 +164,18 @@ class Deciding:
         done = self._commit(batches) if batches else 0
         self.stepped_s = time.monotonic()
         return done
+
+    def run(self, stop: threading.Event, *, leave: bool = False) -> None:
+        """Step until told to stop; what was taken by then is committed.
+
+        Raises:
+            Exception: Whatever a step raises: it is a bug, and stops the process while offsets stay.
+        """
+        try:
+            while not stop.is_set():
+                self.step(_IDLE_MS)
+        finally:
+            self.close(leave=leave)
 
     def close(self, *, leave: bool = False) -> None:
         """End the membership; everything taken is committed already."""

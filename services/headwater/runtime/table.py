@@ -40,9 +40,14 @@ class Table:
                 self._rows.set(kind, key, row)
 
 
-def drafts(layer: Layer, state: Partition, codec: Coder) -> Iterator[Draft]:
-    """Write a layer's rows as records of the state topic; a dropped row is a tombstone."""
+def drafts(layer: Layer, table: Table, state: Partition, codec: Coder) -> Iterator[Draft]:
+    """Write a layer's rows as records of the state topic; a dropped row is a tombstone.
+
+    A row that came and went within the batch leaves no record.
+    """
     for (kind, key), row in layer.written.items():
+        if row is None and table.get(kind, *key) is None:
+            continue
         yield Draft(
             topic=state.topic,
             partition=state.number,

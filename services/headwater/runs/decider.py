@@ -1,0 +1,514 @@
+"""The decider of runs: it hosts agents, one inbox record a turn, one turn an entry."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from headwater.contracts.messages import (
+    CallNote,
+    Closed,
+    Control,
+    Drain,
+    Failed,
+    Reply,
+    RunEvent,
+    Spent,
+    Start,
+    Wake,
+)
+from headwater.contracts.records import Partition, Record
+from headwater.core.decider import Encoded, Turn
+from headwater.core.execution import (
+    AgentFunction,
+    Answer,
+    Asked,
+    Begin,
+    Cancel,
+    Delivery,
+    Execution,
+    Raised,
+    RunInfo,
+    Signal,
+    Step,
+    Tick,
+)
+from headwater.core.judge import Judge
+from headwater.core.messages import Address
+from headwater.errors import (
+    ConfinementError,
+    LivelockError,
+    NonDeterminismError,
+    PoisonError,
+)
+from headwater.runs import journal
+from headwater.runs.calls import Calls, Catalogue, Routes, settle
+from headwater.runs.holds import Holds
+from headwater.runs.life import DeadLetter, Life
+from headwater.runs.rows import Entry, Held, Made, OpenCall, Opened, Overrun, Run
+from headwater.runs.visit import Visit
+
+logger = logging.getLogger(__name__)
+
+Message = Start | Reply | Control | Wake | Drain
+CANCELLED = "Cancelled"
+
+
+class Runs:
+    """Hosts the runs of one agent.
+
+    Args:
+        agent: The agent.
+        catalogue: What the app declares.
+        judge: Who may deny calls.
+        routes: Where things go.
+        dead_letter: Builds dead letters.
+        version: The app's version, noted in every run it writes.
+        executions_max: Suspended executions kept in memory.
+        entries_max: A run with a longer journal fails.
+        entries_warn: A run with a journal of this length is named in a warning.
+        journal_bytes_max: Likewise, in bytes of what was delivered and asked.
+        call_ms_max: How long after it was asked a call may still be started.
+        drain_max: Held messages delivered in one turn.
+    """
+
+    def __init__(
+        self,
+        agent: AgentFunction,
+        *,
+        catalogue: Catalogue,
+        judge: Judge,
+        routes: Routes,
+        dead_letter: DeadLetter,
+        version: str,
+        executions_max: int = 10_000,
+        entries_warn: int = 1_000,
+        entries_max: int = 10_000,
+        journal_bytes_max: int = 64 * 1024 * 1024,
+        call_ms_max: int = 3_600_000,
+        drain_max: int = 100,
+    ) -> None:
+        self.name = f"runs.{agent.name}"
+        self._agent = agent
+        self._routes = routes
+        self._version = version
+        self._cache = journal.Cache(executions_max)
+        self._calls = Calls(catalogue, judge, routes, call_ms_max=call_ms_max)
+        self._life = Life({agent.name: agent}, routes, dead_letter)
+        self._holds = Holds(drain_max)
+        self._entries_warn = entries_warn
+        self._entries_max = entries_max
+        self._journal_bytes_max = journal_bytes_max
+        self._events = routes.life
+
+    def react(self, turn: Turn, message: Message) -> None:
+        """Take one message of the inbox."""
+        if isinstance(message, Start):
+            self._start(turn, message)
+            return
+        run_id = _run_of(message)
+        visit = self._visit(turn, run_id)
+        if visit is None:
+            if isinstance(message, Control):
+                logger.warning("%s for %s, which is not here, is ignored", message.verb, run_id)
+            return
+        if turn.meta.tenant != visit.opened.tenant:
+            logger.warning("a message of tenant %r for %s is ignored", turn.meta.tenant, run_id)
+            return
+        if isinstance(message, Drain):
+            self._drain(visit)
+        elif isinstance(message, Control) and message.verb in {"pause", "resume"}:
+            self._switch(visit, message)
+        elif visit.run.ending:
+            if isinstance(message, Reply):
+                self._late(visit, message)
+        elif self._holds.must(visit.run):
+            self._holds.keep(visit, message)
+            self._unlock(visit, message)
+        else:
+            self._deliver(visit, message)
+        visit.write(Address(self._events, run_id))
+
+    def refused(
+        self, turn: Turn, record: Record, message: Message | None, error: PoisonError
+    ) -> None:
+        """A start that is refused gives its slot back or answers its parent; a run stuck on it fails."""
+        if isinstance(message, Start):
+            self._refuse_start(turn, message, error)
+            return
+        visit = None if message is None else self._visit(turn, _run_of(message))
+        if visit is None or visit.run.ending:
+            logger.warning("record %s@%d is refused: %s", record.partition, record.offset, error)
+            return
+        self._life.end(visit, Raised(error=error.code, detail=str(error)))
+        visit.write(Address(self._events, visit.run.run))
+
+    def forget(self, partition: Partition) -> None:
+        """Drop the suspended executions of a partition."""
+        self._cache.forget(partition)
+
+    def _visit(self, turn: Turn, run_id: str) -> Visit | None:
+        run, opened = turn.get(Run, run_id), turn.get(Opened, run_id)
+        if run is None or opened is None:
+            return None
+        return Visit(turn, opened, run)
+
+    def _start(self, turn: Turn, start: Start) -> None:
+        if turn.get(Run, start.run) is not None:
+            return
+        meta = turn.meta
+        opened = Opened(
+            run=start.run,
+            start=start,
+            tenant=meta.tenant,
+            actor=meta.actor,
+            correlation_id=meta.correlation_id,
+            causation_id=meta.causation_id,
+            traceparent=meta.traceparent,
+            deadline_ms=meta.deadline_ms,
+            carried=meta.carried,
+            limits=start.limits or self._agent.limits,
+            started_ms=turn.now_ms,
+        )
+        visit = Visit(turn, opened, Run(run=start.run))
+        visit.change(now_ms=turn.now_ms, version=self._version)
+        visit.put(opened)
+        visit.say("started")
+        if meta.deadline_ms is not None and meta.deadline_ms <= turn.now_ms:
+            self._life.end(
+                visit,
+                Raised(error="DeadlineExceeded", detail="the deadline passed before it began"),
+            )
+        else:
+            self._deliver(visit, start)
+        visit.write(Address(self._events, start.run))
+
+    def _refuse_start(self, turn: Turn, start: Start, error: PoisonError) -> None:
+        if start.reply_to is None:
+            turn.send(Closed(slot=start.slot), self._routes.admission(turn.meta.tenant))
+        else:
+            to = start.reply_to
+            turn.send(
+                Reply(
+                    run=to.run,
+                    number=to.number,
+                    attempt=start.run,
+                    outcome=Failed(error=error.code, detail=str(error)),
+                    spent=Spent(),
+                ),
+                Address(to.topic, to.run, to.partition),
+            )
+        turn.send(
+            RunEvent(
+                run=start.run,
+                task_id=start.task_id,
+                agent=self._agent.name,
+                tenant=turn.meta.tenant,
+                status="quarantined",
+                error=error.code,
+                detail=str(error),
+                at_ms=turn.now_ms,
+                version=self._version,
+            ),
+            Address(self._events, start.run),
+        )
+
+    def _switch(self, visit: Visit, message: Control) -> None:
+        """Pause or resume; what has ended does neither."""
+        run = visit.run
+        if message.verb == "pause" and run.state == "open":
+            visit.change(state="paused", reason=message.reason)
+            visit.say("paused")
+        elif message.verb == "resume" and run.state in {"paused", "held"}:
+            visit.change(state="open", reason="")
+            visit.say("waiting")
+            self._holds.drain_later(visit)
+
+    def _unlock(self, visit: Visit, message: Message) -> None:
+        """A cancellation waits its turn behind what is held, but not for a person to resume."""
+        if not isinstance(message, Control) or message.verb != "cancel":
+            return
+        if visit.run.state == "paused":
+            visit.change(state="open", reason="")
+            self._holds.drain_later(visit)
+        elif visit.run.state == "held":
+            self._life.end(
+                visit,
+                Raised(error=CANCELLED, detail=message.reason or "cancelled", cancelled=True),
+            )
+
+    def _late(self, visit: Visit, reply: Reply) -> None:
+        """An answer for a run that has ended: a failed one keeps it, and its children's still count."""
+        call = visit.get(OpenCall, reply.run, reply.number)
+        if call is None:
+            return
+        if visit.run.state == "failed":
+            self._holds.keep(visit, reply)
+        if call.child:
+            self._life.child_replied(visit, call, reply.spent or Spent())
+
+    def _drain(self, visit: Visit) -> None:
+        if visit.run.state != "open":
+            return
+        for held in self._holds.next(visit):
+            if not self._deliver(visit, held.message, held):
+                return
+            visit.write(Address(self._events, visit.run.run))
+            if visit.run.ending:
+                return
+        self._holds.drain_later(visit)
+
+    def _deliver(self, visit: Visit, message: Any, held: Held | None = None) -> bool:
+        """Deliver a message to the function; `False` if the run had to be held with it."""
+        before = visit.run
+        if held is not None:
+            self._holds.taken(visit, held)
+        delivery, call = self._delivery(visit, message)
+        if delivery is None:
+            return True
+        execution: Execution | None = None
+        try:
+            execution = self._execution(visit)
+            self._go_on(visit, execution, delivery, message, call)
+        except (NonDeterminismError, ConfinementError, LivelockError) as error:
+            visit.undo(before)
+            if held is None:
+                self._holds.keep(visit, message)
+            self._holds.stop(visit, error)
+            logger.warning("%s is held: %s", before.run, error)
+            if execution is not None:
+                execution.close()
+            return False
+        except BaseException:
+            if execution is not None:
+                execution.close()
+            raise
+        return True
+
+    def _delivery(self, visit: Visit, message: Any) -> tuple[Delivery | None, OpenCall | None]:
+        """Return what a message is to the function; `None` if it is nothing to it."""
+        run = visit.run
+        if isinstance(message, Start):
+            return Begin(), None
+        if isinstance(message, Reply):
+            call = visit.get(OpenCall, message.run, message.number)
+            if call is None:
+                self._overrun(visit, message)
+                return None, None
+            return Answer(number=message.number, outcome=message.outcome), call
+        if isinstance(message, Wake):
+            visit.change(wake_ms=None)
+            return self._wake(visit), None
+        assert isinstance(message, Control), message
+        if message.verb == "signal":
+            return Signal(name=message.name, value=message.value), None
+        if run.cleanup is None:
+            visit.change(cleanup=visit.opened.limits.cleanup_steps)
+        return Cancel(reason=message.reason), None
+
+    def _wake(self, visit: Visit) -> Delivery:
+        """A run's timer is due: its function's own, or one of its limits."""
+        limit = self._limit(visit)
+        if limit is None or visit.run.cleanup is not None or visit.turn.now_ms < limit[0]:
+            return Tick()
+        visit.change(cancelling=limit[1], cleanup=visit.opened.limits.cleanup_steps)
+        return Cancel(reason=limit[2])
+
+    def _limit(self, visit: Visit) -> tuple[int, str, str] | None:
+        """Return when the run's time is up, the error that is, and its words."""
+        opened = visit.opened
+        limits: list[tuple[int, str, str]] = []
+        if opened.limits.wall_ms is not None:
+            wall_s = opened.limits.wall_ms / 1000
+            limits.append(
+                (
+                    opened.started_ms + opened.limits.wall_ms,
+                    "BudgetExceeded",
+                    f"the run's limit of {wall_s:g} s of wall clock has passed",
+                )
+            )
+        if opened.deadline_ms is not None:
+            limits.append(
+                (opened.deadline_ms, "DeadlineExceeded", "the task's deadline has passed")
+            )
+        return min(limits, default=None)
+
+    def _execution(self, visit: Visit) -> Execution:
+        """Return the run's suspended execution: the cached one if it is where the row says, else replayed."""
+        run = visit.run
+        cached = self._cache.take(run)
+        if cached is not None:
+            return cached
+        opened = visit.opened
+        info = RunInfo(
+            run=run.run,
+            task_id=opened.start.task_id,
+            tenant=opened.tenant,
+            actor=opened.actor,
+            correlation_id=opened.correlation_id,
+            deadline_ms=opened.deadline_ms,
+            limits=opened.limits,
+        )
+        execution = self._agent.begin(info, opened.start.task.value)
+        try:
+            journal.replay(execution, visit.scan(Entry), self._calls.writes)
+        except BaseException:
+            execution.close()
+            raise
+        return execution
+
+    def _go_on(
+        self,
+        visit: Visit,
+        execution: Execution,
+        delivery: Delivery,
+        message: Any,
+        call: OpenCall | None,
+    ) -> None:
+        reply = message if isinstance(message, Reply) else None
+        now_ms = max(visit.run.now_ms, visit.turn.now_ms)
+        visit.change(now_ms=now_ms)
+        if reply is not None and call is not None:
+            self._settle(visit, reply, call)
+        made: list[Made] = []
+
+        def deny(asked: Asked) -> Answer | None:
+            one = self._calls.make(visit, asked)
+            made.append(one)
+            return None if one.denied is None else Answer(number=one.number, outcome=one.denied)
+
+        steps = journal.deliver(execution, delivery, now_ms, deny)
+        self._write_entry(visit, delivery, made, reply)
+        for step in steps:
+            self._effects(visit, step)
+        last = steps[-1]
+        if last.ended is not None:
+            execution.close()
+            ended = last.ended
+            if isinstance(ended, Raised) and ended.cancelled:
+                ended = _as_cancelled(visit, delivery, ended)
+            self._life.end(visit, ended)
+            return
+        visit.set_timer(self._next_ms(visit, last.wake_ms))
+        visit.change(reason=_waits_for(last))
+        self._cache.keep(visit.run, execution)
+
+    def _write_entry(
+        self, visit: Visit, delivery: Delivery, made: list[Made], reply: Reply | None
+    ) -> None:
+        run = visit.run
+        size = _size(delivery) + sum(len(call.name) + 32 for call in made)
+        seq, journal_bytes = run.seq + 1, run.journal_bytes + size
+        if seq > self._entries_max or journal_bytes > self._journal_bytes_max:
+            raise PoisonError(
+                "journal-full",
+                f"run {run.run} has {run.seq} entries and {run.journal_bytes} bytes of journal: "
+                "split the task among children",
+            )
+        if seq == self._entries_warn:
+            logger.warning("run %s has %d entries: split the task among children", run.run, seq)
+        visit.change(
+            seq=seq,
+            offset=visit.turn.at.offset,
+            journal_bytes=journal_bytes,
+            version=self._version,
+        )
+        visit.put(
+            Entry(
+                run=run.run,
+                seq=seq,
+                offset=visit.turn.at.offset,
+                time_ms=run.now_ms,
+                delivery=delivery,
+                calls=tuple(made),
+                attempt="" if reply is None else reply.attempt,
+                usage=None if reply is None else reply.usage,
+                judged=self._calls.rules if made else "",
+            )
+        )
+
+    def _settle(self, visit: Visit, reply: Reply, call: OpenCall) -> None:
+        usage = reply.usage
+        spent = reply.spent or Spent()
+        if usage is not None:
+            spent = Spent(tokens=usage.input_tokens + usage.output_tokens, usd_nano=usage.usd_nano)
+        settle(
+            visit, call, Spent(steps=spent.steps + 1, tokens=spent.tokens, usd_nano=spent.usd_nano)
+        )
+        visit.drop(call)
+        failed = isinstance(reply.outcome, Failed)
+        visit.notes.append(
+            CallNote(
+                number=call.number,
+                kind=call.kind,
+                name=call.name,
+                state="failed" if failed else "answered",
+                child=call.child,
+                detail=reply.outcome.detail if isinstance(reply.outcome, Failed) else "",
+                usage=usage,
+            )
+        )
+
+    def _effects(self, visit: Visit, step: Step) -> None:
+        """Publish what the function emitted; cancel the children it no longer waits for."""
+        run = visit.run.run
+        for emitted in step.emitted:
+            visit.send(
+                Encoded(type=emitted.type, value=emitted.value),
+                Address(self._routes.events(visit.id.agent), run),
+                (("ce_runid", run.encode()),),
+            )
+        for number in step.withdrawn:
+            call = visit.get(OpenCall, run, number)
+            if call is not None and call.child and step.ended is None:
+                self._life.cancel_child(visit, call, "its parent no longer waits for it")
+
+    def _overrun(self, visit: Visit, reply: Reply) -> None:
+        """A second attempt was paid for: record its bill apart, once an attempt."""
+        if reply.usage is None or visit.get(Overrun, reply.run, reply.attempt):
+            return
+        for entry in visit.scan(Entry):
+            answer = entry.delivery
+            if isinstance(answer, Answer) and answer.number == reply.number:
+                if entry.attempt != reply.attempt:
+                    visit.put(Overrun(run=reply.run, attempt=reply.attempt, usage=reply.usage))
+                return
+
+    def _next_ms(self, visit: Visit, wake_ms: int | None) -> int | None:
+        limit = None if visit.run.cleanup is not None else self._limit(visit)
+        dues = [due for due in (wake_ms, limit[0] if limit else None) if due is not None]
+        return min(dues, default=None)
+
+
+def _run_of(message: Reply | Control | Wake | Drain) -> str:
+    match message:
+        case Reply() | Drain():
+            return message.run
+        case Control():
+            return message.target
+        case Wake():
+            return str(message.name[-1])
+
+
+def _as_cancelled(visit: Visit, delivery: Delivery, ended: Raised) -> Raised:
+    """Name a cancellation by what caused it: a person's reason, or the limit that passed."""
+    error = visit.run.cancelling or CANCELLED
+    reason = delivery.reason if isinstance(delivery, Cancel) else ""
+    return Raised(
+        error=error, detail=reason or ended.detail or "cancelled", stack=ended.stack, cancelled=True
+    )
+
+
+def _waits_for(step: Step) -> str:
+    if step.receiving:
+        return "signal " + ", ".join(name or "any" for name in step.receiving)
+    return ""
+
+
+def _size(delivery: Delivery) -> int:
+    if isinstance(delivery, Signal):
+        return len(delivery.value) + 64
+    if isinstance(delivery, Answer):
+        value = getattr(delivery.outcome, "value", b"")
+        return len(value) + 64
+    return 64

@@ -1,0 +1,52 @@
+"""Holds: messages kept as rows while their run cannot take them, and drained in order."""
+
+from __future__ import annotations
+
+import itertools
+
+from headwater.contracts.messages import Control, Drain, Reply, Start, Wake
+from headwater.core.messages import Address
+from headwater.errors import HeadwaterError
+from headwater.runs.rows import Held, Run
+from headwater.runs.visit import Visit
+
+
+class Holds:
+    """Keeps and drains.
+
+    Args:
+        drain_max: Held messages delivered in one turn; the rest follows in the next.
+    """
+
+    def __init__(self, drain_max: int) -> None:
+        self._drain_max = drain_max
+
+    def must(self, run: Run) -> bool:
+        """Say whether a message has to wait: the run is stopped, or others wait already."""
+        return run.state != "open" or run.held > 0
+
+    def keep(self, visit: Visit, message: Start | Reply | Control | Wake) -> None:
+        """Keep a message behind those that wait."""
+        run = visit.run
+        visit.put(Held(run=run.run, seq=run.held_next, message=message))
+        visit.change(held=run.held + 1, held_next=run.held_next + 1)
+
+    def stop(self, visit: Visit, error: HeadwaterError) -> None:
+        """Hold a run whose code cannot take the message that waits first."""
+        visit.change(state="held", reason=f"{type(error).__name__}: {error}")
+        visit.say("held")
+
+    def taken(self, visit: Visit, held: Held) -> None:
+        """Drop a message that was delivered."""
+        visit.drop(held)
+        visit.change(held=visit.run.held - 1)
+
+    def next(self, visit: Visit) -> list[Held]:
+        """Return the next held messages, oldest first, at most a drain's worth."""
+        return list(itertools.islice(visit.scan(Held), self._drain_max))
+
+    def drain_later(self, visit: Visit) -> None:
+        """Have the owner go on with what is held, in a turn of its own."""
+        if visit.run.held:
+            at = visit.turn.at
+            visit.send(Drain(run=visit.run.run), Address(at.topic, visit.run.run, at.number))

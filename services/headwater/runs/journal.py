@@ -1,0 +1,138 @@
+"""The journal: suspended executions while they may be used, and their replay from entries."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from headwater.contracts.records import Partition
+from headwater.core.execution import Answer, Asked, Delivery, Execution, Step
+from headwater.core.messages import RunId
+from headwater.errors import NonDeterminismError
+from headwater.runs.rows import Entry, Made, Run
+
+logger = logging.getLogger(__name__)
+
+
+class Head(NamedTuple):
+    """How far an execution got: entries delivered, and the offset of the last."""
+
+    seq: int
+    offset: int
+
+
+def head(run: Run) -> Head:
+    """Return the head that a run's row has."""
+    return Head(run.seq, run.offset)
+
+
+class Cache:
+    """Suspended executions, each used only if its head equals its run's row; least used go first.
+
+    Args:
+        executions_max: Most executions kept; an evicted one is replayed when it is needed again.
+    """
+
+    def __init__(self, executions_max: int) -> None:
+        self._max = executions_max
+        self._kept: OrderedDict[str, tuple[Head, Execution]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, run: Run) -> Execution | None:
+        """Take a run's execution out, if it is where the row says; a stale one is closed."""
+        kept = self._kept.pop(run.run, None)
+        if kept is None:
+            return None
+        at, execution = kept
+        if at != head(run):
+            execution.close()
+            return None
+        return execution
+
+    def keep(self, run: Run, execution: Execution) -> None:
+        """Keep an execution that waits, at the head its turn leads to."""
+        self._kept[run.run] = (head(run), execution)
+        if len(self._kept) > self._max:
+            _, (_, oldest) = self._kept.popitem(last=False)
+            oldest.close()
+
+    def forget(self, partition: Partition) -> None:
+        """Close every execution of a partition: its claim, or a commit over it, was lost."""
+        for run in [*self._kept]:
+            parsed = RunId.parse(run)
+            assert parsed is not None, run
+            if parsed.partition == partition.number:
+                self._kept.pop(run)[1].close()
+
+
+def deliver(
+    execution: Execution, delivery: Delivery, now_ms: int, deny: Callable[[Asked], Answer | None]
+) -> list[Step]:
+    """Deliver, and go on with the answers that calls get at once instead of being sent.
+
+    Args:
+        execution: What waits.
+        delivery: What has come.
+        now_ms: Run time.
+        deny: Told every call, in order; returns its answer if it is denied.
+
+    Returns:
+        The steps this led to: one, and one more for each call that was denied.
+    """
+    steps: list[Step] = []
+    waiting: deque[Delivery] = deque([delivery])
+    while waiting:
+        step = execution.deliver(waiting.popleft(), now_ms=now_ms)
+        steps.append(step)
+        for asked in step.asked:
+            if (denial := deny(asked)) is not None:
+                waiting.append(denial)
+        if step.ended is not None:
+            break
+    return steps
+
+
+def replay(execution: Execution, entries: Iterable[Entry], writes: Callable[[Made], bool]) -> None:
+    """Deliver a journal again to a fresh execution; nothing it asks is sent.
+
+    Args:
+        execution: A fresh one.
+        entries: The journal, in order.
+        writes: Whether a call changes the world, so that other arguments cannot be let pass.
+
+    Raises:
+        NonDeterminismError: The code asks for something else than the journal has.
+    """
+    for entry in entries:
+        recorded = deque(entry.calls)
+
+        def deny(asked: Asked, recorded: deque[Made] = recorded) -> Answer | None:
+            made = recorded.popleft() if recorded else None
+            _compare(asked, made, writes)
+            if made is None or made.denied is None:
+                return None
+            return Answer(number=made.number, outcome=made.denied)
+
+        deliver(execution, entry.delivery, entry.time_ms, deny)
+        if recorded:
+            missing = recorded[0]
+            raise NonDeterminismError(missing.number, f"{missing.kind} {missing.name}", "nothing")
+
+
+def _compare(asked: Asked, made: Made | None, writes: Callable[[Made], bool]) -> None:
+    actual = f"{asked.kind} {asked.name}"
+    if made is None:
+        raise NonDeterminismError(asked.number, "nothing", actual)
+    expected = f"{made.kind} {made.name}"
+    if (asked.number, actual) != (made.number, expected):
+        raise NonDeterminismError(asked.number, expected, actual)
+    if asked.digest != made.digest:
+        if writes(made):
+            raise NonDeterminismError(
+                asked.number, f"{expected} with other arguments", f"{actual} with these"
+            )
+        logger.warning("call %d (%s) is replayed with other arguments", asked.number, actual)

@@ -1,0 +1,169 @@
+"""Life: how a run ends, and what its end tells the world, its parent and admission."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headwater.contracts.messages import (
+    Answered,
+    Closed,
+    Control,
+    Failed,
+    Outcome,
+    Reply,
+    RunFailed,
+    Spent,
+    Status,
+)
+from headwater.contracts.records import Draft, Partition, Record
+from headwater.core.allowance import plus
+from headwater.core.decider import Encoded
+from headwater.core.execution import AgentFunction, Raised, Returned
+from headwater.core.messages import Address, RunId
+from headwater.runs.calls import Routes, settle
+from headwater.runs.rows import Entry, Held, OpenCall, Overrun
+from headwater.runs.visit import Visit
+
+DeadLetter = Callable[[Record, str, Raised], Draft]
+"""Builds the dead letter of a failed run's task: (the task as a record, dead-letter topic, error)."""
+
+
+class Life:
+    """Ends and closes runs.
+
+    Args:
+        agents: The agents hosted here, by name.
+        routes: Where things go.
+        dead_letter: Builds dead letters.
+    """
+
+    def __init__(
+        self, agents: dict[str, AgentFunction], routes: Routes, dead_letter: DeadLetter
+    ) -> None:
+        self._agents = agents
+        self._routes = routes
+        self._dead_letter = dead_letter
+
+    def end(self, visit: Visit, ended: Returned | Raised) -> None:
+        """Publish the outcome, cancel live children, and close as soon as they have replied."""
+        status = self._outcome(visit, ended)
+        visit.set_timer(None)
+        if status == "failed":
+            assert isinstance(ended, Raised)
+            visit.turn.relay(self._letter(visit, ended))
+        children = [call for call in self._open(visit) if call.child]
+        for call in children:
+            self.cancel_child(visit, call, "its parent has ended")
+        visit.change(
+            ending=status,
+            error=ended.error if isinstance(ended, Raised) else "",
+            detail=ended.detail if isinstance(ended, Raised) else "",
+            value=ended.value if isinstance(ended, Returned) else b"",
+            state="failed" if status == "failed" else "closing",
+            reason="",
+        )
+        visit.say(status)
+        if not children:
+            self.close(visit)
+
+    def child_replied(self, visit: Visit, call: OpenCall, spent: Spent) -> None:
+        """A child of a run that has ended has ended too; after the last one the run closes."""
+        settle(visit, call, plus(spent, Spent(steps=1)))
+        visit.drop(call)
+        if not any(other.child for other in self._open(visit)):
+            self.close(visit)
+
+    def close(self, visit: Visit) -> None:
+        """Answer the parent or give the slot back; drop the rows of all but failed runs."""
+        run, start = visit.run, visit.opened.start
+        if start.reply_to is None:
+            visit.send(
+                Closed(slot=start.slot, spent=run.spent),
+                self._routes.admission(visit.opened.tenant),
+            )
+        else:
+            to = start.reply_to
+            visit.send(
+                Reply(
+                    run=to.run,
+                    number=to.number,
+                    attempt=run.run,
+                    outcome=self._answer(visit),
+                    spent=run.spent,
+                ),
+                Address(to.topic, to.run, to.partition),
+                (("ce_runid", to.run.encode()),),
+            )
+        if run.ending != "failed":
+            self._drop_rows(visit)
+
+    def cancel_child(self, visit: Visit, call: OpenCall, reason: str) -> None:
+        """Tell a child to stop."""
+        child = RunId.parse(call.child)
+        assert child is not None, call.child
+        visit.send(
+            Control(target=call.child, verb="cancel", reason=reason),
+            Address(self._routes.inbox(child.agent), call.child, child.partition),
+        )
+
+    def _outcome(self, visit: Visit, ended: Returned | Raised) -> Status:
+        agent, run = visit.id.agent, visit.run
+        address = Address(self._routes.events(agent), run.run)
+        headers = (("ce_runid", run.run.encode()),)
+        if isinstance(ended, Returned):
+            visit.send(Encoded(type=f"{agent}.completed", value=ended.value), address, headers)
+            visit.outcome = self._agents[agent].outcome_json(ended.value)
+            return "completed"
+        status: Status = "cancelled" if ended.cancelled and not _failing(visit) else "failed"
+        failed = RunFailed(
+            run=run.run,
+            task_id=visit.opened.start.task_id,
+            agent=agent,
+            error=ended.error,
+            detail=ended.detail,
+            steps=run.spent.steps,
+            tokens=run.spent.tokens,
+            usd_nano=run.spent.usd_nano,
+        )
+        visit.send(Encoded(type=f"{agent}.{status}", value=failed), address, headers)
+        return status
+
+    def _answer(self, visit: Visit) -> Outcome:
+        run = visit.run
+        if run.ending == "completed":
+            return Answered(value=run.value)
+        return Failed(
+            error=run.error or run.ending, detail=run.detail or f"the run was {run.ending}"
+        )
+
+    def _letter(self, visit: Visit, ended: Raised) -> Draft:
+        """Return the task's own record, byte for byte, with the error."""
+        task, at = visit.opened.start.task, visit.turn.at
+        published = bool(task.topic)
+        record = Record(
+            partition=Partition(task.topic, task.partition)
+            if published
+            else Partition(at.topic, at.number),
+            offset=task.offset if published else at.offset,
+            time_ms=visit.opened.started_ms,
+            key=task.key if published else visit.run.run.encode(),
+            value=task.value,
+            headers=tuple((header.name, header.value) for header in task.headers),
+        )
+        return self._dead_letter(record, self._routes.dead(visit.id.agent), ended)
+
+    def _open(self, visit: Visit) -> list[OpenCall]:
+        return [*visit.scan(OpenCall)]
+
+    def _drop_rows(self, visit: Visit) -> None:
+        for kind in (Entry, OpenCall, Held, Overrun):
+            for row in [*visit.scan(kind)]:
+                visit.drop(row)
+        visit.drop(visit.opened)
+        visit.drop(visit.run)
+        visit.gone = True
+
+
+def _failing(visit: Visit) -> bool:
+    """Whether the cancellation came from a limit, so that the run failed and was not cancelled."""
+    return bool(visit.run.cancelling)

@@ -1,0 +1,205 @@
+"""What the decider of runs remembers: a run, how it began, its journal, its open calls, what is held."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from headwater.contracts.messages import (
+    Control,
+    Failed,
+    Header,
+    Limits,
+    Reply,
+    Spent,
+    Start,
+    Usage,
+    Wake,
+)
+from headwater.core.execution import Answer, Begin, Cancel, Signal, Tick
+from headwater.core.messages import Key, Meta
+
+State = Literal["open", "paused", "held", "closing", "failed"]
+Ending = Literal["", "completed", "failed", "cancelled"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """How a run began; written once."""
+
+    run: str
+    start: Start
+    tenant: str
+    actor: str
+    correlation_id: str
+    causation_id: str
+    traceparent: bytes
+    deadline_ms: int | None
+    carried: tuple[Header, ...]
+    limits: Limits
+    started_ms: int
+
+    @property
+    def key(self) -> Key:
+        """Filed by run."""
+        return (self.run,)
+
+    def meta(self) -> Meta:
+        """Return the task's meta: whatever wakes the run, it speaks in this name."""
+        return Meta(
+            id=self.start.task_id,
+            tenant=self.tenant,
+            correlation_id=self.correlation_id,
+            causation_id=self.causation_id,
+            actor=self.actor,
+            traceparent=self.traceparent,
+            deadline_ms=self.deadline_ms,
+            carried=self.carried,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Where a run is: its head, what it may still spend, and how it ended if it did.
+
+    Args:
+        run: Run id.
+        state: `open` takes deliveries; `paused` and `held` keep them; `closing` has ended and waits
+            for its children; `failed` has ended and is kept for an operator.
+        reason: Why it is paused or held.
+        seq: Entries delivered.
+        offset: Offset of the last entry's record.
+        now_ms: Run time of the last entry.
+        number: Last call number issued.
+        reserved: Set aside for calls that are open.
+        spent: Settled.
+        cleanup: Steps left for `except` and `finally` once cancelled; `None` before.
+        cancelling: Class of the error it will end with if the cancellation ends it.
+        wake_ms: When its timer row is due.
+        held: Messages held as rows.
+        held_next: Number of the next one.
+        journal_bytes: Rough size of its journal.
+        ending: How it ended.
+        error: Class of the error.
+        detail: Its words.
+        value: The encoded result, until the parent has it.
+        version: Version of the app that wrote the newest entry.
+    """
+
+    run: str
+    state: State = "open"
+    reason: str = ""
+    seq: int = 0
+    offset: int = -1
+    now_ms: int = 0
+    number: int = 0
+    reserved: Spent = dataclasses.field(default_factory=Spent)
+    spent: Spent = dataclasses.field(default_factory=Spent)
+    cleanup: int | None = None
+    cancelling: str = ""
+    wake_ms: int | None = None
+    held: int = 0
+    held_next: int = 0
+    journal_bytes: int = 0
+    ending: Ending = ""
+    error: str = ""
+    detail: str = ""
+    value: bytes = b""
+    version: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Filed by run."""
+        return (self.run,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A call as the journal keeps it; `denied` is the answer it got at once instead of being sent."""
+
+    number: int
+    kind: str
+    name: str
+    digest: bytes
+    child: str = ""
+    denied: Failed | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One delivery of a run and the calls it led to: the journal is a run's entries.
+
+    Args:
+        run: Run id.
+        seq: From 1.
+        offset: Of the record delivered.
+        time_ms: Run time.
+        delivery: What was delivered.
+        calls: What was asked, in order.
+        attempt: For an answer: id of the attempt that was charged.
+        usage: For an answer: what it cost.
+        judged: Version of the rules that judged the calls; empty if there were none.
+    """
+
+    run: str
+    seq: int
+    offset: int
+    time_ms: int
+    delivery: Begin | Answer | Signal | Cancel | Tick
+    calls: tuple[Made, ...] = ()
+    attempt: str = ""
+    usage: Usage | None = None
+    judged: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Filed by run, in order."""
+        return (self.run, self.seq)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCall:
+    """A call that was sent and not yet answered."""
+
+    run: str
+    number: int
+    kind: Literal["model", "tool", "agent"]
+    name: str
+    reserved: Spent
+    child: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Filed by run and number."""
+        return (self.run, self.number)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A message kept because its run cannot take it now."""
+
+    run: str
+    seq: int
+    message: Start | Reply | Control | Wake
+
+    @property
+    def key(self) -> Key:
+        """Filed by run, in order of arrival."""
+        return (self.run, self.seq)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Overrun:
+    """A second attempt's bill for a call that was answered already: recorded apart, once."""
+
+    run: str
+    attempt: str
+    usage: Usage
+
+    @property
+    def key(self) -> Key:
+        """Filed by run and attempt."""
+        return (self.run, self.attempt)
+
+
+KINDS = (Opened, Run, Entry, OpenCall, Held, Overrun)

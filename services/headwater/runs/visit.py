@@ -1,0 +1,134 @@
+"""A visit: one run within one turn, its changes gathered before any of them is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from headwater.contracts.messages import CallNote, RunEvent, Status
+from headwater.contracts.records import Headers
+from headwater.core.decider import Timer, Turn
+from headwater.core.messages import Address, Key, RunId
+from headwater.core.state import Layer, R, Row
+from headwater.runs.rows import Opened, Run
+
+
+def timer_name(run: str) -> Key:
+    """Return the name of a run's one timer."""
+    return ("run", run)
+
+
+class Visit:
+    """One run in one turn: its rows as they become, and what is to be sent.
+
+    Nothing reaches the turn before `write`, so a delivery that cannot be taken leaves no trace.
+    """
+
+    __slots__ = (
+        "_before",
+        "_layer",
+        "_sends",
+        "_status",
+        "gone",
+        "id",
+        "notes",
+        "opened",
+        "outcome",
+        "run",
+        "turn",
+    )
+
+    def __init__(self, turn: Turn, opened: Opened, run: Run) -> None:
+        parsed = RunId.parse(run.run)
+        assert parsed is not None, run.run
+        self.id = parsed
+        self.turn = turn
+        self.opened = opened
+        self.gone = False
+        """Whether the run's rows were dropped: it is closed, and its row is not written again."""
+        self.undo(run)
+
+    def undo(self, run: Run) -> None:
+        """Forget what was gathered since the last write; the row is `run` again."""
+        self.run = self._before = run
+        self.notes: list[CallNote] = []
+        self.outcome = b""
+        """The result as JSON, for the event that tells it."""
+        self._status: Status | None = None
+        self._layer = Layer(self.turn)
+        self._sends: list[tuple[Any, Address, Headers]] = []
+
+    def get(self, kind: type[R], *key: str | int) -> R | None:
+        """Return another row, this visit's writes included."""
+        return self._layer.get(kind, *key)
+
+    def scan(self, kind: type[R]) -> Iterator[R]:
+        """Return the run's rows of a kind, this visit's writes included."""
+        return self._layer.scan(kind, self.run.run)
+
+    def change(self, **changes: Any) -> None:
+        """Change fields of the run's row."""
+        self.run = dataclasses.replace(self.run, **changes)
+
+    def put(self, row: Row) -> None:
+        """Write another row."""
+        self._layer.put(row)
+
+    def drop(self, row: Row) -> None:
+        """Remove another row."""
+        self._layer.drop(row)
+
+    def send(self, message: Any, to: Address, headers: Headers = ()) -> None:
+        """Send a message in the task's name."""
+        self._sends.append((message, to, headers))
+
+    def say(self, status: Status) -> None:
+        """Have the life cycle told at the end of the visit; the last word counts."""
+        self._status = status
+
+    def set_timer(self, due_ms: int | None) -> None:
+        """Keep the run's one timer row at its earliest due time."""
+        if due_ms == self.run.wake_ms:
+            return
+        timer = Timer(name=timer_name(self.run.run), due_ms=due_ms or 0, meta=self.opened.meta())
+        if due_ms is None:
+            self.drop(timer)
+        else:
+            self.put(timer)
+        self.change(wake_ms=due_ms)
+
+    def write(self, events: Address) -> None:
+        """Write everything into the turn: rows, messages, and one event if there is news."""
+        turn, meta = self.turn, self.opened.meta()
+        if not self.gone and self.run is not self._before:
+            self.put(self.run)
+        turn.layer.take(self._layer)
+        for message, to, headers in self._sends:
+            turn.send(message, to, meta=meta, headers=headers)
+        if self._status is not None or self.notes:
+            turn.send(self._event(self._status or "waiting"), events, meta=meta)
+        self.undo(self.run)
+
+    def _event(self, status: Status) -> RunEvent:
+        run, opened = self.run, self.opened
+        parent = opened.start.reply_to
+        return RunEvent(
+            run=run.run,
+            task_id=opened.start.task_id,
+            agent=self.id.agent,
+            tenant=opened.tenant,
+            status=status,
+            reason=run.reason,
+            error=run.error,
+            detail=run.detail,
+            parent="" if parent is None else parent.run,
+            calls=tuple(self.notes),
+            steps=run.spent.steps,
+            tokens=run.spent.tokens,
+            usd_nano=run.spent.usd_nano,
+            started_ms=opened.started_ms,
+            at_ms=self.turn.now_ms,
+            outcome=self.outcome,
+            version=run.version,
+        )
