@@ -120,6 +120,9 @@ class Step:
 class Execution(Protocol):
     """A durable function, suspended; deterministic, so it may be dropped at any time and replayed."""
 
+    replaying: bool
+    """Whether what is delivered was delivered before; the function's logs of it are left out."""
+
     def deliver(self, delivery: Delivery, *, now_ms: int) -> Step:
         """Run until everything waits again.
 

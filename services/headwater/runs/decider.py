@@ -170,9 +170,10 @@ class Runs:
             limits=start.limits or self._agent.limits,
             started_ms=turn.now_ms,
         )
-        visit = Visit(turn, opened, Run(run=start.run))
-        visit.change(now_ms=turn.now_ms, version=self._version)
-        visit.put(opened)
+        run = Run(run=start.run, now_ms=turn.now_ms, version=self._version)
+        turn.put(opened)
+        turn.put(run)
+        visit = Visit(turn, opened, run)
         visit.say("started")
         if meta.deadline_ms is not None and meta.deadline_ms <= turn.now_ms:
             self._life.end(

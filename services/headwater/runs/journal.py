@@ -107,6 +107,7 @@ def replay(execution: Execution, entries: Iterable[Entry], writes: Callable[[Mad
     Raises:
         NonDeterminismError: The code asks for something else than the journal has.
     """
+    execution.replaying = True
     for entry in entries:
         recorded = deque(entry.calls)
 
@@ -121,6 +122,7 @@ def replay(execution: Execution, entries: Iterable[Entry], writes: Callable[[Mad
         if recorded:
             missing = recorded[0]
             raise NonDeterminismError(missing.number, f"{missing.kind} {missing.name}", "nothing")
+    execution.replaying = False
 
 
 def _compare(asked: Asked, made: Made | None, writes: Callable[[Made], bool]) -> None:

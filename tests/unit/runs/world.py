@@ -1,0 +1,273 @@
+"""A world of one agent and one partition: turns without a log, rows and messages to look at."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from headwater.contracts.messages import (
+    Answered,
+    Control,
+    Drain,
+    Failed,
+    Limits,
+    Reply,
+    RunEvent,
+    Spent,
+    Start,
+    Task,
+    Usage,
+    Wake,
+)
+from headwater.contracts.records import Draft, Partition, Record
+from headwater.core.decider import Encoded, Sent, Timer, Turn
+from headwater.core.execution import Asked, Raised, RunInfo
+from headwater.core.judge import AllowAll, Judge
+from headwater.core.messages import Address, Meta, Position, RunId
+from headwater.core.state import Rows
+from headwater.durable.running import Running, Session
+from headwater.errors import PoisonError
+from headwater.runs.calls import Routes, ToolTerms
+from headwater.runs.decider import Runs
+
+AGENT = "worker"
+INBOX = f"hw.inbox.{AGENT}.v1"
+Function = Callable[[Session], Coroutine[Any, Any, bytes]]
+
+
+@dataclasses.dataclass
+class Agent:
+    """An agent whose function sees the session itself."""
+
+    function: Function
+    name: str = AGENT
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    begun: int = 0
+
+    def begin(self, info: RunInfo, task: bytes) -> Running:
+        if task == b"rotten":
+            raise PoisonError("invalid-input", "the task cannot be read")
+        self.begun += 1
+        return Running(self.function, seed=info.run)
+
+    def outcome_json(self, value: bytes) -> bytes:
+        return b'"%b"' % value
+
+
+class Catalogue:
+    """Tools of the service `main`, agents with default limits, models at a fixed price."""
+
+    price: Spent | None = Spent(tokens=100, usd_nano=1_000_000)
+
+    def tool(self, name: str) -> ToolTerms | None:
+        return (
+            None
+            if name == "nobody"
+            else ToolTerms(service="main", safety=name.split("-", maxsplit=1)[0])
+        )
+
+    def limits(self, agent: str) -> Limits | None:
+        return None if agent == "nobody" else Limits()
+
+    def price_ceiling(self, asked: Asked) -> tuple[Spent | None, str]:
+        return self.price, "no price is known: name a prices file"
+
+
+def routes() -> Routes:
+    return Routes(
+        inbox=lambda agent: f"hw.inbox.{agent}.v1",
+        request=lambda service: f"hw.req.{service}.v1",
+        events=lambda agent: f"hw.evt.{agent}.v1",
+        dead=lambda agent: f"hw.dlq.{agent}.v1",
+        life="hw.evt.runs.v1",
+        admission=lambda tenant: Address("hw.inbox.admission.v1", tenant, 0),
+        place=lambda tenant, agent, task: 0,
+    )
+
+
+def dead_letter(record: Record, topic: str, error: Raised) -> Draft:
+    return Draft(
+        topic=topic, key=record.key, value=record.value, headers=(("e", error.error.encode()),)
+    )
+
+
+class World:
+    """Takes turns, keeps rows, collects what was sent; `crash` forgets all but rows."""
+
+    def __init__(self, function: Function, *, judge: Judge | None = None, **options: Any) -> None:
+        limits = options.pop("limits", Limits())
+        self.agent = Agent(function, limits=limits)
+        self.catalogue = Catalogue()
+        self.judge = judge or AllowAll()
+        self.options = options
+        self.rows = Rows()
+        self.sent: list[Sent] = []
+        self.drafts: list[Draft] = []
+        self.offset = 0
+        self.now_ms = 1_000_000
+        self.tenant = "t1"
+        self.run = str(RunId(AGENT, 0, "task1"))
+        self.decider = self._decider()
+
+    def _decider(self) -> Runs:
+        return Runs(
+            self.agent,
+            catalogue=self.catalogue,
+            judge=self.judge,
+            routes=routes(),
+            dead_letter=dead_letter,
+            version="1",
+            **self.options,
+        )
+
+    def crash(self) -> None:
+        """Lose everything that is not a row."""
+        self.decider.forget(Partition(INBOX, 0))
+        self.decider = self._decider()
+
+    def take(
+        self,
+        message: Any,
+        *,
+        tenant: str | None = None,
+        deadline_ms: int | None = None,
+        commit: bool = True,
+    ) -> None:
+        """Take one turn; without `commit` its writes come to nothing, as after an abort."""
+        self.offset += 1
+        at = Position("topic-id", INBOX, 0, self.offset)
+        meta = Meta(
+            id=f"m{self.offset}",
+            tenant=tenant or self.tenant,
+            correlation_id="c1",
+            deadline_ms=deadline_ms,
+        )
+        record = Record(
+            partition=Partition(INBOX, 0),
+            offset=self.offset,
+            time_ms=self.now_ms,
+            key=b"k",
+            value=b"v",
+        )
+        turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms)
+        if isinstance(message, Wake):
+            timer = self.rows.get(Timer, *message.name)
+            assert timer is not None, message
+            turn.drop(timer)
+        try:
+            self.decider.react(turn, message)
+        except PoisonError as error:
+            turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms)
+            self.decider.refused(turn, record, message, error)
+        if not commit:
+            self.offset -= 1
+            return
+        for (kind, key), row in turn.layer.written.items():
+            if row is None:
+                self.rows.discard(kind, key)
+            else:
+                self.rows.set(kind, key, row)
+        self.sent += [item for item in turn.sent if isinstance(item, Sent)]
+        self.drafts += [item for item in turn.sent if isinstance(item, Draft)]
+
+    def start(self, **more: Any) -> None:
+        deadline_ms = more.pop("deadline_ms", None)
+        task = more.pop(
+            "task", Task(topic="hw.cmd.worker.v1", partition=2, offset=7, key=b"key", value=b"in")
+        )
+        self.take(
+            Start(run=self.run, task_id="task1", slot="slot1", task=task, **more),
+            deadline_ms=deadline_ms,
+        )
+
+    def answer(
+        self,
+        number: int,
+        value: bytes = b"ok",
+        *,
+        attempt: str = "a1",
+        usage: Usage | None = None,
+        spent: Spent | None = None,
+        commit: bool = True,
+    ) -> None:
+        self.take(
+            Reply(
+                run=self.run,
+                number=number,
+                attempt=attempt,
+                outcome=Answered(value=value),
+                usage=usage,
+                spent=spent,
+            ),
+            commit=commit,
+        )
+
+    def fail(self, number: int, error: str = "Boom") -> None:
+        self.take(
+            Reply(
+                run=self.run,
+                number=number,
+                attempt="a1",
+                outcome=Failed(error=error, detail="it broke"),
+            )
+        )
+
+    def control(self, verb: Any, name: str = "", value: bytes = b"null", **more: Any) -> None:
+        self.take(
+            Control(target=self.run, verb=verb, name=name, value=value, reason="because"), **more
+        )
+
+    def wake(self) -> None:
+        """Let the run's timer come due."""
+        timer = next(self.rows.scan(Timer))
+        self.now_ms = max(self.now_ms, timer.due_ms)
+        self.take(Wake(name=timer.name, due_ms=timer.due_ms))
+
+    def drain(self) -> None:
+        """Take the drains the run sent itself, until it sends none."""
+        while drains := self.messages(Drain):
+            self.sent = [item for item in self.sent if not isinstance(item.message, Drain)]
+            self.take(drains[0])
+
+    def messages(self, kind: type) -> list[Any]:
+        return [item.message for item in self.sent if isinstance(item.message, kind)]
+
+    def statuses(self) -> list[str]:
+        return [event.status for event in self.messages(RunEvent)]
+
+    def outcomes(self) -> list[tuple[str, Any]]:
+        """Return (type, value) of what went to `evt.worker`."""
+        return [
+            (item.message.type, item.message.value)
+            for item in self.sent
+            if isinstance(item.message, Encoded)
+        ]
+
+    def asked(self) -> list[int]:
+        """Return the numbers of the requests and children sent, in order."""
+        return [
+            item.message.number if hasattr(item.message, "number") else item.message.reply_to.number
+            for item in self.sent
+            if type(item.message).__name__ in {"Ask", "Start"}
+        ]
+
+
+async def call(
+    session: Session,
+    name: str = "read-thing",
+    kind: Any = "tool",
+    arguments: bytes = b"x",
+    **options: Any,
+) -> bytes:
+    """Make a call and return its value; a failure raises its error's name."""
+    outcome = await session.ask(kind, name, arguments, options=options)
+    if isinstance(outcome, Answered):
+        return outcome.value
+    raise RuntimeError(outcome.error if isinstance(outcome, Failed) else "in doubt")
+
+
+async def gathered(session: Session, *names: str) -> bytes:
+    """Call tools in parallel and join their answers."""
+    return b"+".join(await asyncio.gather(*(call(session, name) for name in names)))
