@@ -1,0 +1,57 @@
+"""The codec: messages and rows as single-object Avro, found by fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from headwater.contracts import frames, messages
+from headwater.contracts.catalog import Schemas
+from headwater.contracts.derive import Shape, shape_of
+from headwater.errors import PoisonError
+
+
+class Codec:
+    """Encodes and decodes the registered types.
+
+    Args:
+        schemas: Knows older versions.
+        types: What can be encoded and decoded.
+    """
+
+    def __init__(self, schemas: Schemas, types: Iterable[type] = messages.SHIPPED) -> None:
+        self._schemas = schemas
+        self._by_type: dict[type, Shape[Any]] = {}
+        self._by_fingerprint: dict[bytes, Shape[Any]] = {}
+        self._by_name: dict[str, Shape[Any]] = {}
+        self.register(*types)
+
+    def register(self, *types: type) -> None:
+        """Learn more types."""
+        for type_ in types:
+            shape = shape_of(type_)
+            self._by_type[type_] = shape
+            self._by_fingerprint[shape.fingerprint] = shape
+            self._by_name[shape.name] = shape
+            self._schemas.add(shape.schema)
+
+    def encode(self, value: Any) -> bytes:
+        """Return single-object Avro."""
+        return self._by_type[type(value)].encode(value)
+
+    def decode(self, data: bytes) -> Any:
+        """Return the message.
+
+        Raises:
+            PoisonError: It is none that we know.
+        """
+        own = data[2:10]
+        shape = self._by_fingerprint.get(own)
+        if shape is None or data[:2] != frames.SINGLE:
+            if data[:2] != frames.SINGLE:
+                raise PoisonError("wrong-magic", "the value does not begin with C3 01")
+            writer = self._schemas.by_fingerprint(own)
+            shape = self._by_name.get(writer["name"])
+            if shape is None:
+                raise PoisonError("unknown-message", f"{writer['name']} is no message of ours")
+        return shape.decode(data, self._schemas)

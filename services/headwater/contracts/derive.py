@@ -1,0 +1,511 @@
+"""Python types to Avro: one mechanism for our own messages and rows and for users' types."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import functools
+import inspect
+import json
+import types
+import typing
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import pydantic
+
+from headwater.contracts import frames
+from headwater.contracts.catalog import Schemas
+from headwater.errors import PoisonError, SettingsError
+
+T = TypeVar("T")
+Convert = Callable[[Any], Any]
+MILLION = 1_000_000
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scale:
+    """How a decimal travels: `precision` digits in all, `scale` of them after the point."""
+
+    precision: int
+    scale: int
+
+
+class _JsonMark:
+    """Marks a type that travels as JSON text."""
+
+
+Json = typing.Annotated[Any, _JsonMark]
+"""Any JSON value; it travels as text."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """A type's Avro form: its schema, and functions to and from what Avro writes; `None` if identity."""
+
+    schema: Any
+    dump: Convert | None = None
+    load: Convert | None = None
+    record: str = ""
+    python: tuple[type, ...] = ()
+
+
+class Shape(Generic[T]):
+    """A Python type and its Avro schema.
+
+    Args:
+        name: Record name.
+        form: The type's form; always a record.
+        adapter: pydantic's view of the type, for JSON.
+        wrapped: Whether the type is the one field of a record made for it.
+    """
+
+    def __init__(
+        self, name: str, schema: dict[str, Any], form: _Form, adapter: pydantic.TypeAdapter[T]
+    ) -> None:
+        self.name = name
+        self.schema = schema
+        self._parsed = frames.parse(schema)
+        self.fingerprint = frames.fingerprint(schema)
+        self._prefix = frames.SINGLE + self.fingerprint
+        self._dump = form.dump or _same
+        self._load = form.load or _same
+        self._adapter = adapter
+
+    def encode(self, value: T) -> bytes:
+        """Return single-object Avro.
+
+        Raises:
+            PoisonError: The value does not fit the type; the message names the field.
+        """
+        try:
+            return self._prefix + frames.write(self._parsed, self._dump(value))
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+            raise PoisonError("invalid-value", f"{self.name}: {error}") from error
+
+    def decode(self, data: bytes, schemas: Schemas) -> T:
+        """Read either framing; the writer's schema is resolved to this one.
+
+        Raises:
+            PoisonError: The bytes are not of this type, or of a schema nobody knows.
+            TransientError: The registry is away.
+        """
+        datum = frames.read(data, self._parsed, self.fingerprint, schemas)
+        try:
+            return typing.cast(T, self._load(datum))
+        except pydantic.ValidationError as error:
+            raise PoisonError("invalid-value", f"{self.name}: {_first(error)}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise PoisonError("invalid-value", f"{self.name}: {error}") from error
+
+    def to_json(self, value: T) -> bytes:
+        """Return the value as JSON."""
+        return self._adapter.dump_json(value)
+
+    def from_json(self, data: bytes | str) -> T:
+        """Read JSON.
+
+        Raises:
+            PoisonError: It does not fit; the message names the field.
+        """
+        try:
+            return self._adapter.validate_json(data)
+        except pydantic.ValidationError as error:
+            raise PoisonError("invalid-json", f"{self.name}: {_first(error)}") from error
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the type's JSON schema, for OpenAPI and models."""
+        return self._adapter.json_schema()
+
+    def digest_of(self, value: T) -> bytes:
+        """Return a value's datum as bytes: equal for equal values, whatever framed them."""
+        return frames.write(self._parsed, self._dump(value))
+
+
+@functools.cache
+def shape_of(type_: Any, *, name: str | None = None, namespace: str = "headwater") -> Shape[Any]:
+    """Return a type's shape; what is no record is wrapped in one with the single field `value`.
+
+    Raises:
+        SettingsError: The type, or a field's, has no Avro form; the message names it.
+    """
+    of = name or getattr(type_, "__name__", "Value")
+    builder = _Builder(namespace)
+    form = builder.form(type_, of)
+    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(type_)
+    if form.record:
+        schema = dict(form.schema)
+        return Shape(form.record, schema, form, adapter)
+    schema = {
+        "type": "record",
+        "name": of,
+        "namespace": namespace,
+        "fields": [{"name": "value", "type": form.schema}],
+    }
+    dump, load = form.dump or _same, form.load or _same
+    wrapped = _Form(
+        schema=schema,
+        dump=lambda value: {"value": dump(_checked(adapter, value))},
+        load=lambda datum: adapter.validate_python(load(datum["value"])),
+    )
+    return Shape(of, schema, wrapped, adapter)
+
+
+def shape_of_parameters(
+    parameters: Sequence[tuple[str, Any, Any]], *, name: str, namespace: str = "headwater"
+) -> Shape[dict[str, Any]]:
+    """Return the shape of a tool's parameters: (name, annotation, default or `...`) each."""
+    fields: dict[str, Any] = {
+        field: (annotation, default) for field, annotation, default in parameters
+    }
+    model = pydantic.create_model(name, **fields)
+    inner = shape_of(model, name=name, namespace=namespace)
+    shape: Shape[dict[str, Any]] = Shape.__new__(Shape)
+    shape.__dict__.update(inner.__dict__)
+    dump, load = inner._dump, inner._load  # noqa: SLF001 - the same class
+    shape._dump = lambda kwargs: dump(model(**kwargs))  # noqa: SLF001 - as above
+    shape._load = lambda datum: {  # noqa: SLF001 - as above
+        field: getattr(model_value, field)
+        for model_value in (load(datum),)
+        for field in model.model_fields
+    }
+    return shape
+
+
+class _Builder:
+    """Walks one type; named types are defined once and then referred to."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._defined: dict[Any, tuple[str, dict[str, Convert]]] = {}
+
+    def form(self, type_: Any, where: str) -> _Form:
+        """Return a type's form; `where` names it in refusals."""
+        if type_ in _SCALARS:
+            return _SCALARS[type_]
+        origin = typing.get_origin(type_)
+        if origin is typing.Annotated:
+            return self._annotated(type_, where)
+        if origin in {typing.Union, types.UnionType}:
+            return self._union(typing.get_args(type_), where)
+        if origin is typing.Literal:
+            return self._literal(typing.get_args(type_), where)
+        if origin in {list, tuple, Sequence} or type_ in {list, tuple}:
+            return self._array(type_, origin, where)
+        if origin in {dict, Mapping}:
+            return self._map(type_, where)
+        if isinstance(type_, type):
+            if issubclass(type_, enum.Enum):
+                return self._enum(type_)
+            if issubclass(type_, pydantic.BaseModel) or dataclasses.is_dataclass(type_):
+                return self._record(type_, where)
+        raise SettingsError(f"{where}: {_name(type_)} has no Avro form; use a type the docs list")
+
+    def _annotated(self, type_: Any, where: str) -> _Form:
+        base, *marks = typing.get_args(type_)
+        for mark in marks:
+            if mark is _JsonMark:
+                return _Form(schema="string", dump=json.dumps, load=json.loads, python=())
+            if isinstance(mark, Scale) and base is decimal.Decimal:
+                return _decimal(mark)
+        return self.form(base, where)
+
+    def _union(self, members: Sequence[Any], where: str) -> _Form:
+        rest = [member for member in members if member is not type(None)]
+        forms = [self.form(member, where) for member in rest]
+        if len(rest) < len(members) and len(forms) == 1:
+            one = forms[0]
+            return _Form(
+                schema=["null", one.schema], dump=_optional(one.dump), load=_optional(one.load)
+            )
+        schema = [form.schema for form in forms]
+        if len(rest) < len(members):
+            schema.insert(0, "null")
+        names = [json.dumps(s) if isinstance(s, dict) and "name" not in s else s for s in schema]
+        if len({str(name) for name in names}) < len(names):
+            raise SettingsError(f"{where}: two members of the union look the same in Avro")
+        return _Form(schema=schema, dump=_union_dump(forms), load=_union_load(forms))
+
+    def _literal(self, values: Sequence[Any], where: str) -> _Form:
+        kinds = {type(value) for value in values}
+        if len(kinds) != 1 or not kinds <= {str, int, bool}:
+            raise SettingsError(f"{where}: a Literal's values must be all text, int or bool")
+        return _Form(schema=_SCALARS[kinds.pop()].schema, python=(type(values[0]),))
+
+    def _array(self, type_: Any, origin: Any, where: str) -> _Form:
+        args = typing.get_args(type_)
+        if origin is tuple and (len(args) != 2 or args[1] is not Ellipsis):  # noqa: PLR2004 - tuple[T, ...]
+            raise SettingsError(f"{where}: of tuples only tuple[T, ...] has an Avro form")
+        if not args:
+            raise SettingsError(f"{where}: a list must say of what: list[str]")
+        item = self.form(args[0], where + "[]")
+        make = tuple if origin is tuple else list
+        dump, load = item.dump, item.load
+        return _Form(
+            schema={"type": "array", "items": item.schema},
+            dump=(lambda v: [dump(i) for i in v]) if dump else list,
+            load=(lambda v: make(load(i) for i in v))
+            if load
+            else (make if make is tuple else None),
+            python=(list, tuple),
+        )
+
+    def _map(self, type_: Any, where: str) -> _Form:
+        args = typing.get_args(type_)
+        if len(args) != 2 or args[0] is not str:  # noqa: PLR2004 - key and value
+            raise SettingsError(f"{where}: of dicts only dict[str, T] has an Avro form")
+        item = self.form(args[1], where + "{}")
+        dump, load = item.dump, item.load
+        return _Form(
+            schema={"type": "map", "values": item.schema},
+            dump=(lambda v: {k: dump(i) for k, i in v.items()}) if dump else None,
+            load=(lambda v: {k: load(i) for k, i in v.items()}) if load else None,
+            python=(dict,),
+        )
+
+    def _enum(self, type_: type[enum.Enum]) -> _Form:
+        names = [member.name for member in type_]
+        full = f"{self._namespace}.{type_.__name__}"
+        form = {"type": "enum", "name": full, "symbols": names}
+        schema: Any = full if type_ in self._defined else form
+        self._defined[type_] = (full, {})
+        return _Form(
+            schema=schema,
+            dump=lambda v: v.name,
+            load=lambda s: type_[s],
+            record="",
+            python=(type_,),
+        )
+
+    def _record(self, type_: Any, where: str) -> _Form:
+        full = f"{self._namespace}.{type_.__name__}"
+        if type_ in self._defined:
+            lazy = self._defined[type_][1]
+            return _Form(
+                schema=full,
+                dump=lambda v: lazy["dump"](v),
+                load=lambda v: lazy["load"](v),
+                record=full,
+                python=(type_,),
+            )
+        converters: dict[str, Convert] = {}
+        self._defined[type_] = (full, converters)
+        hints = typing.get_type_hints(type_, include_extras=True)
+        fields = _fields(type_)
+        if not fields and type_ is dict:
+            raise SettingsError(f"{where}: a record needs fields")
+        schema_fields: list[dict[str, Any]] = []
+        forms: list[tuple[str, _Form]] = []
+        for field, default in fields:
+            form = self.form(hints[field], f"{where}.{field}")
+            forms.append((field, form))
+            schema_fields.append({"name": field, "type": form.schema, **_default(form, default)})
+        schema = {
+            "type": "record",
+            "name": type_.__name__,
+            "namespace": self._namespace,
+            "fields": schema_fields,
+        }
+        converters["dump"] = _compile_dump(forms)
+        converters["load"] = _compile_load(type_, forms)
+        return _Form(
+            schema=schema,
+            dump=converters["dump"],
+            load=converters["load"],
+            record=full,
+            python=(type_,),
+        )
+
+
+def _fields(type_: Any) -> list[tuple[str, Any]]:
+    """Return (name, default) of each field; the default is `...` if there is none."""
+    if dataclasses.is_dataclass(type_):
+        found = []
+        for field in dataclasses.fields(type_):
+            default: Any = ...
+            if field.default is not dataclasses.MISSING:
+                default = field.default
+            elif field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            found.append((field.name, default))
+        return found
+    return [
+        (name, ... if field.is_required() else field.get_default(call_default_factory=True))
+        for name, field in type_.model_fields.items()
+    ]
+
+
+def _default(form: _Form, default: Any) -> dict[str, Any]:
+    """Return a field's Avro default, where the Python one can be written as one."""
+    if default is ...:
+        return {}
+    if default is None:
+        return {"default": None}
+    if isinstance(form.schema, list):
+        return {}
+    value = form.dump(default) if form.dump else default
+    if isinstance(value, bytes):
+        value = value.decode("iso-8859-1")
+    if isinstance(value, (str, int, float, bool, list, dict)):
+        return {"default": value}
+    return {}
+
+
+def _compile_dump(forms: list[tuple[str, _Form]]) -> Convert:
+    """Compile attributes -> dict, one expression, so that a message costs one call."""
+    scope: dict[str, Any] = {}
+    parts = []
+    for number, (field, form) in enumerate(forms):
+        if form.dump is None:
+            parts.append(f"{field!r}: v.{field}")
+        else:
+            scope[f"d{number}"] = form.dump
+            parts.append(f"{field!r}: d{number}(v.{field})")
+    return typing.cast(Convert, eval(f"lambda v: {{{', '.join(parts)}}}", scope))  # noqa: S307 - of our own field names
+
+
+def _compile_load(type_: Any, forms: list[tuple[str, _Form]]) -> Convert:
+    scope: dict[str, Any] = {"T": type_}
+    parts = []
+    model = not dataclasses.is_dataclass(type_)
+    for number, (field, form) in enumerate(forms):
+        value = f"v[{field!r}]"
+        if form.load is not None:
+            scope[f"l{number}"] = form.load
+            value = f"l{number}({value})"
+        parts.append(f"{field!r}: {value}" if model else f"{field}={value}")
+    made = ", ".join(parts)
+    body = f"T.model_validate({{{made}}})" if model else f"T({made})"
+    return typing.cast(Convert, eval(f"lambda v: {body}", scope))  # noqa: S307 - as above
+
+
+def _optional(convert: Convert | None) -> Convert | None:
+    if convert is None:
+        return None
+    return lambda value: None if value is None else convert(value)
+
+
+def _union_dump(forms: Sequence[_Form]) -> Convert:
+    table: dict[type, tuple[_Form, str]] = {}
+    for form in forms:
+        for python in form.python:
+            table[python] = (form, form.record)
+
+    def dump(value: Any) -> Any:
+        if value is None:
+            return None
+        found = table.get(type(value))
+        if found is None:
+            raise ValueError(f"{type(value).__name__} is no member of the union")
+        form, record = found
+        datum = form.dump(value) if form.dump else value
+        return (record, datum) if record else datum
+
+    return dump
+
+
+def _union_load(forms: Sequence[_Form]) -> Convert:
+    records = {form.record: form for form in forms if form.record}
+    plain = [form for form in forms if not form.record and form.load is not None]
+
+    def load(datum: Any) -> Any:
+        if isinstance(datum, tuple):
+            form = records.get(datum[0])
+            if form is None:
+                raise ValueError(f"{datum[0]} is no member of the union")
+            return form.load(datum[1]) if form.load else datum[1]
+        if isinstance(datum, dict) and len(records) == 1:
+            (form,) = records.values()
+            return form.load(datum) if form.load else datum
+        for form in plain:
+            if form.load is not None and not isinstance(datum, (str, int, float, bool)):
+                return form.load(datum)
+        return datum
+
+    return load
+
+
+def _decimal(mark: Scale) -> _Form:
+    quantum = decimal.Decimal(1).scaleb(-mark.scale)
+
+    def dump(value: decimal.Decimal) -> bytes:
+        exact = value.quantize(quantum)
+        if exact != value:
+            raise ValueError(f"{value} has more than {mark.scale} digits after the point")
+        number = int(exact.scaleb(mark.scale))
+        if len(str(abs(number))) > mark.precision:
+            raise ValueError(f"{value} has more than {mark.precision} digits")
+        return number.to_bytes((number.bit_length() // 8) + 1, "big", signed=True)
+
+    def load(data: Any) -> decimal.Decimal:
+        if isinstance(data, decimal.Decimal):
+            return data
+        return decimal.Decimal(int.from_bytes(data, "big", signed=True)).scaleb(-mark.scale)
+
+    return _Form(
+        schema={
+            "type": "bytes",
+            "logicalType": "decimal",
+            "precision": mark.precision,
+            "scale": mark.scale,
+        },
+        dump=lambda v: _exact(v, dump),
+        load=load,
+        python=(decimal.Decimal,),
+    )
+
+
+def _exact(value: decimal.Decimal, dump: Callable[[decimal.Decimal], bytes]) -> decimal.Decimal:
+    dump(value)  # refuses what would be rounded
+    return value
+
+
+def _aware(value: datetime.datetime) -> datetime.datetime:
+    if value.tzinfo is None:
+        raise ValueError(f"{value} has no time zone")
+    return value
+
+
+def _checked(adapter: pydantic.TypeAdapter[Any], value: Any) -> Any:
+    try:
+        return adapter.validate_python(value)
+    except pydantic.ValidationError as error:
+        raise ValueError(_first(error)) from error
+
+
+def _first(error: pydantic.ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _name(type_: Any) -> str:
+    return type_.__name__ if inspect.isclass(type_) else str(type_)
+
+
+_SCALARS: dict[Any, _Form] = {
+    str: _Form(schema="string", python=(str,)),
+    int: _Form(schema="long", python=(int,)),
+    float: _Form(schema="double", dump=float, python=(float,)),
+    bool: _Form(schema="boolean", python=(bool,)),
+    bytes: _Form(schema="bytes", python=(bytes,)),
+    datetime.datetime: _Form(
+        schema={"type": "long", "logicalType": "timestamp-micros"},
+        dump=_aware,
+        python=(datetime.datetime,),
+    ),
+    datetime.date: _Form(schema={"type": "int", "logicalType": "date"}, python=(datetime.date,)),
+    uuid.UUID: _Form(
+        schema={"type": "string", "logicalType": "uuid"},
+        load=lambda v: v if isinstance(v, uuid.UUID) else uuid.UUID(v),
+        python=(uuid.UUID,),
+    ),
+}

@@ -1,0 +1,69 @@
+"""Frames: Avro datums on the wire, in single-object encoding or Confluent's."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import fastavro
+from fastavro.schema import fingerprint as _fingerprint
+from fastavro.schema import parse_schema, to_parsing_canonical_form
+
+from headwater.errors import PoisonError
+
+if TYPE_CHECKING:
+    from headwater.contracts.catalog import Schemas
+
+SINGLE = b"\xc3\x01"
+CONFLUENT = 0
+_HEAD = 10
+_CONFLUENT_HEAD = 5
+
+
+def parse(schema: Any) -> Any:
+    """Return a schema as fastavro wants it."""
+    return parse_schema(schema)
+
+
+def fingerprint(schema: Any) -> bytes:
+    """Return the CRC-64-AVRO fingerprint of a schema's canonical form: 8 bytes, as framed."""
+    canonical = to_parsing_canonical_form(parse_schema(schema))
+    return bytes.fromhex(_fingerprint(canonical, "CRC-64-AVRO"))
+
+
+def write(parsed: Any, datum: Any) -> bytes:
+    """Return a datum's bytes."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, parsed, datum)
+    return out.getvalue()
+
+
+def read(data: bytes, reader: Any, reader_fingerprint: bytes, schemas: Schemas) -> Any:
+    """Return a framed datum, resolved to the reader's schema.
+
+    Raises:
+        PoisonError: The frame or the datum cannot be read (`wrong-magic`, `undecodable`, `unknown-schema`).
+        TransientError: The registry is away.
+    """
+    if data[:2] == SINGLE and len(data) >= _HEAD:
+        own = data[2:_HEAD]
+        writer = reader if own == reader_fingerprint else schemas.by_fingerprint(own)
+        body = io.BytesIO(data[_HEAD:])
+    elif data[:1] == b"\x00" and len(data) >= _CONFLUENT_HEAD:
+        writer = schemas.by_id(int.from_bytes(data[1:_CONFLUENT_HEAD], "big"))
+        body = io.BytesIO(data[_CONFLUENT_HEAD:])
+    else:
+        raise PoisonError("wrong-magic", "the value begins with neither C3 01 nor 00")
+    try:
+        datum = fastavro.schemaless_reader(
+            body,
+            writer,
+            None if writer is reader else reader,
+            return_record_name=True,
+            return_record_name_override=True,
+        )
+    except Exception as error:  # noqa: BLE001 - hostile bytes raise anything, and all of it means this
+        raise PoisonError("undecodable", f"the datum cannot be read: {error}") from error
+    if body.read(1):
+        raise PoisonError("undecodable", "bytes are left after the datum")
+    return datum
