@@ -284,8 +284,8 @@ def replace(places: dict[tuple[Any, str], Any]) -> None:
         swaps[id(old)] = old, new
         setattr(module, name, new)
     for name, module in list(sys.modules.items()):
-        if name == __name__ or name.partition(".")[0] in sys.stdlib_module_names:
-            continue
+        if name.startswith(__package__) or name.partition(".")[0] in sys.stdlib_module_names:
+            continue  # this library keeps the originals, and the standard library waits by real clocks
         for key, value in list(getattr(module, "__dict__", {}).items()):
             if id(value) in swaps:
                 setattr(module, key, swaps[id(value)][1])

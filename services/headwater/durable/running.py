@@ -113,7 +113,11 @@ class Running:
         return self._step()
 
     def close(self) -> None:
-        """Cancel the function on its own loop; whatever it still asks, emits or logs is discarded."""
+        """Cancel the function on its own loop; whatever it still asks, emits or logs is discarded.
+
+        A host that drops an execution closes it first. Left to the collector of memory, its `finally`
+        blocks would run wherever that happens to be, perhaps inside another run's turn.
+        """
         self._drop()
         if self._broken is None:
             self._broken = RuntimeError("the execution was closed")
@@ -122,19 +126,15 @@ class Running:
         if isinstance(delivery, Answer):
             self._session.answer(delivery.number, delivery.outcome)
         elif isinstance(delivery, Begin):
-            self._main = self._loop.create_task(self._call(), context=Context())
+            self._main = self._loop.create_task(
+                _call(self._function, self._session), context=Context()
+            )
         elif isinstance(delivery, Signal):
             self._session.signal(delivery)
         elif isinstance(delivery, Cancel):
             self._cancelling = True
             for task in self._cancellable():
                 task.cancel(delivery.reason)
-
-    async def _call(self) -> bytes:
-        value = await self._function(self._session)
-        if not isinstance(value, bytes):
-            raise TypeError(f"the function returned {type(value).__name__}, not its value as bytes")
-        return value
 
     def _cancellable(self) -> Sequence[Task]:
         """Return the main task, or when it is done the tasks it left behind."""
@@ -209,3 +209,10 @@ class Running:
         session.forget()
         loop.forget()
         self._main = None
+
+
+async def _call(function: Function, session: Session) -> bytes:
+    value: object = await function(session)
+    if not isinstance(value, bytes):
+        raise TypeError(f"the function returned {type(value).__name__}, not its value as bytes")
+    return value
