@@ -94,28 +94,33 @@ def _key(row: Row) -> Key:
 class Layer:
     """Writes over a state, not in it until taken: a turn over a batch, a batch over the table."""
 
-    __slots__ = ("_below", "_rows", "written")
+    __slots__ = ("_below", "_rows")
 
     def __init__(self, below: State) -> None:
         self._below = below
-        self._rows: dict[tuple[type, Key], Row | None] = {}
-        self.written = self._rows
-        """What was written, by kind and key, newest wins; `None` marks a dropped row."""
+        # by kind and first part of the key, because scans ask for the rows of one run or tenant
+        self._rows: dict[tuple[type, str | int], dict[Key, Row | None]] = {}
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return one row, this layer's writes included."""
-        place = (kind, key)
-        if place in self._rows:
-            return self._rows[place]  # type: ignore[return-value] # filed under its own kind by put
+        group = self._rows.get((kind, key[0]))
+        if group is not None and key in group:
+            return group[key]  # type: ignore[return-value] # filed under its own kind by put
         return self._below.get(kind, *key)
 
     def scan(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
         """Return the rows below a prefix in key order, this layer's writes included."""
         size = len(prefix)
+        groups = (
+            [self._rows.get((kind, prefix[0]), {})]
+            if prefix
+            else [group for (of, _), group in self._rows.items() if of is kind]
+        )
         mine: dict[Key, R | None] = {
             k: row  # type: ignore[misc] # filed under its own kind by put
-            for (of, k), row in self._rows.items()
-            if of is kind and k[:size] == prefix
+            for group in groups
+            for k, row in group.items()
+            if k[:size] == prefix
         }
         if not mine:
             yield from self._below.scan(kind, *prefix)
@@ -124,14 +129,33 @@ class Layer:
         above = (row for k in sorted(mine) if (row := mine[k]) is not None)
         yield from heapq.merge(below, above, key=_key)
 
+    def written(self) -> Iterator[tuple[type[Row], Key, Row | None]]:
+        """Return what was written: kind, key, and the newest row, `None` if it was dropped."""
+        for (kind, _), group in self._rows.items():
+            for key, row in group.items():
+                yield kind, key, row
+
     def put(self, row: Row) -> None:
         """File a row under its own key."""
-        self._rows[type(row), row.key] = row
+        self._set(type(row), row.key, row)
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
-        self._rows[type(row), row.key] = None
+        self._set(type(row), row.key, None)
 
     def take(self, other: Layer) -> None:
         """Take over what a layer above this one wrote."""
-        self._rows.update(other.written)
+        for place, group in other._rows.items():
+            mine = self._rows.get(place)
+            if mine is None:
+                self._rows[place] = dict(group)
+            else:
+                mine.update(group)
+
+    def _set(self, kind: type[Row], key: Key, row: Row | None) -> None:
+        place = (kind, key[0])
+        group = self._rows.get(place)
+        if group is None:
+            self._rows[place] = {key: row}
+        else:
+            group[key] = row

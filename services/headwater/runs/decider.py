@@ -261,7 +261,7 @@ class Runs:
 
     def _deliver(self, visit: Visit, message: Any, held: Held | None = None) -> bool:
         """Deliver a message to the function; `False` if the run had to be held with it."""
-        before = visit.run
+        before = visit.save()
         if held is not None:
             self._holds.taken(visit, held)
         delivery, call = self._delivery(visit, message)

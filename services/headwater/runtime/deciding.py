@@ -378,7 +378,7 @@ class Deciding:
             owned = self._owned[claim]
             owned.next_offset = batch.next_offset
             owned.table.apply(batch.layer)
-            owned.timers.applied(batch.layer.written)
+            owned.timers.applied(batch.layer.written())
             done += max(len(batch.records), 1)
             if batch.taken:
                 self._observer.committed(self._decider.name, batch.taken, seconds=self._commit_s)

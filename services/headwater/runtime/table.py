@@ -33,7 +33,7 @@ class Table:
 
     def apply(self, layer: Layer) -> None:
         """Take over what a committed batch wrote."""
-        for (kind, key), row in layer.written.items():
+        for kind, key, row in layer.written():
             if row is None:
                 self._rows.discard(kind, key)
             else:
@@ -45,7 +45,7 @@ def drafts(layer: Layer, table: Table, state: Partition, codec: Coder) -> Iterat
 
     A row that came and went within the batch leaves no record.
     """
-    for (kind, key), row in layer.written.items():
+    for kind, key, row in layer.written():
         if row is None and table.get(kind, *key) is None:
             continue
         yield Draft(

@@ -30,9 +30,9 @@ class Timers:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def applied(self, written: dict[tuple[type, Key], Row | None]) -> None:
+    def applied(self, written: Iterable[tuple[type, Key, Row | None]]) -> None:
         """Follow the timer rows that a commit wrote."""
-        for (kind, key), row in written.items():
+        for kind, key, row in written:
             if kind is not Timer:
                 continue
             self._given.discard(key)

@@ -164,7 +164,7 @@ class World:
         if not commit:
             self.offset -= 1
             return
-        for (kind, key), row in turn.layer.written.items():
+        for kind, key, row in turn.layer.written():
             if row is None:
                 self.rows.discard(kind, key)
             else:

@@ -14,7 +14,7 @@ def timer(name: str, due_ms: int) -> Timer:
 
 
 def written(*rows: Timer, dropped: tuple[Timer, ...] = ()):
-    return {(Timer, row.key): row for row in rows} | {(Timer, row.key): None for row in dropped}
+    return [(Timer, row.key, row) for row in rows] + [(Timer, row.key, None) for row in dropped]
 
 
 def test_due_timers_come_earliest_first_and_once():
@@ -36,7 +36,7 @@ def test_row_that_went_or_moved_is_not_due():
     """The heap only suggests; the row decides."""
     timers = Timers([timer("a", 10), timer("b", 10)])
     timers.applied(written(timer("a", 50), dropped=(timer("b", 10),)))
-    timers.applied({(str, ("x",)): None})
+    timers.applied([(str, ("x",), None)])
     assert list(timers.due(20, at_most=9)) == []
     assert timers.next_ms() == 50
     assert len(timers) == 1
