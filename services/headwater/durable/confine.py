@@ -131,7 +131,6 @@ _REFUSED = {
         "change files",
     ),
     "open": "write a file",
-    "time.sleep": "block its worker (await asyncio.sleep instead)",
 }  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _HARMLESS = (os.devnull, ":memory:")
@@ -249,6 +248,30 @@ class _Chance:
         return self._original(size, *flags) if run is None else run.draw(size)
 
 
+class _Sleep:
+    """`time.sleep`, refused inside a turn: it stops every run of the worker."""
+
+    __slots__ = ("_original",)
+
+    def __init__(self, original: Callable[[float], None]) -> None:
+        self._original = original
+
+    def sleep(self, seconds: float, /) -> None:
+        """Sleep."""
+        if here() is not None:
+            raise refuse(
+                f"sleep {seconds} s, which stops its whole worker (await asyncio.sleep instead)"
+            )
+        self._original(seconds)
+
+
+def _start(self: threading.Thread) -> None:
+    """Start a thread, unless inside a turn."""
+    if here() is not None:
+        raise refuse(f"start a thread ({self.name})")
+    _thread_start(self)
+
+
 def _seed(self: dice.Random, a: Any = None, version: int = 2) -> None:
     """Seed a generator; one made without a seed inside a turn is seeded by the run."""
     run = here()
@@ -267,6 +290,7 @@ def _warn_unawaited(coroutine: Any) -> None:
         _warn_unawaited_coroutine(coroutine)
 
 
+_thread_start = threading.Thread.start
 _random_seed = dice.Random.seed
 _uuid_getnode = uuid.getnode
 _warn_unawaited_coroutine = warnings._warn_unawaited_coroutine  # type: ignore[attr-defined] # noqa: SLF001 - where the interpreter looks
@@ -295,6 +319,7 @@ def _prepare() -> None:
     shared = dice._inst  # noqa: SLF001 - whose methods the module's functions are
     shared.__class__ = _SharedRandom
     dice.Random.seed = _seed  # type: ignore[method-assign] # a generator without a seed asks here
+    threading.Thread.start = _start  # type: ignore[method-assign] # before 3.12 no audit event tells
     chance = _Chance(os.urandom).draw
     setattr(dice, "_urandom", chance)  # noqa: B010 - secrets and SystemRandom draw from it
     setattr(warnings, "_warn_unawaited_coroutine", _warn_unawaited)  # noqa: B010 - where the interpreter looks
@@ -302,6 +327,7 @@ def _prepare() -> None:
         (os, "urandom"): chance,
         (os, "getrandom"): _Chance(os.getrandom).draw,
         (uuid, "getnode"): _getnode,
+        (time, "sleep"): _Sleep(time.sleep).sleep,
     }
     for name in ("random", "getrandbits", "seed", "getstate", "setstate"):
         places[dice, name] = getattr(shared, name)

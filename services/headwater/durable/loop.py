@@ -24,8 +24,6 @@ Args = TypeVarTuple("Args")
 _log = logging.getLogger("headwater.durable")
 _HASHES = (1 << 61) - 1
 _SWEPT_EACH_TURN = 32
-_UNWINDING_ROUNDS = 8
-_UNWINDING_CALLBACKS_MAX = 10_000
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -38,14 +36,30 @@ class Loop(asyncio.AbstractEventLoop):
     """
 
     __slots__ = (
-        "_asyncgens", "_callbacks_max", "_cancelled_timers", "_deadline", "_hashes", "_on_error", "_ran",
-        "_ready", "_salt", "_sweep_at", "_tasks", "_timers", "_timers_made", "_turn_s_max", "fatal",
-        "now_ms", "session", "silent", "tasks_made",
+        "_asyncgens",
+        "_cancelled_timers",
+        "_deadline",
+        "_hashes",
+        "_on_error",
+        "_ran",
+        "_ready",
+        "_salt",
+        "_sweep_at",
+        "_tasks",
+        "_timers",
+        "_timers_made",
+        "_turn_s_max",
+        "callbacks_max",
+        "fatal",
+        "now_ms",
+        "session",
+        "silent",
+        "tasks_made",
     )  # fmt: skip
 
     def __init__(self, *, salt: int, callbacks_max: int, turn_s_max: float) -> None:
         self._salt = salt
-        self._callbacks_max = callbacks_max
+        self.callbacks_max = callbacks_max
         self._turn_s_max = turn_s_max
         self._deadline = 0.0
         self._hashes = 0
@@ -91,7 +105,7 @@ class Loop(asyncio.AbstractEventLoop):
             LivelockError: They never end, or take too long.
         """
         ready = self._ready
-        callbacks_max = self._callbacks_max - self._ran
+        callbacks_max = self.callbacks_max - self._ran
         deadline = self._deadline
         monotonic = confine.monotonic
         for number, handle in enumerate(ready):
@@ -132,23 +146,6 @@ class Loop(asyncio.AbstractEventLoop):
         """Whether async generators were begun and not finished."""
         self._asyncgens = [agen for agen in self._asyncgens if _open(agen)]
         return bool(self._asyncgens)
-
-    def unwind(self) -> None:
-        """Cancel every task until all are done; close the coroutines of those that refuse."""
-        self._callbacks_max = _UNWINDING_CALLBACKS_MAX
-        for _ in range(_UNWINDING_ROUNDS):
-            if not self.pending():
-                if not self.abandoned():
-                    return
-                self.create_task(self.shutdown_asyncgens())
-            for task in list(self._tasks.values()):
-                task.cancel()
-            try:
-                self.run()
-            except LivelockError:
-                self.drop_ready()
-        for task in list(self.pending().values()):
-            _close(task.get_coro())
 
     def drop_ready(self) -> None:
         """Forget what is ready and what is due later: the run is being dropped."""
@@ -320,20 +317,10 @@ class Loop(asyncio.AbstractEventLoop):
 
     def _livelock(self, callbacks: int, handle: object) -> LivelockError:
         return LivelockError(
-            f"one turn ran {callbacks} callbacks (at most {self._callbacks_max}, {self._turn_s_max:g} s) "
+            f"one turn ran {callbacks} callbacks (at most {self.callbacks_max}, {self._turn_s_max:g} s) "
             f"and {handle!r} was next: the function loops without waiting, or swallows CancelledError in "
             "a loop; wait for a call, a timer or a signal, and let CancelledError pass"
         )
-
-
-def _close(coroutine: Any) -> None:
-    """Close a coroutine that caught every cancellation; each try ends one more wait inside it."""
-    for _ in range(_UNWINDING_ROUNDS):
-        try:
-            coroutine.close()
-        except BaseException:  # noqa: BLE001, S112 - the run is dropped, whatever it says to that
-            continue
-        return
 
 
 def _open(agen: Any) -> bool:

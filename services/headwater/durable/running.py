@@ -16,7 +16,7 @@ from headwater.core.execution import (
     Signal,
     Step,
 )
-from headwater.durable import confine, failure, libraries
+from headwater.durable import confine, failure, libraries, unwinding
 from headwater.durable.futures import Task
 from headwater.durable.loop import Loop
 from headwater.durable.session import Session, current, in_durable
@@ -200,14 +200,19 @@ class Running:
         """Unwind what is left and let go of it."""
         if self._main is None:
             return
-        loop, session = self._loop, self._session
-        self._streams.discarding = session.closing = loop.silent = True
-        if loop.pending() or loop.abandoned():
-            loop.drop_ready()
-            with confine.turn(self._streams), loop.turn(self._streams.now_ms):
-                loop.unwind()
-        session.forget()
-        loop.forget()
+        loop = self._loop
+        self._streams.discarding = self._session.closing = loop.silent = True
+        if not loop.pending() and not loop.abandoned():
+            self._forget()
+            return
+        with confine.turn(self._streams), loop.turn(self._streams.now_ms):
+            unwinding.unwind(loop)
+            # Coroutines that were never awaited die here, where nobody is warned of them.
+            self._forget()
+
+    def _forget(self) -> None:
+        self._session.forget()
+        self._loop.forget()
         self._main = None
 
 

@@ -193,9 +193,8 @@ class Session:
         self._mailbox.appendleft(signal)
 
     def _dead(self) -> Waiting:
-        waiting = Waiting(loop=self._loop, key=None, withdraw=_ignore)
-        waiting.cancel()
-        return waiting
+        """Return a future that nobody answers: what waits for it is cancelled once more."""
+        return Waiting(loop=self._loop, key=None, withdraw=_ignore)
 
     def _check(self, what: str) -> None:
         if _get_running_loop() is not self._loop:

@@ -8,7 +8,6 @@ import random
 import hypothesis
 import pytest
 from hypothesis import strategies
-
 from tests.unit.durable import programs
 
 # Objects hash by address, `as_completed` starts coroutines by address, and memory has holes, so that
@@ -25,9 +24,7 @@ litter = [one for one in litter if random.random() < 0.5]
 
 
 def histories(count: int) -> list[programs.History]:
-    return [
-        programs.play(programs.make(random.Random(seed), 5), seed) for seed in range(count)
-    ]
+    return [programs.play(programs.make(random.Random(seed), 5), seed) for seed in range(count)]
 
 
 @hypothesis.settings(max_examples=200)
@@ -81,4 +78,6 @@ def test_programs_reach_everything_they_name() -> None:
 
 
 def _kinds(trace: list[object]) -> set[str]:
-    return {part[0] for part in trace if isinstance(part, list) and part and isinstance(part[0], str)}
+    return {
+        part[0] for part in trace if isinstance(part, list) and part and isinstance(part[0], str)
+    }

@@ -1,0 +1,413 @@
+"""During a turn the world is out of reach, and time and chance are the run's; outside nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+import os
+import random
+import secrets
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwater.core.execution import Answer, Begin, Raised, Returned, Step, Tick
+from headwater.durable import confine
+from headwater.durable.running import Running, Session, current
+from headwater.durable.streams import Streams
+from headwater.errors import ConfinementError
+
+NOW_MS = 1_700_000_000_123
+
+
+def run(act: Callable[[], Any], *, seed: str = "r", now_ms: int = NOW_MS) -> Any:
+    """Return what `act` returns inside a turn, by way of JSON."""
+
+    async def main(session: Session) -> bytes:
+        return json.dumps(act(), default=str).encode()
+
+    ended = Running(main, seed=seed).deliver(Begin(), now_ms=now_ms).ended
+    assert isinstance(ended, Returned), ended
+    return json.loads(ended.value)
+
+
+def refused(act: Callable[[], Any], *, catch: bool = True) -> str:
+    """Return the words of the refusal that ends the delivery, though the function caught it."""
+
+    async def main(session: Session) -> bytes:
+        try:
+            act()
+        except BaseException:
+            if not catch:
+                raise
+        return b""
+
+    running = Running(main, seed="r")
+    with pytest.raises(ConfinementError) as told:
+        running.deliver(Begin(), now_ms=1)
+    with pytest.raises(ConfinementError):
+        running.deliver(Tick(), now_ms=2)
+    running.close()
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("act", "word"),
+    [
+        (lambda: socket.create_connection(("127.0.0.1", 9)), "network"),
+        (lambda: socket.socket(), "network (socket.__new__)"),
+        (lambda: socket.getaddrinfo("localhost", 80), "network (socket.getaddrinfo localhost)"),
+        (lambda: subprocess.run(["true"], check=False), "start a process (subprocess.Popen true)"),
+        (lambda: os.system("true"), "start a process"),
+        (lambda: os.fork(), "start a process (os.fork)"),
+        (lambda: threading.Thread(target=print).start(), "start a thread"),
+        (lambda: Path("never.txt").write_text("x"), "write a file (open never.txt)"),
+        (lambda: Path("never.txt").open("a"), "write a file (open never.txt)"),
+        (lambda: os.open("never.txt", os.O_CREAT), "write a file (open never.txt)"),
+        (lambda: Path("never.txt").unlink(), "change files (os.remove never.txt)"),
+        (lambda: Path("never").mkdir(), "change files (os.mkdir never)"),
+        (lambda: sqlite3.connect("never.db"), "change files (sqlite3.connect never.db)"),
+        (lambda: time.sleep(9), "await asyncio.sleep"),
+        (lambda: asyncio.get_running_loop().add_reader(0, print), "event loop's add_reader"),
+        (lambda: asyncio.get_running_loop().subprocess_exec(None), "event loop's subprocess_exec"),  # type: ignore[arg-type, misc]
+    ],
+)
+@pytest.mark.parametrize("catch", [True, False])
+def test_touching_the_world_ends_delivery_even_if_caught(
+    act: Callable[[], Any], word: str, catch: bool
+) -> None:
+    """Sockets, processes, threads and writes are refused with words that say what to use instead."""
+    words = refused(act, catch=catch)
+    assert word in words
+    assert "use a tool" in words
+    assert not list(Path().glob("never*"))
+
+
+def test_world_is_in_reach_again_after_turn(tmp_path: Path) -> None:
+    """Control: the same acts pass outside a turn, and in other threads during one."""
+    with confine.turn(Streams("r")):
+        thread: list[Any] = []
+        ready, leave = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: (ready.wait(), _touch(tmp_path, thread), leave.set()))
+    other.start()
+
+    def wait() -> None:
+        ready.set()
+        assert leave.wait(10)
+
+    run(wait)
+    other.join()
+    assert thread == [b"x"]
+
+
+def test_without_audit_hook_file_would_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: it is the hook that refuses."""
+    monkeypatch.setattr(confine, "_REFUSED", {})
+    run(lambda: (tmp_path / "file").write_text("x"))
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def _touch(place: Path, found: list[Any]) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+    (place / "file").write_bytes(b"x")
+    found.append((place / "file").read_bytes())
+
+
+def test_reading_and_null_device_are_allowed(tmp_path: Path) -> None:
+    """Reading files is no message to the world; configuration and templates are read that way."""
+    (tmp_path / "file").write_text("words")
+
+    def act() -> str:
+        Path(os.devnull).write_text("x")
+        with sqlite3.connect(":memory:") as base:
+            base.execute("select 1")
+        return (tmp_path / "file").read_text()
+
+    assert run(act) == "words"
+
+
+def test_log_handlers_may_write(tmp_path: Path) -> None:
+    """Handlers are the host's: one that opens its file late does so inside a turn."""
+    handler = logging.FileHandler(tmp_path / "log", delay=True)
+    logger = logging.getLogger("test.confine")
+    logger.addHandler(handler)
+    try:
+        run(lambda: logger.error("said"))
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "log").read_text() == "said\n"
+
+
+def test_import_in_turn_runs_outside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module is imported once a process, so it draws nothing from the run and may do as it likes."""
+    name = "imported_in_a_turn"
+    source = """
+        import random, socket, uuid
+        socket.socket().close()
+        DRAWN = [random.random(), str(uuid.uuid4())]
+        """
+    (tmp_path / f"{name}.py").write_text("\n".join(map(str.strip, source.splitlines())))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def act() -> list[Any]:
+        module = __import__(name)
+        return [module.DRAWN, random.random(), str(uuid.uuid4())]
+
+    first, second = run(act), run(act)
+    assert first == second  # the first imported it, the second found it
+    assert first[0] != first[1:]
+    assert (tmp_path / "__pycache__").exists() or sys.dont_write_bytecode
+
+
+def test_import_in_another_thread_goes_on_during_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn changes imports of its own thread alone."""
+    (tmp_path / "imported_elsewhere.py").write_text("HERE = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    ready, leave = threading.Event(), threading.Event()
+    other = threading.Thread(
+        target=lambda: (ready.wait(), __import__("imported_elsewhere"), leave.set())
+    )
+    other.start()
+
+    def wait() -> None:
+        ready.set()
+        assert leave.wait(10)
+
+    run(wait)
+    other.join()
+    assert "imported_elsewhere" in sys.modules
+
+
+def draws() -> list[Any]:
+    """Everything a function can draw."""
+    dice = random.Random()
+    state = random.getstate()
+    first = random.random()
+    random.setstate(state)
+    assert random.random() == first
+    random.seed(7)
+    seeded = random.random()
+    random.seed()
+    return [
+        first, seeded, random.random(), random.gauss(0, 1), random.gauss(0, 1), random.randbytes(3).hex(),
+        random.choice(range(99)), random.sample(range(99), 3), random.SystemRandom().random(), dice.random(),
+        str(uuid.uuid4()), str(uuid.uuid1()), str(uuid.uuid1()), uuid.getnode(), os.urandom(130).hex(),
+        os.getrandom(4).hex(), secrets.token_urlsafe(), secrets.randbelow(10**9), current().random.random(),
+        str(current().uuid()), current().random is current().random,
+    ]  # fmt: skip
+
+
+def test_draws_are_functions_of_seed() -> None:
+    """The same run draws the same, another run draws otherwise, whatever the process drew before."""
+    random.seed(1)
+    first = run(draws)
+    random.seed(2)
+    again = run(draws)
+    assert first == again
+    other = run(draws, seed="other")
+    assert all(
+        mine != theirs or index in (1, len(first) - 1)  # random.seed(7) and a comparison
+        for index, (mine, theirs) in enumerate(zip(first, other, strict=True))
+    )
+
+
+def test_draws_go_on_across_turns() -> None:
+    """Streams survive between turns, and other runs' turns do not disturb them."""
+
+    async def main(session: Session) -> bytes:
+        found = [random.random(), random.gauss(0, 1)]
+        await asyncio.sleep(1)
+        return json.dumps([*found, random.gauss(0, 1), random.random()]).encode()
+
+    def play(disturb: bool) -> Step:
+        running = Running(main, seed="r")
+        running.deliver(Begin(), now_ms=0)
+        if disturb:
+            random.gauss(0, 1)
+            run(draws)
+        return running.deliver(Tick(), now_ms=1000)
+
+    assert play(disturb=False) == play(disturb=True)
+
+
+def test_process_draws_as_before_outside_turns() -> None:
+    """The module's own generator neither moves nor is reseeded by turns."""
+    random.seed(5)
+    expected = [random.random(), random.gauss(0, 1), random.gauss(0, 1), random.getrandbits(9)]
+    random.seed(5)
+    found = []
+    for draw in (random.random, lambda: random.gauss(0, 1), lambda: random.gauss(0, 1)):
+        found.append(draw())
+        run(draws)
+    found.append(random.getrandbits(9))
+    assert found == expected
+    state = random.getstate()
+    one = random.random()
+    random.setstate(state)
+    assert random.random() == one
+    assert os.urandom(8) != os.urandom(8)
+    assert uuid.getnode() == uuid.getnode()
+    assert random.Random().random() != random.Random().random()
+
+
+def times() -> list[Any]:
+    """Everything a function can read the time from."""
+    utc = datetime.UTC
+    return [
+        time.time(), time.time_ns() / 1e9, time.monotonic(), time.monotonic_ns() / 1e9, time.perf_counter(),
+        time.process_time(), time.thread_time_ns() / 1e9, datetime.datetime.now(utc).timestamp(),
+        time.clock_gettime(time.CLOCK_REALTIME), asyncio.get_running_loop().time(), current().now_ms / 1000,
+    ]  # fmt: skip
+
+
+def test_clocks_stand_at_run_time() -> None:
+    """Every clock answers run time, to the millisecond, and real time again afterwards."""
+    assert run(times) == pytest.approx([NOW_MS / 1000] * 11, abs=1e-5)
+    assert run(lambda: str(datetime.datetime.now(datetime.UTC).date())) == "2023-11-14"
+    assert run(lambda: str(datetime.date.today()))[:7] == "2023-11"  # noqa: DTZ011 - what agents call
+    assert time.time() > NOW_MS / 1000 + 1
+    before = time.monotonic(), time.monotonic_ns()
+    assert time.monotonic() >= before[0]
+    assert time.monotonic_ns() >= before[1]
+    assert time.monotonic() != pytest.approx(NOW_MS / 1000)
+
+
+def test_turns_do_not_nest() -> None:
+    """A turn that waited for itself would hang the worker."""
+
+    def act() -> str:
+        try:
+            Running(_nothing, seed="inner").deliver(Begin(), now_ms=1)
+        except RuntimeError as error:
+            return str(error)
+        return ""
+
+    assert "inside a turn" in run(act)
+
+
+async def _nothing(session: Session) -> bytes:
+    return b""
+
+
+def test_turns_of_threads_take_turns() -> None:
+    """The clock is the process's, so two threads' turns never overlap."""
+    found: list[int] = []
+
+    def act() -> None:
+        found.append(1)
+        deadline = confine.monotonic() + 0.01
+        while confine.monotonic() < deadline:
+            assert sum(found) == 1
+        found.append(-1)
+
+    threads = [threading.Thread(target=run, args=(act,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+
+
+def test_clock_that_cannot_be_turned_leaves_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that could not begin must not stop every later one."""
+
+    def fail() -> None:
+        raise RuntimeError("no time travel")
+
+    monkeypatch.setattr(confine._travel, "start", fail)
+    with pytest.raises(RuntimeError, match="no time travel"):
+        run(lambda: 1)
+    monkeypatch.undo()
+    assert run(lambda: 1) == 1
+
+
+def test_refusal_outside_turn_marks_nothing() -> None:
+    """The loop's refusals are errors wherever they are met."""
+    assert "use a tool" in str(confine.refuse("dance"))
+
+
+def test_process_starts_again_without_hash_randomization() -> None:
+    """Sets of strings have one order in every agent process."""
+    program = (
+        "import sys; from headwater.durable import confine; confine.ensure_hash_seed(); "
+        "print(sys.flags.hash_randomization, sys.argv[1:], hash('a'))"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program, "word"],
+            env={"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("random", "3", "0")
+    ]
+    assert told[0].startswith("0 ['word']")
+    assert len(set(told)) == 1
+
+
+def test_names_imported_earlier_answer_from_the_run() -> None:
+    """`from time import monotonic` before headwater was imported is no way out."""
+    program = (
+        "from time import monotonic; from random import random; from os import urandom; import threading;"
+        "own = id(threading._time);"
+        "from headwater.durable import running; from headwater.core.execution import Begin;\n"
+        "async def main(session): return repr((monotonic(), random(), urandom(2))).encode()\n"
+        "one = [running.Running(main, seed='s').deliver(Begin(), now_ms=7).ended for _ in '12'];"
+        "assert one[0] == one[1] and one[0].value.startswith(b'(0.007'), one;"
+        "assert id(threading._time) == own"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        timeout=60,
+    )
+
+
+def test_confinement_error_of_one_run_is_not_anothers() -> None:
+    """A refusal marks the turn it was met in, and no other."""
+    refused(lambda: socket.socket())
+    assert run(lambda: 1) == 1
+
+
+def test_first_refusal_is_the_one_told() -> None:
+    """What a function tried first is what its author must mend."""
+
+    def act() -> None:
+        for one in (lambda: os.mkdir("never"), socket.socket):  # noqa: PTH102 - what agents may call
+            try:
+                one()
+            except ConfinementError:
+                pass
+
+    assert "os.mkdir" in refused(act)
+
+
+def test_answer_after_failure_names_state() -> None:
+    """A host that delivers after an end is told so."""
+    running = Running(_nothing, seed="r")
+    running.deliver(Begin(), now_ms=1)
+    with pytest.raises(RuntimeError, match="has ended"):
+        running.deliver(Tick(), now_ms=2)
+    fresh = Running(_nothing, seed="r")
+    with pytest.raises(RuntimeError, match="has not begun"):
+        fresh.deliver(Answer(number=1, outcome=None), now_ms=2)  # type: ignore[arg-type]
+    assert not isinstance(run(lambda: None), Raised)
