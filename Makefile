@@ -1,4 +1,4 @@
-# make demo | test | check | fix | bench BENCH=name | seeds | broker | clean; each sets up what it needs.
+# Each target sets up what it needs; PYTHON picks the interpreter that makes the environment.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,42 +6,49 @@ READY := $(VENV)/.ready
 LOG ?= local
 BENCH ?=
 WORKERS ?= 2
+SEEDS ?= 5000
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test check fix bench seeds broker clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bench seeds probe broker clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("headwater needs Python 3.11 or later, this is " + sys.version.split()[0] + ": name one with make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-demo: $(READY) ## Run the customer desk; LOG=kafka for processes on a real Kafka
+demo: $(READY) ## Run the customer desk; LOG=kafka runs it as processes on a real Kafka
 	$(BIN)/python -m examples.desk.demo --log $(LOG)
 
 test: $(READY) ## Run every test, a real Kafka included
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-check: $(READY) ## Lint, types, layers
+check: $(READY) ## Lint, format, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(READY) ## Repair what lint can
+fix: $(READY) ## Repair what lint and format can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Print NAME median ratio R for each question, or for BENCH alone
+bench: $(READY) ## Print `NAME median ratio R` for each question; BENCH=hop asks one
 	$(BIN)/python -m benchmarks $(BENCH)
 
-seeds: $(READY) ## Run 5,000 simulated seeds
-	$(BIN)/python -m headwater.testing.seeded --seeds 5000
+seeds: $(READY) ## Run SEEDS (5,000) simulated histories
+	$(BIN)/python -m headwater.testing.seeded --seeds $(SEEDS)
+
+probe: $(READY) ## Ask a broker the six exactly-once questions
+	$(BIN)/headwater doctor --probe
 
 broker: $(READY) ## Start a local Kafka
 	$(BIN)/headwater broker start
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage* htmlcov dist build
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov dist build
