@@ -96,7 +96,7 @@ class Shape(Generic[T]):
         """
         datum = frames.read(data, self._parsed, self.fingerprint, schemas)
         try:
-            return typing.cast(T, self._load(datum))
+            return typing.cast("T", self._load(datum))
         except pydantic.ValidationError as error:
             raise PoisonError("invalid-value", f"{self.name}: {_first(error)}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -365,7 +365,7 @@ def _compile_dump(forms: list[tuple[str, _Form]]) -> Convert:
         else:
             scope[f"d{number}"] = form.dump
             parts.append(f"{field!r}: d{number}(v.{field})")
-    return typing.cast(Convert, eval(f"lambda v: {{{', '.join(parts)}}}", scope))  # noqa: S307 - of our own field names
+    return typing.cast("Convert", eval(f"lambda v: {{{', '.join(parts)}}}", scope))  # noqa: S307 - of our own field names
 
 
 def _compile_load(type_: Any, forms: list[tuple[str, _Form]]) -> Convert:
@@ -380,7 +380,7 @@ def _compile_load(type_: Any, forms: list[tuple[str, _Form]]) -> Convert:
         parts.append(f"{field!r}: {value}" if model else f"{field}={value}")
     made = ", ".join(parts)
     body = f"T.model_validate({{{made}}})" if model else f"T({made})"
-    return typing.cast(Convert, eval(f"lambda v: {body}", scope))  # noqa: S307 - as above
+    return typing.cast("Convert", eval(f"lambda v: {body}", scope))  # noqa: S307 - as above
 
 
 def _optional(convert: Convert | None) -> Convert | None:

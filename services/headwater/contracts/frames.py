@@ -62,7 +62,7 @@ def read(data: bytes, reader: Any, reader_fingerprint: bytes, schemas: Schemas) 
             return_record_name=True,
             return_record_name_override=True,
         )
-    except Exception as error:  # noqa: BLE001 - hostile bytes raise anything, and all of it means this
+    except Exception as error:
         raise PoisonError("undecodable", f"the datum cannot be read: {error}") from error
     if body.read(1):
         raise PoisonError("undecodable", "bytes are left after the datum")
