@@ -66,6 +66,7 @@ def enter(streams: Streams) -> None:
     except BaseException:
         _turns.release()
         raise
+    _forget_counters()
     _frozen_importlib._find_and_load = _load  # type: ignore[attr-defined] # noqa: SLF001 - see _load
     _thread = _ident()
     _run = streams
@@ -77,6 +78,7 @@ def leave() -> None:
     _run = None
     _thread = 0
     _frozen_importlib._find_and_load = _find_and_load  # type: ignore[attr-defined] # noqa: SLF001 - see _load
+    _forget_counters()
     _travel.stop()
     _turns.release()
 
@@ -85,6 +87,20 @@ def here() -> Streams | None:
     """Return the run that this thread is in a turn of."""
     run = _run
     return run if run is not None and _thread == _ident() else None
+
+
+def _forget_counters() -> None:
+    """Forget the newest time-ordered ids: they would make one run's ids depend on another's clock."""
+    for module, names in _COUNTERS.items():
+        if module in sys.modules:
+            vars(sys.modules[module]).update(names)
+
+
+_COUNTERS: dict[str, dict[str, None]] = {
+    "pydantic_ai._uuid": {"_last_timestamp_v7": None},
+    "uuid6": dict.fromkeys(("_last_v6_timestamp", "_last_v7_timestamp", "_last_v8_timestamp")),
+}
+"""Where libraries keep them; `uuid`'s own time-machine forgets."""
 
 
 def refuse(attempt: str) -> ConfinementError:
@@ -245,7 +261,19 @@ class _Chance:
     def draw(self, size: int, *flags: int) -> bytes:
         """Return `size` bytes."""
         run = here()
-        return self._original(size, *flags) if run is None else run.draw(size)
+        return self._original(size, *flags) if run is None else run.draw(size, _place())
+
+
+def _place() -> str:
+    """Return which function outside the standard library draws."""
+    frame = sys._getframe(2)  # noqa: SLF001 - the only way to see who draws
+    while frame.f_back is not None and _is_standard(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    return f"{frame.f_globals.get('__name__', '')}:{frame.f_code.co_qualname}"
+
+
+def _is_standard(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names
 
 
 class _Sleep:
@@ -275,7 +303,7 @@ def _start(self: threading.Thread) -> None:
 def _seed(self: dice.Random, a: Any = None, version: int = 2) -> None:
     """Seed a generator; one made without a seed inside a turn is seeded by the run."""
     run = here()
-    _random_seed(self, run.integer() if run is not None and a is None else a, version)
+    _random_seed(self, run.integer(_place()) if run is not None and a is None else a, version)
 
 
 def _getnode() -> int:
@@ -308,7 +336,7 @@ def replace(places: dict[tuple[Any, str], Any]) -> None:
         swaps[id(old)] = old, new
         setattr(module, name, new)
     for name, module in list(sys.modules.items()):
-        if name.startswith(__package__) or name.partition(".")[0] in sys.stdlib_module_names:
+        if name.startswith(__package__) or _is_standard(name):
             continue  # this library keeps the originals, and the standard library waits by real clocks
         for key, value in list(getattr(module, "__dict__", {}).items()):
             if id(value) in swaps:
@@ -335,6 +363,7 @@ def _prepare() -> None:
         places[time, name] = _Clock(getattr(time, name), per_ms=0.001).read
         places[time, f"{name}_ns"] = _Clock(getattr(time, f"{name}_ns"), per_ms=1).read_ns
     replace(places)
+    setattr(_audit, "__cantrace__", True)  # noqa: B010 - debuggers and coverage may look inside
     sys.addaudithook(_audit)
 
 

@@ -15,18 +15,20 @@ _BLOCK_BYTES = 64
 class Streams:
     """What a run draws instead of chance, and what the turn under way does wrong.
 
-    Every draw is a function of the run's seed and of how much was drawn before, so nothing but a few
-    counters survives between turns. Generators are made when first used: one takes 2.5 KB.
+    Every draw is a function of the run's seed, of the place in the program that draws and of how often
+    it did before, so nothing but counters survives between turns. Places are apart because libraries
+    draw once a process, when something is first used: that must not shift what others draw. Generators
+    are made when first used: one takes 2.5 KB.
 
     Args:
         seed: The run's id.
     """
 
-    __slots__ = ("_bytes", "_key", "_module", "_own", "_uuids", "discarding", "now_ms", "violation")
+    __slots__ = ("_draws", "_key", "_module", "_own", "_uuids", "discarding", "now_ms", "violation")
 
     def __init__(self, seed: str) -> None:
         self._key = hashlib.blake2b(seed.encode(), digest_size=_KEY_BYTES).digest()
-        self._bytes = 0
+        self._draws: dict[str, int] = {}
         self._uuids = 0
         self._module: Random | None = None
         self._own: Random | None = None
@@ -37,17 +39,18 @@ class Streams:
         self.discarding = False
         """The execution is being closed: nothing it does is kept."""
 
-    def draw(self, size: int) -> bytes:
-        """Return the next bytes, as `os.urandom` would."""
-        blocks = []
-        for _ in range(-(-size // _BLOCK_BYTES)):
-            self._bytes += 1
-            blocks.append(self._block(b"bytes", self._bytes))
+    def draw(self, size: int, place: str) -> bytes:
+        """Return the next bytes for a place in the program, as `os.urandom` would."""
+        number = self._draws[place] = self._draws.get(place, 0) + 1
+        blocks = [
+            self._block(b"bytes", number, f"{place} {block}".encode())
+            for block in range(-(-size // _BLOCK_BYTES))
+        ]
         return b"".join(blocks)[:size]
 
-    def integer(self) -> int:
+    def integer(self, place: str) -> int:
         """Return a fresh seed, for a generator that was made without one."""
-        return int.from_bytes(self.draw(16), "big")
+        return int.from_bytes(self.draw(16, place), "big")
 
     def uuid(self) -> UUID:
         """Return the run's next UUID (version 4), apart from all other draws."""
@@ -81,6 +84,7 @@ class Streams:
     def _generator(self, purpose: bytes) -> Random:
         return Random(int.from_bytes(self._block(purpose, 0), "big"))  # noqa: S311 - replayable is the point
 
-    def _block(self, purpose: bytes, number: int) -> bytes:
+    def _block(self, purpose: bytes, number: int, place: bytes = b"") -> bytes:
         person = purpose.ljust(16, b"\0")
-        return hashlib.blake2b(number.to_bytes(8, "big"), key=self._key, person=person).digest()
+        data = number.to_bytes(8, "big") + place
+        return hashlib.blake2b(data, key=self._key, person=person).digest()

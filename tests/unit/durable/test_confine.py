@@ -17,7 +17,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,14 +68,14 @@ def refused(act: Callable[[], Any], *, catch: bool = True) -> str:
     ("act", "word"),
     [
         (lambda: socket.create_connection(("127.0.0.1", 9)), "network"),
-        (lambda: socket.socket(), "network (socket.__new__)"),
+        (socket.socket, "network (socket.__new__)"),
         (lambda: socket.getaddrinfo("localhost", 80), "network (socket.getaddrinfo localhost)"),
         (lambda: subprocess.run(["true"], check=False), "start a process (subprocess.Popen true)"),
-        (lambda: os.system("true"), "start a process"),
-        (lambda: os.fork(), "start a process (os.fork)"),
+        (lambda: os.system("true"), "start a process"),  # noqa: S605 - refused
+        (os.fork, "start a process (os.fork)"),
         (lambda: threading.Thread(target=print).start(), "start a thread"),
         (lambda: Path("never.txt").write_text("x"), "write a file (open never.txt)"),
-        (lambda: Path("never.txt").open("a"), "write a file (open never.txt)"),
+        (lambda: Path("never.txt").open("a"), "write a file (open never.txt)"),  # noqa: SIM115 - refused
         (lambda: os.open("never.txt", os.O_CREAT), "write a file (open never.txt)"),
         (lambda: Path("never.txt").unlink(), "change files (os.remove never.txt)"),
         (lambda: Path("never").mkdir(), "change files (os.mkdir never)"),
@@ -363,6 +365,34 @@ def test_process_starts_again_without_hash_randomization() -> None:
     assert len(set(told)) == 1
 
 
+@pytest.mark.parametrize("randomized", [0, 1])
+def test_process_starts_again_only_if_need_be(
+    randomized: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same program with the same arguments, and only the hash seed changed."""
+    started: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(hash_randomization=randomized))
+    monkeypatch.setattr(os, "execve", lambda *told: started.append(told))
+    confine.ensure_hash_seed()
+    assert len(started) == randomized
+    for program, arguments, environment in started:
+        assert program == arguments[0] == sys.executable
+        assert arguments[1:] == sys.orig_argv[1:]
+        assert environment == {**os.environ, "PYTHONHASHSEED": "0"}
+
+
+def test_coroutine_never_awaited_is_still_warned_of() -> None:
+    """Only a run that is dropped loses its coroutines quietly."""
+
+    async def never() -> None:
+        """Nobody waits for this."""
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        never()
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        run(lambda: never() and None)
+
+
 def test_names_imported_earlier_answer_from_the_run() -> None:
     """`from time import monotonic` before headwater was imported is no way out."""
     program = (
@@ -384,7 +414,7 @@ def test_names_imported_earlier_answer_from_the_run() -> None:
 
 def test_confinement_error_of_one_run_is_not_anothers() -> None:
     """A refusal marks the turn it was met in, and no other."""
-    refused(lambda: socket.socket())
+    refused(socket.socket)
     assert run(lambda: 1) == 1
 
 
@@ -393,10 +423,8 @@ def test_first_refusal_is_the_one_told() -> None:
 
     def act() -> None:
         for one in (lambda: os.mkdir("never"), socket.socket):  # noqa: PTH102 - what agents may call
-            try:
+            with suppress(ConfinementError):
                 one()
-            except ConfinementError:
-                pass
 
     assert "os.mkdir" in refused(act)
 
