@@ -109,6 +109,7 @@ class Group:
         self.name = name
         self.offsets: dict[Partition, tuple[int, str]] = {}
         self._members: dict[str, Membership] = {}
+        self._names: dict[str, Membership] = {}
         self._target: dict[Partition, str] = {}
         self._owners: dict[Partition, Membership] = {}
         self._version = 0
@@ -127,8 +128,9 @@ class Group:
         return self._members.get(instance)
 
     def join(self, member: Membership, partitions: Collection[Partition]) -> None:
-        """Take a member in; an older one of the same name is fenced and its claims are free."""
-        older = self._members.get(member.instance)
+        """Take a member in; an older one of the same name is fenced, struck off or not."""
+        older = self._names.get(member.instance)
+        self._names[member.instance] = member
         if older is not None and older is not member:
             older.fenced = True
             self._free(older)
