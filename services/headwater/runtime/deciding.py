@@ -386,9 +386,9 @@ class Deciding:
 
     def _halve(self, batches: dict[Claim, Batch], error: WorkRefusedError) -> None:
         """Nothing was written: take fewer records again, down to the one that fails alone."""
-        if self._has_culprit(batches):
-            raise error  # even its quarantine cannot be written
         records = [record for batch in batches.values() for record in batch.records]
+        if len(records) <= 1 and self._has_culprit(batches):
+            raise error  # even its quarantine cannot be written
         if self._bisect.refused(len(records)):
             if not records:
                 raise error  # a wake alone cannot be written
