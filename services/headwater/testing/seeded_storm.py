@@ -28,10 +28,10 @@ DEPTH_MAX = 3
 POINTS = {
     Point.POLL: 0.01,
     Point.POLLED: 0.02,
-    Point.COMMIT: 0.15,
+    Point.COMMIT: 0.2,
     Point.WRITTEN: 0.08,
     Point.SENT: 0.08,
-    Point.COMMITTED: 0.08,
+    Point.COMMITTED: 0.15,
     Point.APPEND: 0.04,
     Point.APPENDED: 0.04,
     Point.MARK: 0.04,
@@ -134,6 +134,7 @@ class Odds:
     Args:
         faults_max: Most faults of one run; half of it is the fewest.
         unknown: A transaction's end is never heard of.
+        unknown_max: Most such ends of one run.
         late: A transaction becomes visible late.
         twice: An append lands twice.
         away: Something that a decider needs is away.
@@ -141,8 +142,9 @@ class Odds:
         steps_max: Steps before the calm.
     """
 
-    faults_max: int = 40
-    unknown: float = 0.15
+    faults_max: int = 60
+    unknown: float = 0.2
+    unknown_max: int = 16
     late: float = 0.1
     twice: float = 0.2
     away: float = 0.02
@@ -165,6 +167,7 @@ class Storm(Faults):
         self._odds = odds or Odds(faults_max=0, steps_max=0)
         most = self._odds.faults_max
         self._left = self._random.randint(most // 2, most) if most else 0
+        self._unknown = self._odds.unknown_max if most else 0
         self._calm = not most
         self._world: World | None = None
         self._running: list[Alive] = []
@@ -199,8 +202,9 @@ class Storm(Faults):
 
     def ending(self, who: str) -> Ending:
         """Perhaps keep a transaction's end from its owner."""
-        if self._calm or not self._strikes(self._odds.unknown):
+        if self._calm or not self._unknown or self._random.random() >= self._odds.unknown:
             return Ending.KNOWN
+        self._unknown -= 1
         ending = self._random.choice([Ending.LANDED_UNKNOWN, Ending.ABORTED_UNKNOWN])
         self._note(f"{who}: a commit {ending.value}")
         return ending
