@@ -133,7 +133,7 @@ def shape_of(type_: Any, *, name: str | None = None, namespace: str = "headwater
     Raises:
         SettingsError: The type, or a field's, has no Avro form; the message names it.
     """
-    of = name or getattr(type_, "__name__", "Value")
+    of: str = name or getattr(type_, "__name__", None) or "Value"
     builder = _Builder(namespace)
     form = builder.form(type_, of)
     adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(type_)
@@ -287,8 +287,8 @@ class _Builder:
             lazy = self._defined[type_][1]
             return _Form(
                 schema=full,
-                dump=lambda v: lazy["dump"](v),
-                load=lambda v: lazy["load"](v),
+                dump=lambda v: lazy["dump"](v),  # noqa: PLW0108 - it is filled in later
+                load=lambda v: lazy["load"](v),  # noqa: PLW0108 - as above
                 record=full,
                 python=(type_,),
             )

@@ -12,6 +12,7 @@ from typing import Any
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.derive import Shape
 from headwater.core.judge import AllowAll, Judge
+from headwater.core.prices import Price
 from headwater.errors import SettingsError
 from headwater.sdk.agents import Agent
 from headwater.sdk.models import Model
@@ -68,10 +69,11 @@ class App:
         *,
         settings: dict[str, Any] | None = None,
         timeout_s: float | None = None,
+        price: Price | None = None,
     ) -> Model:
         """Declare a model; see `Model`."""
         self._free("model", name, self.models)
-        self.models[name] = Model(name, spec, settings=settings, timeout_s=timeout_s)
+        self.models[name] = Model(name, spec, settings=settings, timeout_s=timeout_s, price=price)
         return self.models[name]
 
     def tool(
@@ -155,7 +157,7 @@ class App:
         return found
 
     def digest(self) -> str:
-        """Return a hash of the surface: names, schemas, effects. Two apps of one namespace must agree on it."""
+        """Return a hash of names, schemas and effects: two processes of one namespace must agree on it."""
         surface = {
             "agents": {n: [a.input.schema, a.output.schema] for n, a in self.agents.items()},
             "tools": {

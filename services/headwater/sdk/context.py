@@ -116,7 +116,8 @@ class Context:
 
     def emit(self, event: Any) -> None:
         """Publish an event beside the run's outcome; its CloudEvents type is its class's name."""
-        self._session.emit(type(event).__name__, shape_of(type(event)).encode(event))
+        kind = event.__class__
+        self._session.emit(kind.__name__, shape_of(kind).encode(event))
 
 
 def _utc(time_ms: int) -> datetime.datetime:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pydantic
 
+from headwater.core.prices import Price
 from headwater.errors import ModelError
 from headwater.sdk import wire
 from headwater.sdk.calls import ask
@@ -27,6 +28,7 @@ class Model:
             builds a pydantic-ai model. It is built only in the models role.
         settings: pydantic-ai model settings for every call.
         timeout_s: How long one call may take.
+        price: What it costs, where no list knows it.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class Model:
         *,
         settings: dict[str, Any] | None = None,
         timeout_s: float | None = None,
+        price: Price | None = None,
     ) -> None:
         self.name = name
         self.spec = spec
+        self.price = price
         self.settings = settings or {}
         self.timeout_s = timeout_s
 
@@ -97,7 +101,6 @@ class Model:
                 digest=wire.digest(request),
                 timeout_s=timeout_s,
                 ceiling={
-                    "model": self.spec if isinstance(self.spec, str) else "",
                     "input_bytes": len(arguments),
                     "max_tokens": int(settings["max_tokens"]),
                 },

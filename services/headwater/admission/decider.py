@@ -1,0 +1,323 @@
+"""The decider of admission: one writer per tenant that deduplicates, counts, places and forwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+
+from headwater.admission.placement import Placement
+from headwater.admission.rows import Expiry, Queued, Seen, Slot, Tenant
+from headwater.contracts.messages import (
+    Admit,
+    Closed,
+    Control,
+    RunEvent,
+    RunFailed,
+    Start,
+    Status,
+    Wake,
+)
+from headwater.contracts.records import Partition, Record
+from headwater.core.decider import Encoded, Timer, Turn
+from headwater.core.messages import Address, Meta, RunId
+from headwater.errors import PoisonError
+
+Message = Admit | Control | Closed | Wake
+CONTROLS_MAX = 1_000
+"""Signals kept for one held task."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """How many runs a tenant may have open, as a versioned snapshot.
+
+    Args:
+        version: Version of the table.
+        default: For tenants that are not named.
+        of: By tenant.
+    """
+
+    version: int = 1
+    default: int = 10_000
+    of: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def runs(self, tenant: str) -> int:
+        """Return how many runs a tenant may have open."""
+        return self.of.get(tenant, self.default)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """Where admission sends things.
+
+    Args:
+        inbox: Agent's name to its inbox topic.
+        events: Agent's name to its outcome topic.
+        life: The life-cycle topic.
+        partitions: Agent's name to how many inbox partitions it has.
+        dedupe_s: Agent's name to how long its tasks are remembered.
+    """
+
+    inbox: Callable[[str], str]
+    events: Callable[[str], str]
+    life: str
+    partitions: Callable[[str], int]
+    dedupe_s: Mapping[str, int]
+
+
+class Admission:
+    """Admits tasks.
+
+    Args:
+        routes: Where things go.
+        placement: Which partitions a tenant may use.
+        quotas: How many runs a tenant may have open.
+        bucket_ms: How finely ends of deduplication are bundled.
+        expiries_max: Remembered tasks forgotten in one turn; the rest follows in the next.
+    """
+
+    name = "admission"
+
+    def __init__(
+        self,
+        routes: Routes,
+        *,
+        placement: Placement,
+        quotas: Quotas,
+        bucket_ms: int = 60_000,
+        expiries_max: int = 500,
+    ) -> None:
+        self._routes = routes
+        self._placement = placement
+        self._quotas = quotas
+        self._bucket_ms = bucket_ms
+        self._expiries_max = expiries_max
+
+    def react(self, turn: Turn, message: Message) -> None:
+        """Take one message.
+
+        Raises:
+            PoisonError: A conflict of ids, or control for nothing that can be addressed.
+        """
+        match message:
+            case Admit():
+                self._admit(turn, message)
+            case Closed():
+                self._closed(turn, message)
+            case Control():
+                self._control(turn, message)
+            case Wake():
+                self._expire(turn, int(message.name[-1]))
+
+    def refused(
+        self, turn: Turn, record: Record, message: Message | None, error: PoisonError
+    ) -> None:
+        """Nothing was open yet, so nothing is to be closed."""
+
+    def forget(self, partition: Partition) -> None:
+        """Nothing is kept beside the rows."""
+
+    def _admit(self, turn: Turn, admit: Admit) -> None:
+        tenant = turn.meta.tenant
+        seen = turn.get(Seen, tenant, admit.task_id)
+        if seen is not None:
+            if seen.digest != admit.digest:
+                raise PoisonError(
+                    "conflict",
+                    f"task {admit.task_id} was published before with another payload: "
+                    "give it another ce_id",
+                )
+            return
+        if admit.agent not in self._routes.dedupe_s:
+            raise PoisonError("unknown-agent", f"this app has no agent named {admit.agent!r}")
+        counts = turn.get(Tenant, tenant) or Tenant(tenant=tenant)
+        count = self._routes.partitions(admit.agent)
+        place = self._placement.place(tenant, admit.task_id, count)
+        run = str(RunId(admit.agent, place, admit.task_id))
+        if turn.get(Slot, tenant, run) is not None:
+            return  # forgotten while its run is still open: not a new task
+        seen = Seen(
+            tenant=tenant, task_id=admit.task_id, agent=admit.agent, digest=admit.digest, run=run
+        )
+        self._remember(turn, seen)
+        if counts.slots < self._quotas.runs(tenant) and not counts.queued:
+            turn.put(seen)
+            self._start(turn, counts, admit, run, turn.meta)
+            return
+        turn.put(dataclasses.replace(seen, queued=counts.queued_next))
+        turn.put(_queued(turn, admit, counts.queued_next))
+        turn.put(
+            dataclasses.replace(
+                counts, queued=counts.queued + 1, queued_next=counts.queued_next + 1
+            )
+        )
+        reason = f"quota: {self._quotas.runs(tenant)} runs open"
+        self._say(turn, "held", seen, turn.meta, reason=reason)
+
+    def _start(self, turn: Turn, counts: Tenant, admit: Admit, run: str, meta: Meta) -> Tenant:
+        parsed = RunId.parse(run)
+        assert parsed is not None, run
+        turn.put(Slot(tenant=counts.tenant, slot=run))
+        counts = dataclasses.replace(counts, slots=counts.slots + 1)
+        turn.put(counts)
+        turn.send(
+            Start(run=run, task_id=admit.task_id, slot=run, task=admit.task),
+            Address(self._routes.inbox(admit.agent), run, parsed.partition),
+            meta=meta,
+            headers=(("ce_runid", run.encode()),),
+        )
+        seen = turn.get(Seen, counts.tenant, admit.task_id)
+        assert seen is not None, "it was written in this turn, or when the task was held"
+        self._say(turn, "accepted", seen, meta)
+        return counts
+
+    def _closed(self, turn: Turn, closed: Closed) -> None:
+        tenant = turn.meta.tenant
+        slot = turn.get(Slot, tenant, closed.slot)
+        counts = turn.get(Tenant, tenant)
+        if slot is None or counts is None:
+            return
+        turn.drop(slot)
+        counts = dataclasses.replace(counts, slots=counts.slots - 1)
+        turn.put(counts)
+        self._release(turn, counts)
+
+    def _release(self, turn: Turn, counts: Tenant) -> None:
+        """Start held tasks, oldest first, while there are slots free."""
+        free = self._quotas.runs(counts.tenant) - counts.slots
+        if free <= 0 or not counts.queued:
+            return
+        waiting = (row for row in turn.scan(Queued, counts.tenant) if not row.paused)
+        for row in list(itertools.islice(waiting, free)):
+            seen = turn.get(Seen, row.tenant, row.admit.task_id)
+            assert seen is not None, "a held task is remembered"
+            turn.drop(row)
+            turn.put(dataclasses.replace(seen, queued=-1))
+            counts = dataclasses.replace(counts, queued=counts.queued - 1)
+            counts = self._start(turn, counts, row.admit, seen.run, row.meta())
+            for control in row.controls:
+                self._forward(turn, dataclasses.replace(control, target=seen.run))
+
+    def _control(self, turn: Turn, control: Control) -> None:
+        if RunId.parse(control.target) is not None:
+            self._forward(turn, control)
+            return
+        tenant = turn.meta.tenant
+        seen = turn.get(Seen, tenant, control.target)
+        if seen is None:
+            raise PoisonError(
+                "unknown-target", f"tenant {tenant} has no task or run {control.target!r}"
+            )
+        row = None if seen.queued < 0 else turn.get(Queued, tenant, seen.queued)
+        if row is None:
+            self._forward(turn, dataclasses.replace(control, target=seen.run))
+            return
+        self._control_held(turn, control, seen, row)
+
+    def _control_held(self, turn: Turn, control: Control, seen: Seen, row: Queued) -> None:
+        counts = turn.get(Tenant, seen.tenant)
+        assert counts is not None, "a tenant with held tasks has counts"
+        if control.verb == "cancel":
+            turn.drop(row)
+            turn.put(dataclasses.replace(seen, queued=-1))
+            turn.put(dataclasses.replace(counts, queued=counts.queued - 1))
+            self._cancelled(turn, control, seen, row)
+        elif control.verb == "signal":
+            if len(row.controls) >= CONTROLS_MAX:
+                raise PoisonError("too-many", f"{CONTROLS_MAX} signals wait for {seen.task_id}")
+            turn.put(dataclasses.replace(row, controls=(*row.controls, control)))
+        else:
+            paused = control.verb == "pause"
+            turn.put(dataclasses.replace(row, paused=paused))
+            self._say(turn, "paused" if paused else "held", seen, row.meta(), reason=control.reason)
+            if not paused:
+                self._release(turn, counts)
+
+    def _cancelled(self, turn: Turn, control: Control, seen: Seen, row: Queued) -> None:
+        failed = RunFailed(
+            run=seen.run,
+            task_id=seen.task_id,
+            agent=seen.agent,
+            error="Cancelled",
+            detail=control.reason or "cancelled while it was held",
+        )
+        turn.send(
+            Encoded(type=f"{seen.agent}.cancelled", value=failed),
+            Address(self._routes.events(seen.agent), seen.run),
+            meta=row.meta(),
+            headers=(("ce_runid", seen.run.encode()),),
+        )
+        self._say(turn, "cancelled", seen, row.meta(), reason=control.reason, error="Cancelled")
+
+    def _forward(self, turn: Turn, control: Control) -> None:
+        run = RunId.parse(control.target)
+        assert run is not None, control.target
+        if run.agent not in self._routes.dedupe_s or run.partition >= self._routes.partitions(
+            run.agent
+        ):
+            raise PoisonError("unknown-target", f"run {control.target!r} has no address here")
+        address = Address(self._routes.inbox(run.agent), control.target, run.partition)
+        turn.send(control, address)
+
+    def _remember(self, turn: Turn, seen: Seen) -> None:
+        """Have a task forgotten when its time is over: one timer per bucket of time."""
+        due_ms = turn.now_ms + self._routes.dedupe_s[seen.agent] * 1000
+        bucket = due_ms // self._bucket_ms + 1
+        turn.put(Expiry(bucket=bucket, tenant=seen.tenant, task_id=seen.task_id))
+        self._arm(turn, bucket, bucket * self._bucket_ms)
+
+    def _arm(self, turn: Turn, bucket: int, due_ms: int) -> None:
+        if turn.get(Timer, "expiry", bucket) is None:
+            turn.put(Timer(name=("expiry", bucket), due_ms=due_ms, meta=turn.meta))
+
+    def _expire(self, turn: Turn, bucket: int) -> None:
+        rows = list(itertools.islice(turn.scan(Expiry, bucket), self._expiries_max + 1))
+        for row in rows[: self._expiries_max]:
+            turn.drop(row)
+            seen = turn.get(Seen, row.tenant, row.task_id)
+            if seen is None:
+                continue
+            if seen.queued >= 0:
+                self._remember(turn, seen)
+            else:
+                turn.drop(seen)
+        if len(rows) > self._expiries_max:
+            self._arm(turn, bucket, turn.now_ms)
+
+    def _say(
+        self,
+        turn: Turn,
+        status: Status,
+        seen: Seen,
+        meta: Meta,
+        *,
+        reason: str = "",
+        error: str = "",
+    ) -> None:
+        event = RunEvent(
+            run=seen.run,
+            task_id=seen.task_id,
+            agent=seen.agent,
+            tenant=seen.tenant,
+            status=status,
+            reason=reason,
+            error=error,
+            at_ms=turn.now_ms,
+        )
+        turn.send(event, Address(self._routes.life, seen.run), meta=meta)
+
+
+def _queued(turn: Turn, admit: Admit, seq: int) -> Queued:
+    meta = turn.meta
+    return Queued(
+        tenant=meta.tenant,
+        seq=seq,
+        admit=admit,
+        id=meta.id,
+        correlation_id=meta.correlation_id,
+        actor=meta.actor,
+        traceparent=meta.traceparent,
+        deadline_ms=meta.deadline_ms,
+        carried=meta.carried,
+    )

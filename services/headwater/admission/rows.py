@@ -1,0 +1,113 @@
+"""What admission remembers: tasks seen, tasks held, slots open."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from headwater.contracts.messages import Admit, Control, Header
+from headwater.core.messages import Key, Meta
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A task that was admitted or held, for as long as its like is dropped.
+
+    Args:
+        tenant: Whose.
+        agent: Whose inbox.
+        task_id: The task.
+        digest: Of its datum.
+        run: Its run id; empty while it is held.
+        queued: Number of its `Queued` row while it is held, else -1.
+    """
+
+    tenant: str
+    task_id: str
+    agent: str
+    digest: bytes
+    run: str = ""
+    queued: int = -1
+
+    @property
+    def key(self) -> Key:
+        """Filed by task; the id is made of tenant and agent."""
+        return (self.tenant, self.task_id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """A `Seen` row's end, filed by its time bucket, so that one timer ends many."""
+
+    bucket: int
+    tenant: str
+    task_id: str
+
+    @property
+    def key(self) -> Key:
+        """Filed by bucket."""
+        return (self.bucket, self.tenant, self.task_id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A task held because its tenant has no slot free, and the controls that came for it."""
+
+    tenant: str
+    seq: int
+    admit: Admit
+    id: str
+    correlation_id: str
+    actor: str
+    traceparent: bytes
+    deadline_ms: int | None
+    carried: tuple[Header, ...]
+    paused: bool = False
+    controls: tuple[Control, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """Filed by tenant, in order."""
+        return (self.tenant, self.seq)
+
+    def meta(self) -> Meta:
+        """Return the task's own meta."""
+        return Meta(
+            id=self.id,
+            tenant=self.tenant,
+            correlation_id=self.correlation_id,
+            actor=self.actor,
+            traceparent=self.traceparent,
+            deadline_ms=self.deadline_ms,
+            carried=self.carried,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """An open run of a tenant."""
+
+    tenant: str
+    slot: str
+
+    @property
+    def key(self) -> Key:
+        """Filed by tenant."""
+        return (self.tenant, self.slot)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A tenant's counts: open slots, and the number of its next held task."""
+
+    tenant: str
+    slots: int = 0
+    queued: int = 0
+    queued_next: int = 0
+
+    @property
+    def key(self) -> Key:
+        """Filed by tenant."""
+        return (self.tenant,)
+
+
+KINDS = (Seen, Expiry, Queued, Slot, Tenant)

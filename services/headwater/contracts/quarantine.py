@@ -1,0 +1,109 @@
+"""Quarantine and dead letters: records kept byte for byte, with what was wrong beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+from headwater.contracts.records import Draft, Headers, Partition, Record
+from headwater.errors import PoisonError
+
+PREFIX = "__dlq.errors."
+STACK_BYTES_MAX = 4_096
+RECORD_BYTES_MAX = 2 * 1024 * 1024
+"""What a quarantine topic takes: a broker's default record and 1 MiB."""
+
+
+def quarantine_topic(topic: str) -> str:
+    """Return where a topic's refused records go: `<ns>.quarantine.<kind>.<name>.v<major>`."""
+    namespace, kind, name = topic.split(".", 2)
+    return f"{namespace}.quarantine.{kind}.{name}"
+
+
+def keep(record: Record, error: PoisonError, *, group: str) -> Draft:
+    """Return the record that keeps a refused one.
+
+    Args:
+        record: As it was read.
+        error: Why it was refused.
+        group: Who refused it.
+    """
+    return letter(
+        record,
+        quarantine_topic(record.partition.topic),
+        group=group,
+        code=error.code,
+        kind=type(error).__name__,
+        message=str(error),
+    )
+
+
+def letter(
+    record: Record,
+    topic: str,
+    *,
+    group: str,
+    code: str,
+    kind: str,
+    message: str,
+    stack: str = "",
+) -> Draft:
+    """Return a record to be kept in `topic`: its own bytes, and ours last, where readers take the last.
+
+    One that would not fit is kept by digest, size and position.
+    """
+    place = record.partition
+    deliveries = int(record.header(PREFIX + "delivery.count") or b"0") + 1
+    ours: Headers = (
+        (PREFIX + "topic", place.topic.encode()),
+        (PREFIX + "partition", str(place.number).encode()),
+        (PREFIX + "offset", str(record.offset).encode()),
+        (PREFIX + "group", group.encode()),
+        (PREFIX + "delivery.count", str(deliveries).encode()),
+        (PREFIX + "message", message.encode()[:STACK_BYTES_MAX]),
+        ("error.type", code.encode()),
+        ("error.class", kind.encode()),
+        ("error.stacktrace", stack.encode()[-STACK_BYTES_MAX:]),
+    )
+    size = len(record.key or b"") + len(record.value or b"")
+    size += sum(len(name) + len(value or b"") for name, value in record.headers)
+    if size > RECORD_BYTES_MAX:
+        digest = hashlib.blake2b(record.value or b"", digest_size=16).hexdigest()
+        kept: Headers = (
+            (PREFIX + "digest", digest.encode()),
+            (PREFIX + "size", str(size).encode()),
+        )
+        return Draft(topic=topic, key=(record.key or b"")[:1024], headers=(*kept, *ours))
+    return Draft(topic=topic, key=record.key, value=record.value, headers=(*record.headers, *ours))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why and whence a record was put aside, as its last headers say."""
+
+    source: Partition
+    offset: int
+    group: str
+    deliveries: int
+    code: str
+    message: str
+
+
+def reason(record: Record) -> Reason:
+    """Read a kept record's headers; what is missing is empty."""
+
+    def last(name: str) -> str:
+        return (record.header(name) or b"").decode("utf-8", "replace")
+
+    def number(name: str) -> int:
+        text = last(name)
+        return int(text) if text.lstrip("-").isdecimal() else -1
+
+    return Reason(
+        source=Partition(last(PREFIX + "topic"), number(PREFIX + "partition")),
+        offset=number(PREFIX + "offset"),
+        group=last(PREFIX + "group"),
+        deliveries=number(PREFIX + "delivery.count"),
+        code=last("error.type"),
+        message=last(PREFIX + "message"),
+    )

@@ -1,0 +1,68 @@
+"""The effector of tools: it runs one service's functions."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from headwater.contracts.messages import Ask, Failed
+from headwater.core.effector import Attempt, Call, Done
+from headwater.sdk import types
+from headwater.sdk.tools import Tool
+
+
+class Tools:
+    """Runs the tools of one service.
+
+    Args:
+        service: The service's name.
+        tools: Its tools, by name.
+        deps: What the role's lifespan yielded.
+    """
+
+    def __init__(self, service: str, tools: Mapping[str, Tool[Any, Any]], deps: Any = None) -> None:
+        self.name = f"tool.{service}"
+        self._tools = tools
+        self.deps = deps
+
+    async def perform(self, call: Call, ask: Ask, attempt: Attempt) -> Done | Failed:
+        """Run one call.
+
+        Raises:
+            TransientError: The tool says that the world is away for now.
+            PoisonError: The arguments do not fit the tool's parameters.
+        """
+        tool = self._tools.get(ask.name)
+        if tool is None:
+            known = ", ".join(sorted(self._tools)) or "none"
+            return Failed(
+                error="Unknown", detail=f"no tool named {ask.name!r} here; there are: {known}"
+            )
+        kwargs = tool.decode(ask.arguments)
+        timeout = asyncio.timeout(tool.timeout_s)
+        try:
+            async with timeout:
+                result = await tool.invoke(self._call(call, ask, attempt), kwargs)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            return Failed(
+                error="ToolTimeout",
+                detail=f"{ask.name} took over {tool.timeout_s:g} s; what it wrote is not undone",
+            )
+        return Done(value=tool.encode(result))
+
+    def _call(self, call: Call, ask: Ask, attempt: Attempt) -> types.Call[Any]:
+        return types.Call(
+            deps=self.deps,
+            idempotency_key=call.id,
+            run=ask.run,
+            actor=call.meta.actor,
+            deadline=datetime.datetime.fromtimestamp(call.not_after_ms / 1000, datetime.UTC),
+            attempt=attempt.number,
+            heartbeat=attempt.heartbeat,
+            progress=attempt.progress,
+            last_state=attempt.last_state,
+        )
