@@ -80,5 +80,6 @@ def prepare() -> None:
     )
     asyncio.tasks.as_completed = as_completed
     asyncio.tasks.all_tasks = all_tasks
+    Loop.persistent.add(backend.CancelScope._deliver_cancellation)  # noqa: SLF001 - see Loop
     asyncio.tasks._GatheringFuture.__hash__ = _hash  # type: ignore[attr-defined] # noqa: SLF001 - what gather returns
     setattr(backend.AsyncIOBackend, "run_sync_in_worker_thread", classmethod(_run_sync_inline))  # noqa: B010 - replaced

@@ -10,13 +10,13 @@ import asyncio
 import logging
 import sys
 from asyncio import _get_running_loop, _set_running_loop
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any, NoReturn, TypeVarTuple
+from typing import Any, ClassVar, TypeVarTuple
 
 from headwater.durable import confine
 from headwater.durable.futures import Future, Handle, Task, TimerHandle
+from headwater.durable.refusals import Refusing
 from headwater.durable.timers import Timers
 from headwater.errors import LivelockError
 
@@ -24,9 +24,10 @@ Args = TypeVarTuple("Args")
 _log = logging.getLogger("headwater.durable")
 _HASHES = (1 << 61) - 1
 _SWEPT_EACH_TURN = 32
+_LOOKED_EACH = 1_000
 
 
-class Loop(asyncio.AbstractEventLoop):
+class Loop(Refusing):
     """The loop of one run.
 
     Args:
@@ -37,17 +38,17 @@ class Loop(asyncio.AbstractEventLoop):
 
     __slots__ = (
         "_asyncgens",
-        "_cancelled_timers",
+        "_calls_seen",
         "_deadline",
         "_hashes",
         "_on_error",
         "_ran",
         "_ready",
+        "_resting",
         "_salt",
         "_sweep_at",
         "_tasks",
         "_timers",
-        "_timers_made",
         "_turn_s_max",
         "callbacks_max",
         "fatal",
@@ -57,6 +58,9 @@ class Loop(asyncio.AbstractEventLoop):
         "tasks_made",
     )  # fmt: skip
 
+    persistent: ClassVar[set[Any]] = set()
+    """Functions that call themselves back until others have ended."""
+
     def __init__(self, *, salt: int, callbacks_max: int, turn_s_max: float) -> None:
         self._salt = salt
         self.callbacks_max = callbacks_max
@@ -65,6 +69,8 @@ class Loop(asyncio.AbstractEventLoop):
         self._hashes = 0
         self._ran = 0
         self._ready: list[Handle | TimerHandle] = []
+        self._resting: list[Handle | TimerHandle] = []
+        self._calls_seen = -1
         self._timers = Timers()
         self._tasks: dict[int, Task] = {}
         self._sweep_at = _SWEPT_EACH_TURN
@@ -81,22 +87,27 @@ class Loop(asyncio.AbstractEventLoop):
         self.session: Any = None
         """What the function's side sees."""
 
-    @contextmanager
-    def turn(self, now_ms: int) -> Iterator[None]:
-        """Make this the running loop, at a run time that never falls, with due timers ready."""
-        outer = _get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
+    def enter(self, now_ms: int) -> tuple[Any, Any]:
+        """Make this the running loop, with due timers ready; return what `leave` needs.
+
+        Args:
+            now_ms: Run time; it never falls.
+        """
+        outside = _get_running_loop(), sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self._first_iteration, _abandoned)
         _set_running_loop(self)
         self._deadline = confine.monotonic() + self._turn_s_max
         self._ran = 0
-        try:
-            self.now_ms = max(self.now_ms, now_ms)
-            self._ready.extend(self._timers.due(self.now_ms))
-            yield
-        finally:
-            _set_running_loop(outer)
-            sys.set_asyncgen_hooks(*hooks)
+        self.now_ms = now_ms
+        if self._resting:
+            self._ready, self._resting = self._resting, []
+        self._ready.extend(self._timers.due(now_ms))
+        return outside
+
+    def leave(self, outside: tuple[Any, Any]) -> None:
+        """Let the loop that ran before run again."""
+        _set_running_loop(outside[0])
+        sys.set_asyncgen_hooks(*outside[1])
 
     def run(self) -> None:
         """Run callbacks until none is ready.
@@ -105,15 +116,17 @@ class Loop(asyncio.AbstractEventLoop):
             LivelockError: They never end, or take too long.
         """
         ready = self._ready
-        callbacks_max = self.callbacks_max - self._ran
+        look_at = self._look_after(0)
         deadline = self._deadline
         monotonic = confine.monotonic
         for number, handle in enumerate(ready):
+            if number >= look_at:
+                look_at = self._look(number)
             callback = handle.callback
             if callback is None:
                 continue
-            if number >= callbacks_max or monotonic() > deadline:
-                raise self._livelock(self._ran + number, handle)
+            if monotonic() > deadline:
+                raise self._livelock(number)
             try:
                 handle.context.run(callback, *handle.args)
             except (SystemExit, KeyboardInterrupt) as asked:
@@ -126,6 +139,37 @@ class Loop(asyncio.AbstractEventLoop):
                 )
         self._ran += len(ready)
         ready.clear()
+
+    def _look(self, number: int) -> int:
+        """Look for a livelock; return the callback before which to look again.
+
+        anyio cancels a scope's tasks again and again until they end. One that waits for an answer in
+        its cleanup, below something that waits for it whatever happens (`asyncio.TaskGroup` does), ends
+        in a later turn. Where many callbacks led to no call, anyio's next try comes with that turn.
+        """
+        if self._ran + number >= self.callbacks_max:
+            raise self._livelock(number)
+        calls_made = self.session.calls_made
+        if calls_made == self._calls_seen:
+            for handle in self._ready[number:]:
+                callback = handle.callback
+                if getattr(callback, "__func__", None) in self.persistent:
+                    assert callback is not None, "it has that function"
+                    self._resting.append(Handle(callback, handle.args, handle.context))
+                    handle.cancel()
+        self._calls_seen = calls_made
+        return self._look_after(number)
+
+    def _look_after(self, number: int) -> int:
+        return min(number + _LOOKED_EACH, self.callbacks_max - self._ran)
+
+    def _livelock(self, number: int) -> LivelockError:
+        return LivelockError(
+            f"one turn ran {self._ran + number} callbacks (at most {self.callbacks_max}, "
+            f"{self._turn_s_max:g} s) and {self._ready[number]!r} was next: the function loops without "
+            "waiting, or swallows CancelledError in a loop; wait for a call, a timer or a signal, and "
+            "let CancelledError pass"
+        )
 
     def wake_ms(self) -> int | None:
         """Return when the earliest timer is due; `None` if there is none."""
@@ -150,6 +194,7 @@ class Loop(asyncio.AbstractEventLoop):
     def drop_ready(self) -> None:
         """Forget what is ready and what is due later: the run is being dropped."""
         self._ready.clear()
+        self._resting.clear()
         self._timers.clear()
 
     def forget(self) -> None:
@@ -315,13 +360,6 @@ class Loop(asyncio.AbstractEventLoop):
             self.abandoned()
         self._asyncgens.append(agen)
 
-    def _livelock(self, callbacks: int, handle: object) -> LivelockError:
-        return LivelockError(
-            f"one turn ran {callbacks} callbacks (at most {self.callbacks_max}, {self._turn_s_max:g} s) "
-            f"and {handle!r} was next: the function loops without waiting, or swallows CancelledError in "
-            "a loop; wait for a call, a timer or a signal, and let CancelledError pass"
-        )
-
 
 def _open(agen: Any) -> bool:
     return agen.ag_frame is not None
@@ -329,42 +367,3 @@ def _open(agen: Any) -> bool:
 
 def _abandoned(agen: AsyncGenerator[Any, Any]) -> None:
     """Let a generator go whose run was dropped."""
-
-
-def _refusal(name: str) -> Callable[..., NoReturn]:
-    def refuse(self: Loop, *args: object, **kwargs: object) -> NoReturn:
-        raise confine.refuse(f"use the event loop's {name}")
-
-    refuse.__name__ = refuse.__qualname__ = name
-    return refuse
-
-
-for _name in (
-    "add_reader", "add_signal_handler", "add_writer", "connect_accepted_socket", "connect_read_pipe",
-    "connect_write_pipe", "create_connection", "create_datagram_endpoint", "create_server",
-    "create_unix_connection", "create_unix_server", "getaddrinfo", "getnameinfo", "remove_reader",
-    "remove_signal_handler", "remove_writer", "sendfile", "sock_accept", "sock_connect", "sock_recv",
-    "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendfile",
-    "sock_sendto", "start_tls", "subprocess_exec", "subprocess_shell",
-):  # fmt: skip
-    setattr(Loop, _name, _refusal(_name))
-
-
-def _misuse(name: str) -> Callable[..., NoReturn]:
-    def refuse(self: Loop, *args: object, **kwargs: object) -> NoReturn:
-        raise RuntimeError(
-            f"loop.{name}: a durable function cannot run, stop or close its own loop"
-        )
-
-    return refuse
-
-
-for _name in (
-    "run_forever",
-    "run_until_complete",
-    "stop",
-    "close",
-    "set_default_executor",
-    "set_task_factory",
-):
-    setattr(Loop, _name, _misuse(_name))

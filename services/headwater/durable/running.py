@@ -21,7 +21,7 @@ from headwater.durable.futures import Task
 from headwater.durable.loop import Loop
 from headwater.durable.session import Session, current, in_durable
 from headwater.durable.streams import Streams
-from headwater.errors import ConfinementError, HeadwaterError, LivelockError
+from headwater.errors import HeadwaterError, LivelockError
 
 __all__ = ["Running", "Session", "current", "in_durable"]
 
@@ -99,15 +99,19 @@ class Running:
             raise RuntimeError(f"{type(delivery).__name__} delivered to a function that {state}")
         streams, loop = self._streams, self._loop
         streams.now_ms = max(streams.now_ms, now_ms)
-        with confine.turn(streams), loop.turn(streams.now_ms):
-            try:
-                self._apply(delivery)
-                loop.run()
-                self._settle()
-            except LivelockError as error:
-                self._broken = error
-            if isinstance(streams.violation, ConfinementError):
-                self._broken = streams.violation
+        confine.enter(streams)
+        outside = loop.enter(streams.now_ms)
+        try:
+            self._apply(delivery)
+            loop.run()
+            self._settle()
+        except LivelockError as error:
+            self._broken = error
+        finally:
+            loop.leave(outside)
+            confine.leave()
+        if streams.violation is not None:
+            self._broken = streams.violation
         if self._broken is not None:
             raise self._broken
         return self._step()
@@ -205,10 +209,14 @@ class Running:
         if not loop.pending() and not loop.abandoned():
             self._forget()
             return
-        with confine.turn(self._streams), loop.turn(self._streams.now_ms):
-            unwinding.unwind(loop)
-            # Coroutines that were never awaited die here, where nobody is warned of them.
-            self._forget()
+        with confine.turn(self._streams):
+            outside = loop.enter(self._streams.now_ms)
+            try:
+                unwinding.unwind(loop)
+                # Coroutines that were never awaited die here, where nobody is warned of them.
+                self._forget()
+            finally:
+                loop.leave(outside)
 
     def _forget(self) -> None:
         self._session.forget()

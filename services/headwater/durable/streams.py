@@ -6,6 +6,8 @@ import hashlib
 from random import Random
 from uuid import UUID
 
+from headwater.errors import ConfinementError
+
 __all__ = ["UUID", "Random", "Streams"]
 
 _KEY_BYTES = 32
@@ -34,7 +36,7 @@ class Streams:
         self._own: Random | None = None
         self.now_ms = 0
         """Run time: milliseconds since 1970."""
-        self.violation: Exception | None = None
+        self.violation: ConfinementError | None = None
         """The first attempt to touch the world; it ends the delivery even if the code caught it."""
         self.discarding = False
         """The execution is being closed: nothing it does is kept."""

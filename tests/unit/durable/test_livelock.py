@@ -10,7 +10,7 @@ import anyio
 import pytest
 from tests.unit.durable.plays import Play, ask
 
-from headwater.core.execution import Begin, Tick
+from headwater.core.execution import Begin, Returned, Tick
 from headwater.durable.running import Running, Session
 from headwater.errors import LivelockError
 
@@ -57,4 +57,49 @@ def test_wait_that_absorbs_cancellation_is_a_livelock() -> None:
     play = Play(main, callbacks_max=300)
     with pytest.raises(LivelockError):
         play.tick(1000)
+    play.running.close()
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_cleanup_in_task_group_below_cancelled_scope_waits_for_its_answer(
+    shift: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anyio's repeated cancelling rests between turns where it leads to nothing."""
+
+    async def child(name: str) -> None:
+        try:
+            await ask(name)
+        finally:
+            await ask(f"tidy {name}")
+
+    async def main(session: Session) -> bytes:
+        with anyio.move_on_after(1) as scope:
+            for _ in range(shift):
+                asyncio.get_running_loop().call_later(1, int)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(child("a"))
+                group.create_task(child("b"))
+        assert scope.cancelled_caught
+        return b"tidied"
+
+    play = Play(main)
+    assert [call.name for call in play.tick(1000).asked] == ["tidy a", "tidy b"]
+    assert play.tick(1).ended is None
+    assert play.answer(4).ended is None
+    assert play.answer(3).ended == Returned(value=b"tidied")
+    assert not caplog.records
+
+
+def test_run_that_rests_can_be_dropped() -> None:
+    """What rests goes with the run."""
+
+    async def main(session: Session) -> bytes:
+        with anyio.move_on_after(1):
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await session.receive("never")
+        return b""
+
+    play = Play(main)
+    assert play.tick(1000).ended is None
     play.running.close()
