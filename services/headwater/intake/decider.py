@@ -102,7 +102,7 @@ class Intake:
             traceparent=hygiene.traceparent(found) or self._trace(turn.at),
             deadline_ms=hygiene.deadline_ms(found),
             carried=tuple(
-                Header(name=name, value=value) for name in CARRIED if (value := found.get(name))
+                Header(name=name, value=found[name]) for name in CARRIED if found.get(name)
             ),
         )
         turn.meta = meta

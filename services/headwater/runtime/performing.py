@@ -208,9 +208,7 @@ class Performing:
     async def wait(self, timeout_s: float) -> None:
         """Wait until a call that is under way ends, or the time is over."""
         if self._tasks:
-            await asyncio.wait(
-                self._tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(self._tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self, *, leave: bool = False) -> None:
         """End the membership."""

@@ -1,0 +1,380 @@
+"""Assembly: the one place where an app, a log and the loops are put together."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from headwater.admission import rows as admission_rows
+from headwater.admission import shards
+from headwater.admission.decider import Admission, Quotas
+from headwater.admission.decider import Routes as AdmissionRoutes
+from headwater.admission.placement import Placement
+from headwater.contracts import messages, quarantine
+from headwater.contracts.catalog import Schemas
+from headwater.contracts.codec import Codec
+from headwater.contracts.messages import Limits, ShardTable, Spent
+from headwater.contracts.records import Draft, Partition, Record
+from headwater.contracts.topics import Names
+from headwater.core.decider import Decider, Timer
+from headwater.core.effector import Effector
+from headwater.core.envelope import Envelope
+from headwater.core.execution import Asked, Raised
+from headwater.core.messages import Address
+from headwater.core.prices import Prices
+from headwater.core.projection import Projection
+from headwater.errors import PoisonError
+from headwater.intake.decider import Door, Intake, Sample, as_foreign
+from headwater.log.port import Log
+from headwater.models.effector import Models
+from headwater.runs import rows as run_rows
+from headwater.runs.calls import Routes, ToolTerms
+from headwater.runs.decider import Runs
+from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
+from headwater.runtime.lanes import Bounds
+from headwater.runtime.performing import Performing, Retry
+from headwater.runtime.projecting import Projecting
+from headwater.runtime.restoring import Inline, Restorer
+from headwater.sdk.app import App
+from headwater.sdk.models import Model
+from headwater.sdk.tools import Tool
+from headwater.tools.effector import Tools
+
+ROWS = (Timer, *admission_rows.KINDS, *run_rows.KINDS)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """A topic that an app needs.
+
+    Args:
+        name: Full name.
+        partitions: How many.
+        compacted: Keep the newest record per key, for good.
+        retention_ms: How long records are kept; `None` for the broker's default.
+        fixed: Growth is refused, because keys map to partitions.
+        max_bytes: Largest record.
+    """
+
+    name: str
+    partitions: int
+    compacted: bool = False
+    retention_ms: int | None = None
+    fixed: bool = False
+    max_bytes: int = 1_048_588
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What can be set about one process's loops.
+
+    Args:
+        clock: Wall clock in milliseconds.
+        instance: Name of this member in every group; a second process of the same name fences it.
+        executor: Where partitions are restored; `Inline()` for one thread.
+        threaded: Whether effectors' consumers have threads of their own.
+        prices: What models cost.
+        quotas: How many runs tenants may have open.
+        placement: Which partitions tenants may use.
+        tenants: Agent's name to the tenants its producers may name; one not named takes any.
+        actors: Agents whose producers may name actors.
+        sample: Whether a new trace is sampled.
+        pace: Bounds of the deciding loops.
+        bounds: Bounds of the performing loops.
+        retry: How calls are tried again.
+        observer: Told of what was committed.
+        executions_max: Suspended runs kept in memory, per agent.
+    """
+
+    clock: Callable[[], int]
+    instance: str = "local"
+    executor: concurrent.futures.Executor = dataclasses.field(default_factory=Inline)
+    threaded: bool = False
+    prices: Prices = dataclasses.field(default_factory=Prices)
+    quotas: Quotas = dataclasses.field(default_factory=Quotas)
+    placement: Placement = dataclasses.field(default_factory=Placement)
+    tenants: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    actors: frozenset[str] = frozenset()
+    sample: Sample = lambda _: False
+    pace: Pace = dataclasses.field(default_factory=Pace)
+    bounds: Bounds = dataclasses.field(default_factory=Bounds)
+    retry: Retry = dataclasses.field(default_factory=Retry)
+    observer: Observer | None = None
+    executions_max: int = 10_000
+
+
+class Platform:
+    """One app on one log: builds each loop on demand.
+
+    Args:
+        app: The app.
+        log: The log.
+        parts: What can be set.
+        namespace: Instead of the app's own.
+    """
+
+    def __init__(self, app: App, log: Log, parts: Parts, *, namespace: str | None = None) -> None:
+        self.app = app
+        self.log = log
+        self.parts = parts
+        self.names = Names(namespace or app.namespace)
+        self.schemas: Schemas = app.schemas
+        self.codec = Codec(self.schemas, (*messages.SHIPPED, *ROWS))
+
+    def group(self, role: str) -> str:
+        """Return the consumer group of a role: `intake`, `runs.<agent>`, `tools.<service>`, and so on."""
+        return f"{self.names.namespace}.{role}"
+
+    def envelope(self, source: str) -> Envelope:
+        """Return an envelope that signs as `source`."""
+        return Envelope(self.codec, source=source)
+
+    @functools.cached_property
+    def shards(self) -> ShardTable:
+        """The table of admission's shards; it is fixed with the number of partitions."""
+        topic = self.names.inbox("admission")
+        return shards.table(topic, self.log.partitions(topic))
+
+    def admission_address(self, tenant: str) -> Address:
+        """Return where a tenant's admission is."""
+        topic = self.names.inbox("admission")
+        return Address(topic, tenant, shards.partition(self.shards, tenant))
+
+    def intake(self) -> Deciding:
+        """Build the loop of intake."""
+        doors = {
+            self.names.cmd(name): Door(
+                agent=name,
+                input=agent.input,
+                tenants=self.parts.tenants.get(name),
+                actors=name in self.parts.actors,
+            )
+            for name, agent in self.app.agents.items()
+        }
+        decider = Intake(
+            doors,
+            schemas=self.schemas,
+            admission=self.admission_address,
+            sample=self.parts.sample,
+        )
+        return self._deciding(decider, "intake", [*doors], state=None, opener=as_foreign)
+
+    def admission(self) -> Deciding:
+        """Build the loop of admission."""
+        names = self.names
+        decider = Admission(
+            AdmissionRoutes(
+                inbox=names.inbox,
+                events=names.evt,
+                life=names.evt("runs"),
+                partitions=lambda agent: self.log.partitions(names.inbox(agent)),
+                dedupe_s={name: agent.dedupe_s for name, agent in self.app.agents.items()},
+            ),
+            placement=self.parts.placement,
+            quotas=self.parts.quotas,
+        )
+        return self._deciding(
+            decider, "admission", [names.inbox("admission")], state=names.state("admission")
+        )
+
+    def runs(self, agent: str) -> Deciding:
+        """Build the loop that hosts one agent."""
+        names = self.names
+        group = f"runs.{agent}"
+        decider = Runs(
+            self.app.agents[agent],
+            catalogue=AppCatalogue(self.app, self.parts.prices),
+            judge=self.app.judge,
+            routes=Routes(
+                inbox=names.inbox,
+                request=names.req,
+                events=names.evt,
+                dead=names.dlq,
+                life=names.evt("runs"),
+                admission=self.admission_address,
+                place=self._place,
+            ),
+            dead_letter=functools.partial(_dead_letter, self.group(group)),
+            version=self.app.version,
+            executions_max=self.parts.executions_max,
+        )
+        return self._deciding(decider, group, [names.inbox(agent)], state=names.state(group))
+
+    def models(self, models: Mapping[str, Model] | None = None, settings: Any = None) -> Performing:
+        """Build the loop of models."""
+        effector = Models(models or self.app.models, prices=self.parts.prices, settings=settings)
+        return self._performing(effector, "models")
+
+    def tools(
+        self, service: str, deps: Any = None, tools: Mapping[str, Tool[Any, Any]] | None = None
+    ) -> Performing:
+        """Build the loop of one tool service."""
+        mine = {
+            name: tool
+            for name, tool in (tools or self.app.tools).items()
+            if tool.service == service
+        }
+        return self._performing(Tools(service, mine, deps), f"tools.{service}")
+
+    def projecting(self, projection: Projection) -> Projecting:
+        """Build the loop of a projection."""
+        return Projecting(
+            log=self.log, projection=projection, opener=self.envelope("projection").open
+        )
+
+    def needs(self, *, partitions: int = 6, coordinators: int = 6) -> Iterator[Need]:
+        """Yield every topic the app needs.
+
+        Args:
+            partitions: Of inboxes, requests, commands and outcomes.
+            coordinators: Of admission.
+        """
+        names = self.names
+        hour_ms = 3_600_000
+        for ctl in ("app", "schemas", "shards"):
+            yield Need(name=names.ctl(ctl), partitions=1, compacted=True)
+        admission = names.inbox("admission")
+        yield Need(name=admission, partitions=coordinators, fixed=True)
+        yield Need(
+            name=names.state("admission"), partitions=coordinators, compacted=True, fixed=True
+        )
+        yield Need(name=names.evt("runs"), partitions=partitions)
+        yield Need(name=names.evt("tokens"), partitions=partitions, retention_ms=hour_ms // 6)
+        refusing = [admission]
+        for agent in self.app.agents:
+            for name in (names.cmd(agent), names.inbox(agent)):
+                refusing.append(name)
+                yield Need(name=name, partitions=partitions)
+            yield Need(name=names.state(f"runs.{agent}"), partitions=partitions, compacted=True)
+            yield Need(name=names.evt(agent), partitions=partitions)
+            yield Need(name=names.dlq(agent), partitions=1, max_bytes=quarantine.RECORD_BYTES_MAX)
+        for service in self._services():
+            refusing.append(names.req(service))
+            yield Need(name=names.req(service), partitions=partitions, fixed=True)
+        for name in refusing:
+            yield Need(
+                name=quarantine.quarantine_topic(name),
+                partitions=1,
+                max_bytes=quarantine.RECORD_BYTES_MAX + 65_536,
+            )
+
+    def groups(self) -> dict[str, list[str]]:
+        """Return every consumer group and the topics it reads."""
+        names = self.names
+        agents = self.app.agents
+        found = {
+            self.group("intake"): [names.cmd(agent) for agent in agents],
+            self.group("admission"): [names.inbox("admission")],
+        }
+        found |= {self.group(f"runs.{agent}"): [names.inbox(agent)] for agent in agents}
+        if self.app.models:
+            found[self.group("models")] = [names.req("model")]
+        found |= {
+            self.group(f"tools.{service}"): [names.req(f"tool.{service}")]
+            for service in self.app.services()
+        }
+        return found
+
+    def _services(self) -> list[str]:
+        tools = [f"tool.{service}" for service in self.app.services()]
+        return ["model", *tools] if self.app.models else tools
+
+    def _place(self, tenant: str, agent: str, task_id: str) -> int:
+        count = self.log.partitions(self.names.inbox(agent))
+        return self.parts.placement.place(tenant, task_id, count)
+
+    def _deciding(
+        self,
+        decider: Decider[Any],
+        role: str,
+        topics: list[str],
+        *,
+        state: str | None,
+        opener: Opener | None = None,
+    ) -> Deciding:
+        group = self.group(role)
+        return Deciding(
+            log=self.log,
+            owner=self.log.own(topics, group=group, instance=self.parts.instance),
+            decider=decider,
+            envelope=self.envelope(role),
+            restorer=Restorer(
+                self.log,
+                group=group,
+                state=state,
+                codec=self.codec,
+                executor=self.parts.executor,
+            ),
+            quarantine=functools.partial(_keep, group),
+            state=state,
+            clock=self.parts.clock,
+            opener=opener,
+            pace=self.parts.pace,
+            observer=self.parts.observer,
+        )
+
+    def _performing(self, effector: Effector, role: str) -> Performing:
+        group = self.group(role)
+        topic = self.names.req(effector.name)
+        return Performing(
+            log=self.log,
+            worker=self.log.work([topic], group=group, instance=self.parts.instance),
+            group=group,
+            effector=effector,
+            envelope=self.envelope(role),
+            quarantine=functools.partial(_keep, group),
+            tokens=self.names.evt("tokens"),
+            clock=self.parts.clock,
+            bounds=self.parts.bounds,
+            retry=self.parts.retry,
+            threaded=self.parts.threaded,
+        )
+
+
+class AppCatalogue:
+    """What a run must know of its app: tools' terms, agents' limits, what models can cost."""
+
+    def __init__(self, app: App, prices: Prices) -> None:
+        self._app = app
+        self._prices = prices
+
+    def tool(self, name: str) -> ToolTerms | None:
+        """Return a tool's terms."""
+        tool = self._app.tools.get(name)
+        return None if tool is None else ToolTerms(service=tool.service, safety=tool.safety.value)
+
+    def limits(self, agent: str) -> Limits | None:
+        """Return an agent's own limits."""
+        found = self._app.agents.get(agent)
+        return None if found is None else found.limits
+
+    def price_ceiling(self, asked: Asked) -> tuple[Spent | None, str]:
+        """Return the most a model call can cost."""
+        terms = asked.options["ceiling"]
+        return self._prices.ceiling(
+            asked.name, input_bytes=terms["input_bytes"], max_tokens=terms["max_tokens"]
+        )
+
+
+def _keep(group: str, record: Record, error: PoisonError) -> Draft:
+    return quarantine.keep(record, error, group=group)
+
+
+def _dead_letter(group: str, record: Record, topic: str, ended: Raised) -> Draft:
+    return quarantine.letter(
+        record,
+        topic,
+        group=group,
+        code=ended.error,
+        kind=ended.error,
+        message=ended.detail,
+        stack=ended.stack,
+    )
+
+
+def places(log: Log, topic: str) -> list[Partition]:
+    """Return a topic's partitions."""
+    return [Partition(topic, number) for number in range(log.partitions(topic))]

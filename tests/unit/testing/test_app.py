@@ -1,0 +1,125 @@
+"""An app in memory: the whole way of a task, as users test it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pydantic
+import pytest
+
+import headwater
+from headwater.testing.app import App, StillWaitingError
+
+bank = headwater.App("bank")
+small = bank.model("small", "openai:gpt-5-mini")
+
+
+class Verdict(pydantic.BaseModel):
+    amount: int
+    why: str = ""
+
+
+class Asked(pydantic.BaseModel):
+    about: str
+
+
+@bank.tool(effect="read")
+async def balance(account: str) -> str:
+    return f"{account} has 7"
+
+
+@bank.tool(effect="write", order_key="card")
+def block(call: headwater.Call[None], card: str) -> bool:
+    return call.attempt == 1
+
+
+@bank.agent
+async def child(ctx: headwater.Context, number: int) -> int:
+    return number * 2
+
+
+@bank.agent
+async def answer(ctx: headwater.Context, question: str) -> str:
+    facts, double = await asyncio.gather(balance("42"), child(21))
+    verdict = await small(f"{facts} {question}", output=Verdict)
+    await asyncio.sleep(600)
+    ctx.emit(Asked(about=question))
+    text = await small("again")
+    return f"{facts}|{double}|{verdict.amount}|{text}|{await block('c1')}"
+
+
+@bank.agent
+async def patient(ctx: headwater.Context, question: str) -> str:
+    return str(await ctx.receive("go"))
+
+
+@bank.agent
+async def broken(ctx: headwater.Context, question: str) -> str:
+    raise ValueError(question)
+
+
+SCRIPT = {"again": "text", "": {"amount": 7}}
+
+
+def test_task_goes_all_the_way():
+    """Tools, models, a child, a sleep and an event; with a crash at every stop it is the same."""
+
+    async def main(*, crash: bool) -> tuple[str, list[str]]:
+        async with App(bank, models={small: SCRIPT}) as t:
+            run = await t.start(answer, "how much?")
+            if crash:
+                await t.crash(run)
+            await t.advance(seconds=600)
+            if crash:
+                await t.crash(run)
+            result = await run.result()
+            assert [event.about for event in t.emitted(run, Asked)] == ["how much?"]
+            return result, [f"{call.kind} {call.name}" for call in run.calls]
+
+    calm = asyncio.run(main(crash=False))
+    assert calm[0] == "42 has 7|42|7|text|True"
+    assert calm[1] == ["tool balance", "agent child", "model small", "model small", "tool block"]
+    assert asyncio.run(main(crash=True)) == calm
+
+
+def test_signal_wakes_a_waiting_run():
+    """A run that waits says for what."""
+
+    async def main() -> None:
+        async with App(bank, models={small: SCRIPT}) as t:
+            run = await t.start(patient, "?")
+            with pytest.raises(StillWaitingError, match="signal go"):
+                await run.result()
+            await t.signal(run, "go", 3)
+            assert await run.result() == "3"
+
+    asyncio.run(main())
+
+
+def test_failed_run_raises_its_error():
+    """The error of the function is the error of the run."""
+
+    async def main() -> None:
+        async with App(bank) as t:
+            with pytest.raises(headwater.AgentError, match="bad luck") as caught:
+                await (await t.start(broken, "bad luck")).result()
+            assert caught.value.error == "ValueError"
+
+    asyncio.run(main())
+
+
+def test_same_id_is_the_same_task_and_rubbish_is_quarantined():
+    """Duplicates are dropped; what cannot be read is kept byte for byte."""
+
+    async def main() -> None:
+        async with App(bank, tools={balance: lambda account: "x"}) as t:
+            one = await t.start(child, 4, id="a")
+            two = await t.start(child, 4, id="a")
+            assert one.task_id == two.task_id
+            assert await two.result() == 8
+            assert [event.status for event in one.events].count("accepted") == 1
+            await t.publish(child, b"rubbish", headers=(("ce_tenantid", b"t1"),))
+            await t.settle()
+            assert [record.value for record in t.quarantined(child)] == [b"rubbish"]
+
+    asyncio.run(main())
