@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from headwater.core.execution import Asked, Delivery, Execution, Step
 from headwater.durable.session import current, in_durable
 from headwater.errors import NonDeterminismError
 
 NOTHING = "nothing"
-_WAIT = "waiting"
-_END = "the end of the function"
 
 
 class RecordedCall(Protocol):
@@ -74,13 +72,6 @@ class Rebuilt:
         return tuple(call.number for call in self.changed)
 
 
-@runtime_checkable
-class Replayable(Protocol):
-    """An execution that can leave out logs of what was delivered before."""
-
-    replaying: bool
-
-
 class FreshOnly(logging.Filter):
     """A log filter that drops what a durable function logged before; for handlers of the host."""
 
@@ -102,20 +93,12 @@ def rebuild(execution: Execution, entries: Iterable[Recorded]) -> Rebuilt:
     """
     step: Step | None = None
     changed: list[Asked] = []
-    _mark(execution, replaying=True)
+    execution.replaying = True
     for entry in entries:
-        if step is not None and step.ended is not None:
-            number = entry.calls[0].number if entry.calls else 0
-            raise NonDeterminismError(number, f"{_WAIT} for {type(entry.delivery).__name__}", _END)
         step = execution.deliver(entry.delivery, now_ms=entry.now_ms)
         changed += _compare(entry.calls, step.asked)
-    _mark(execution, replaying=False)
+    execution.replaying = False
     return Rebuilt(step=step, changed=changed)
-
-
-def _mark(execution: Execution, *, replaying: bool) -> None:
-    if isinstance(execution, Replayable):
-        execution.replaying = replaying
 
 
 def _compare(recorded: Sequence[RecordedCall], asked: Sequence[Asked]) -> list[Asked]:

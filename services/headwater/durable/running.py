@@ -21,7 +21,7 @@ from headwater.durable.futures import Task
 from headwater.durable.loop import Loop
 from headwater.durable.session import Session, current, in_durable
 from headwater.durable.streams import Streams
-from headwater.errors import HeadwaterError, LivelockError
+from headwater.errors import HeadwaterError, LivelockError, NonDeterminismError
 
 __all__ = ["Running", "Session", "current", "in_durable"]
 
@@ -90,13 +90,13 @@ class Running:
         Raises:
             ConfinementError: The function touched the world, whether or not it caught the error.
             LivelockError: The turn did not end, or signals pile up.
+            NonDeterminismError: A replay goes on where the function has ended.
             RuntimeError: The host delivers to a function that ended, broke or was closed.
         """
         if self._broken is not None:
             raise self._broken
         if self._end is not None or (self._main is None) is not isinstance(delivery, Begin):
-            state = "has ended" if self._end else "has begun" if self._main else "has not begun"
-            raise RuntimeError(f"{type(delivery).__name__} delivered to a function that {state}")
+            raise self._unexpected(type(delivery).__name__)
         streams, loop = self._streams, self._loop
         streams.now_ms = max(streams.now_ms, now_ms)
         confine.enter(streams)
@@ -125,6 +125,13 @@ class Running:
         self._drop()
         if self._broken is None:
             self._broken = RuntimeError("the execution was closed")
+
+    def _unexpected(self, delivery: str) -> Exception:
+        if self._end is not None and self.replaying:
+            number = self._session.calls_made + 1
+            return NonDeterminismError(number, f"made after a {delivery}", "nothing: it has ended")
+        state = "has ended" if self._end else "has begun" if self._main else "has not begun"
+        return RuntimeError(f"{delivery} delivered to a function that {state}")
 
     def _apply(self, delivery: Delivery) -> None:
         if isinstance(delivery, Answer):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from headwater.contracts.messages import Answered
-from headwater.core.execution import Answer, Begin, Cancel, Delivery, Signal, Step, Tick
+from headwater.core.execution import Answer, Begin, Cancel, Delivery, Returned, Signal, Step, Tick
 from headwater.durable.running import Running, Session, current
 
 Function = Callable[[Session], Coroutine[Any, Any, bytes]]
@@ -40,3 +41,14 @@ class Play:
 async def ask(name: str) -> bytes:
     """Ask for a tool and return its value."""
     return bytes((await current().ask("tool", name, name.encode())).value)
+
+
+def run(act: Callable[[], Any], *, seed: str = "r", now_ms: int = 0) -> Any:
+    """Return what `act` returns inside a turn, by way of JSON."""
+
+    async def main(session: Session) -> bytes:
+        return json.dumps(act(), default=str).encode()
+
+    ended = Running(main, seed=seed).deliver(Begin(), now_ms=now_ms).ended
+    assert isinstance(ended, Returned), ended
+    return json.loads(ended.value)
