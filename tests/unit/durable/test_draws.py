@@ -127,7 +127,6 @@ def test_places_draw_apart() -> None:
     def act(*, first: bool) -> list[str]:
         if first:
             library()
-            random.Random()
         return [str(uuid.uuid4()), str(uuid.uuid4()), secrets.token_hex(4)]
 
     found = run(lambda: act(first=True))
