@@ -1,0 +1,91 @@
+"""Finding the app: `--app`, `HEADWATER_APP`, or `[tool.headwater] app` in the working directory."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import sys
+import tomllib
+from typing import Any
+
+from headwater.cli.shell import WRONG_USAGE, RefusedError
+from headwater.sdk.app import App
+
+_WAYS = (
+    "name it with --app MODULE:APP, HEADWATER_APP, or [tool.headwater] app in ./pyproject.toml "
+    "(`headwater init NAME` makes a project that has one)"
+)
+
+
+def project() -> dict[str, Any]:
+    """Return `[tool.headwater]` of the working directory's pyproject.toml; empty if there is none.
+
+    Raises:
+        RefusedError: The file is no TOML.
+    """
+    path = pathlib.Path("pyproject.toml")
+    if not path.is_file():
+        return {}
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RefusedError(f"pyproject.toml cannot be read: {error}", status=WRONG_USAGE) from error
+    section = found.get("tool", {}).get("headwater", {})
+    if not isinstance(section, dict):
+        raise RefusedError("pyproject.toml: [tool.headwater] is not a table", status=WRONG_USAGE)
+    return section
+
+
+def tenant(option: str) -> str:
+    """Return the tenant: the option, or `[tool.headwater] tenant`, or none, which the door fills in."""
+    return option or str(project().get("tenant", ""))
+
+
+def load(option: str) -> App:
+    """Import the app.
+
+    Args:
+        option: `MODULE:APP`, or empty for the other ways.
+
+    Raises:
+        RefusedError: There is none, or it cannot be imported.
+    """
+    named, source = _named(option)
+    module_name, _, attribute = named.partition(":")
+    if not module_name or not attribute:
+        raise RefusedError(
+            f"{source} {named!r} is not MODULE:APP, for example desk:app", status=WRONG_USAGE
+        )
+    here = str(pathlib.Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.split(".")[0] == error.name.split(".")[0]:
+            raise RefusedError(
+                f"{source} names module {module_name!r}, which is not in {here} and not installed: {_WAYS}",
+                status=WRONG_USAGE,
+            ) from error
+        raise RefusedError(f"{module_name} cannot be imported: {error}; install it") from error
+    found: object = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, App):
+        there = sorted(name for name, value in vars(module).items() if isinstance(value, App))
+        hint = f"it has {', '.join(there)}" if there else "it has no headwater.App at all"
+        raise RefusedError(
+            f"{named}: {module_name} has no app {attribute!r}; {hint}", status=WRONG_USAGE
+        )
+    return found
+
+
+def _named(option: str) -> tuple[str, str]:
+    if option:
+        return option, "--app"
+    if named := os.environ.get("HEADWATER_APP", ""):
+        return named, "HEADWATER_APP"
+    if named := str(project().get("app", "")):
+        return named, "[tool.headwater] app"
+    raise RefusedError(f"which app? {_WAYS}", status=WRONG_USAGE)

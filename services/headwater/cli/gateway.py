@@ -1,0 +1,188 @@
+"""Speaking HTTP to a gateway, or to `dev`: the one way commands read runs and send control."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from headwater.cli.shell import WRONG_USAGE, RefusedError
+
+URL = "http://127.0.0.1:8080"
+_TIMEOUT_S = 30.0
+_RETRIES_MAX = 5
+_MISSING = 404
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One server-sent event: its id, its type and its data."""
+
+    id: str
+    type: str
+    data: str
+
+
+class Gateway:
+    """A gateway's HTTP interface.
+
+    Args:
+        url: Where it is.
+        token: Bearer token; empty for none.
+    """
+
+    def __init__(self, url: str, token: str = "") -> None:
+        self.url = url.rstrip("/")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT_S)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise RefusedError(f"HEADWATER_URL {url!r}: {error}", status=WRONG_USAGE) from error
+
+    def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        """Return the JSON at a path.
+
+        Raises:
+            RefusedError: There is no gateway, or it says no; in its own words.
+        """
+        return self._send("GET", path, params=_given(params))
+
+    def post(
+        self,
+        path: str,
+        body: Any,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> Any:
+        """Send JSON to a path and return the JSON that comes back.
+
+        Raises:
+            RefusedError: As `get`.
+        """
+        return self._send(
+            "POST",
+            path,
+            params=_given(params),
+            json=body,
+            headers=dict(headers or {}),
+            timeout=timeout_s,
+        )
+
+    def events(self, path: str) -> Iterator[Event]:
+        """Yield a stream's events; a broken stream is taken up after the last event seen.
+
+        Raises:
+            RefusedError: As `get`, or the stream broke several times with nothing in between.
+        """
+        last, failures = "", 0
+        while True:
+            headers = {"accept": "text/event-stream"}
+            if last:
+                headers["last-event-id"] = last
+            try:
+                with self._client.stream("GET", path, headers=headers, timeout=None) as response:
+                    if response.is_error:
+                        response.read()
+                        raise RefusedError(_problem(response))
+                    for event in parse(response.iter_lines()):
+                        failures = 0
+                        last = event.id or last
+                        yield event
+            except httpx.TransportError as error:
+                failures += 1
+                if failures > _RETRIES_MAX or isinstance(error, httpx.ConnectError):
+                    raise RefusedError(_away(self.url, error)) from error
+            else:
+                return
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _send(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            response = self._client.request(method, path, **arguments)
+        except httpx.UnsupportedProtocol as error:
+            raise RefusedError(
+                f"HEADWATER_URL {self.url!r} is no http:// or https:// address", status=WRONG_USAGE
+            ) from error
+        except httpx.TransportError as error:
+            raise RefusedError(_away(self.url, error)) from error
+        if response.is_error:
+            raise RefusedError(_problem(response))
+        try:
+            return response.json()
+        except ValueError as error:
+            raise RefusedError(
+                f"{self.url}{path} answered no JSON: is that a headwater gateway? See HEADWATER_URL"
+            ) from error
+
+
+def connect() -> Gateway:
+    """Return the gateway that `HEADWATER_URL` and `HEADWATER_TOKEN[_FILE]` name.
+
+    Raises:
+        RefusedError: The token's file cannot be read.
+    """
+    token = os.environ.get("HEADWATER_TOKEN", "")
+    if file := os.environ.get("HEADWATER_TOKEN_FILE", ""):
+        try:
+            token = pathlib.Path(file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise RefusedError(f"HEADWATER_TOKEN_FILE: {error}", status=WRONG_USAGE) from error
+    return Gateway(os.environ.get("HEADWATER_URL", "") or URL, token)
+
+
+def parse(lines: Iterator[str]) -> Iterator[Event]:
+    """Read server-sent events from lines.
+
+    Source: the HTML standard, section 9.2.6, less the fields that nobody here sends.
+    """
+    own, kind, data = "", "", list[str]()
+    for line in lines:
+        if not line:
+            if data:
+                yield Event(id=own, type=kind or "message", data="\n".join(data))
+            kind, data = "", []
+            continue
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            data.append(value)
+        elif name == "id":
+            own = value
+        elif name == "event":
+            kind = value
+
+
+def _given(params: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: value for name, value in (params or {}).items() if value}
+
+
+def _away(url: str, error: Exception) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return f"{url} did not answer in time ({type(error).__name__}): is it overloaded? Try again"
+    return f"cannot reach {url} ({error}): start `headwater dev`, or set HEADWATER_URL"
+
+
+def _problem(response: httpx.Response) -> str:
+    """Return what a gateway's problem document says, in one line."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        return (
+            f"{response.request.url} answered {response.status_code}: is that a headwater gateway?"
+        )
+    title = str(problem.get("title") or response.reason_phrase)
+    detail = str(problem.get("detail") or "")
+    words = detail if detail.startswith(title) else f"{title}: {detail}" if detail else title
+    hint = "; see `headwater runs list`" if response.status_code == _MISSING else ""
+    return f"{' '.join(words.split())}{hint}"

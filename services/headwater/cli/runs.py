@@ -1,0 +1,249 @@
+"""`headwater runs`: what runs are doing, and control over them, through a gateway."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
+from urllib.parse import quote
+
+import rich.text
+import typer
+
+from headwater.cli import discovery, journey, shell
+from headwater.cli.gateway import Gateway, connect
+from headwater.contracts.messages import Status
+
+app = typer.Typer(no_args_is_help=True, help="List, show, tail and control runs.")
+
+RunArgument = Annotated[str, typer.Argument(metavar="ID", help="A run id or a task id.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is journaled.")]
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def path_of(run: str, *rest: str) -> str:
+    """Return the gateway's path of a run, whatever characters the id has."""
+    return "/".join(["/api/v1/runs", quote(run, safe=""), *(quote(part, safe="") for part in rest)])
+
+
+@app.command("list")
+def list_(
+    agent: Annotated[str, typer.Option(help="Only of this agent.")] = "",
+    tenant: Annotated[str, typer.Option(help="Only of this tenant.")] = "",
+    status: Annotated[str, typer.Option(help="Only in this status.")] = "",
+    waiting_for: Annotated[str, typer.Option(help="Only those waiting for this.")] = "",
+    older_than: Annotated[str, typer.Option(help="Only older, for example 90s, 15m, 2h, 1d.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 50,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """List runs, newest first."""
+    if status:
+        shell.one_of("status", status, [*get_args(Status), "unknown"])
+    params = {
+        "agent": agent,
+        "tenant": tenant,
+        "status": status,
+        "waiting_for": waiting_for,
+        "older_than_s": str(seconds(older_than)) if older_than else "",
+        "limit": str(limit),
+    }
+    answer = connect().get("/api/v1/runs", params)
+    runs = answer["runs"]
+    if output is shell.Format.JSON:
+        shell.document(runs)
+        return
+    now_ms = time.time_ns() // 1_000_000
+    shell.table(
+        ["run", "status", "steps", "tokens", "money", "age"],
+        [
+            (
+                run.get("run") or run.get("task_id"),
+                _status(run),
+                run.get("steps", 0),
+                run.get("tokens", 0),
+                shell.money(int(run.get("usd_nano") or 0)),
+                _age(run, now_ms),
+            )
+            for run in runs
+        ],
+        keep=["run", "status"],
+    )
+
+
+@app.command()
+def show(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
+    """Show a run's journey as a tree: steps, times, tokens, money."""
+    gateway = connect()
+    found = gateway.get(path_of(run))
+
+    def fetch(child: str) -> Mapping[str, Any] | None:
+        answer: Mapping[str, Any] = gateway.get(path_of(child))
+        return None if answer.get("status") == "unknown" else answer
+
+    if output is shell.Format.JSON:
+        shell.document(journey.gather(found, fetch))
+    elif found.get("status") == "unknown":
+        print(f"{run}: unknown; this gateway has not seen it yet")
+    else:
+        shell.out().print(journey.tree(found, fetch))
+
+
+@app.command()
+def tail(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
+    """Follow a run until it ends: its events, and its models' tokens as they stream."""
+    streaming = False
+    for event in connect().events(path_of(run, "events")):
+        data = json.loads(event.data)
+        if output is shell.Format.JSON:
+            print(json.dumps({"id": event.id, "event": event.type, "data": data}), flush=True)
+        elif event.type == "token":
+            print(data.get("text", ""), end="", flush=True)
+            streaming = True
+            continue
+        elif event.type == "reset":
+            print("\n(the answer starts over)", flush=True)
+        else:
+            if streaming:
+                print()
+            print(_line(data), flush=True)
+        streaming = False
+        if data.get("status") in journey.ENDED:
+            return
+
+
+@app.command()
+def cancel(
+    run: RunArgument,
+    reason: Reason = "",
+    yes: shell.Yes = False,
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Cancel a run; its code gets the budget's cleanup steps, then it is over."""
+    if not dry_run:
+        shell.confirm(f"Cancel {run}?", yes=yes)
+    _control(run, "cancel", {"reason": reason}, dry_run, output)
+
+
+@app.command()
+def pause(
+    run: RunArgument,
+    reason: Reason = "",
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Hold a run: its answers are kept and nothing new is asked."""
+    _control(run, "pause", {"reason": reason}, dry_run, output)
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    reason: Reason = "",
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Let a paused run go on."""
+    _control(run, "resume", {"reason": reason}, dry_run, output)
+
+
+@app.command()
+def signal(
+    run: RunArgument,
+    name: Annotated[str, typer.Argument(help="The signal's name, as the agent receives it.")],
+    value: Annotated[str, typer.Option("--json", metavar="J", help="Its value.")] = "null",
+    reason: Reason = "",
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Send a run a signal: a person's decision, a piece of news."""
+    body = {"value": parse(value, "--json"), "reason": reason}
+    _control(run, f"signals/{name}", body, dry_run, output)
+
+
+def parse(text: str, where: str) -> Any:
+    """Read JSON that a person typed.
+
+    Raises:
+        RefusedError: It is none; the message says where and how strings are written.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = f"; a string needs quotes of its own: '\"{text}\"'" if text.isidentifier() else ""
+        raise shell.RefusedError(
+            f"{where}: {error.msg} at column {error.colno}{hint}", status=shell.WRONG_USAGE
+        ) from error
+
+
+def seconds(text: str) -> int:
+    """Read a length of time such as `90s`, `15m`, `2h` or `1d`, in seconds.
+
+    Raises:
+        RefusedError: It is none.
+    """
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if found is None:
+        raise shell.RefusedError(
+            f"{text!r} is no length of time: write 90s, 15m, 2h or 1d", status=shell.WRONG_USAGE
+        )
+    return int(found[1]) * _UNITS_S[found[2]]
+
+
+def follow(gateway: Gateway, run: str, *, timeout_s: float) -> Mapping[str, Any]:
+    """Wait until a run has ended and return it.
+
+    Raises:
+        RefusedError: It goes on longer than that; which is no failure of the run.
+    """
+    until, pause_s = time.monotonic() + timeout_s, 0.2
+    while True:
+        found: Mapping[str, Any] = gateway.get(path_of(run))
+        if found.get("status") in journey.ENDED:
+            return found
+        if time.monotonic() + pause_s > until:
+            raise shell.RefusedError(
+                f"{run} goes on after {timeout_s:g} s ({found.get('status')}): follow it with "
+                f"`headwater runs tail {run}`"
+            )
+        time.sleep(pause_s)
+        pause_s = min(2.0, pause_s * 1.5)
+
+
+def _control(
+    run: str, verb: str, body: Mapping[str, Any], dry_run: bool, output: shell.Format
+) -> None:
+    path = path_of(run, *verb.split("/", 1))
+    if dry_run:
+        answer: Any = {"would": verb, "run": run, "body": dict(body)}
+    else:
+        answer = connect().post(path, body, params={"tenant": discovery.tenant("")})
+    if output is shell.Format.JSON:
+        shell.document(answer)
+    else:
+        print(f"{'would send' if dry_run else 'sent'} {verb} to {run}")
+
+
+def _status(run: Mapping[str, Any]) -> rich.text.Text | str:
+    status = str(run.get("status") or "")
+    reason = str(run.get("reason") or "")
+    return f"{status} ({reason})" if reason and status not in journey.ENDED else status
+
+
+def _age(run: Mapping[str, Any], now_ms: int) -> str:
+    since = int(run.get("started_ms") or run.get("at_ms") or 0)
+    return shell.duration(max(0, now_ms - since)) if since else ""
+
+
+def _line(data: Mapping[str, Any]) -> str:
+    """Return one life-cycle event as a line."""
+    calls = ", ".join(
+        f"{call.get('kind')} {call.get('name')} {call.get('state')}"
+        for call in data.get("calls") or ()
+    )
+    words = [str(data.get("status") or ""), str(data.get("reason") or ""), calls]
+    words.append(str(data.get("error") or ""))
+    return "  ".join(word for word in words if word)

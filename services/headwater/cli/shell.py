@@ -1,0 +1,153 @@
+"""What every command shares: its options, how it prints, asks and refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+import typer
+
+from headwater.errors import HeadwaterError
+
+FAILED = 1
+WRONG_USAGE = 2
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to print results.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be written, write nothing.")
+]
+AppOption = Annotated[
+    str,
+    typer.Option(
+        "--app",
+        metavar="MODULE:APP",
+        help="The app; else HEADWATER_APP, else [tool.headwater] app in ./pyproject.toml.",
+    ),
+]
+
+
+class RefusedError(HeadwaterError):
+    """A command cannot do what was asked; its message is the one line the user sees.
+
+    Args:
+        message: What happened, to what, and what to do.
+        status: Exit status: 1 failed, 2 wrong usage.
+    """
+
+    def __init__(self, message: str, *, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def out() -> rich.console.Console:
+    """Return the console of results; 80 columns wide in a pipe, and plain under `NO_COLOR`."""
+    return rich.console.Console(file=sys.stdout, highlight=False, emoji=False)
+
+
+def note(text: str) -> None:
+    """Tell the person something that is no result, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def document(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False, default=str))
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, keep: Sequence[str] = ()
+) -> None:
+    """Print a table that fits the terminal, or 80 columns in a pipe.
+
+    Args:
+        columns: Headings.
+        rows: Cells.
+        keep: Headings of columns to fold rather than cut, for what people copy.
+    """
+    shown = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        shown.add_column(
+            name, overflow="fold" if name in keep else "ellipsis", no_wrap=name not in keep
+        )
+    for row in rows:
+        shown.add_row(*(rich.text.Text("" if cell is None else str(cell)) for cell in row))
+    out().print(shown)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed or repeated.
+
+    Raises:
+        RefusedError: The person said no, or there is nobody to ask.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise RefusedError(f"{question} Nobody can be asked here: add --yes", status=WRONG_USAGE)
+    if not typer.confirm(question, err=True):
+        raise RefusedError("nothing was done")
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show that something is under way, on a terminal; nothing in a pipe."""
+    console = rich.console.Console(file=sys.stderr, emoji=False)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
+
+
+def one_of(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return a name if it is known.
+
+    Raises:
+        RefusedError: It is not; the message names the nearest one, and all.
+    """
+    names = sorted(known)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    there = ", ".join(names) if names else "none"
+    raise RefusedError(f"no {kind} {name!r}: {hint}There are: {there}", status=WRONG_USAGE)
+
+
+def money(usd_nano: int) -> str:
+    """Write billionths of a US dollar as dollars, with the digits that small sums need."""
+    usd = usd_nano / 1e9
+    return f"${usd:.2f}" if usd >= 1 or not usd else f"${usd:.6f}".rstrip("0")
+
+
+def duration(ms: int) -> str:
+    """Write milliseconds as a person would say them."""
+    if ms < 1_000:  # noqa: PLR2004 - milliseconds in a second
+        return f"{ms} ms"
+    seconds = ms / 1000
+    if seconds < 60:  # noqa: PLR2004 - seconds in a minute
+        return f"{seconds:.1f} s"
+    minutes, seconds_left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds_left} s"
