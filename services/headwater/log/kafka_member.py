@@ -1,0 +1,217 @@
+"""A member of a consumer group on Kafka: claims, pausing, positions; one thread makes every call."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from headwater.contracts.records import Partition, Record
+from headwater.errors import SettingsError
+from headwater.log.kafka_config import KafkaConfig
+from headwater.log.port import Claim, Poll
+
+logger = logging.getLogger(__name__)
+
+_SEEK_S = 10.0
+_AWAY = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+    }
+)
+_EXPIRED = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - as above
+
+
+class KafkaMember:
+    """A membership; rebalances happen inside `poll` and nowhere else.
+
+    Args:
+        config: The cluster.
+        topics: What is read.
+        group: The group.
+        instance: This member's stable name.
+    """
+
+    def __init__(
+        self, config: KafkaConfig, topics: Collection[str], *, group: str, instance: str
+    ) -> None:
+        self.config = config
+        self.group = group
+        self.instance = instance
+        self._claims: dict[Partition, Claim] = {}
+        self._positions: dict[Claim, int] = {}
+        self._paused: set[Claim] = set()
+        self._epoch = 0
+        self._lost: set[Claim] = set()
+        self._gained: set[Claim] = set()
+        self._said_away = False
+        self._closed = False
+        self._consumer = Consumer(config.member(group, instance))
+        self._consumer.subscribe(
+            [*topics],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+
+    def poll(self, *, records_max: int, wait_ms: int) -> Poll:
+        """Wait at most `wait_ms` for news; one message is waited for, what else is there is taken."""
+        messages: list[Message] = []
+        first = self._consumer.poll(wait_ms / 1000)
+        if first is not None:
+            messages.append(first)
+            if records_max > 1:
+                messages += self._consumer.consume(records_max - 1, 0)
+        records = self._records(messages)
+        lost, gained = frozenset(self._lost), frozenset(self._gained)
+        self._lost, self._gained = set(), set()
+        return Poll(lost=lost, gained=gained, records=records)
+
+    def pause(self, claims: Collection[Claim]) -> None:
+        """Stop delivering; the client drops what it prefetched, so our own positions are kept."""
+        live = [claim for claim in claims if self.holds(claim) and claim not in self._paused]
+        self._paused.update(live)
+        if live:
+            self._consumer.pause([_place(claim.partition) for claim in live])
+
+    def resume(self, claims: Mapping[Claim, int | None]) -> None:
+        """Deliver from the offset given, or from where the claim was paused."""
+        for claim, offset in claims.items():
+            if not self.holds(claim):
+                continue
+            position = self._positions.get(claim, 0) if offset is None else offset
+            self._positions[claim] = position
+            self._paused.discard(claim)
+            self._seek(claim.partition, position)
+            self._consumer.resume([_place(claim.partition)])
+
+    def close(self, *, leave: bool = False) -> None:
+        """End the membership; static members keep their partitions until they are back, or the session ends."""
+        if self._closed:
+            return
+        self._closed = True
+        if leave:
+            self._consumer.unsubscribe()
+            self._consumer.poll(1.0)
+        self._consumer.close()
+
+    def holds(self, claim: Claim) -> bool:
+        """Say whether a claim is live."""
+        return self._claims.get(claim.partition) == claim
+
+    def _lose_all(self) -> None:
+        """Make every claim stale; the partitions that are still ours are claimed anew."""
+        places = [*self._claims]
+        for place in places:
+            self._drop(place)
+        if places:
+            self._consumer.pause([_place(place) for place in places])
+        for place in places:
+            self._claim(place)
+
+    def _claim(self, place: Partition) -> None:
+        self._epoch += 1
+        claim = Claim(place, self._epoch)
+        self._claims[place] = claim
+        self._gained.add(claim)
+        self._paused.add(claim)
+
+    def _drop(self, place: Partition) -> None:
+        claim = self._claims.pop(place, None)
+        if claim is None:
+            return
+        self._positions.pop(claim, None)
+        self._paused.discard(claim)
+        if claim in self._gained:
+            self._gained.discard(claim)
+        else:
+            self._lost.add(claim)
+
+    def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        # an explicit offset keeps the client from looking one up; it is replaced before `resume`
+        placed = [TopicPartition(p.topic, p.partition, 0) for p in partitions]
+        consumer.incremental_assign(placed)
+        if placed:
+            consumer.pause(placed)
+        for place in placed:
+            self._claim(Partition(place.topic, place.partition))
+
+    def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        for place in partitions:
+            self._drop(Partition(place.topic, place.partition))
+        consumer.incremental_unassign(partitions)
+
+    def _records(self, messages: Iterable[Message]) -> list[tuple[Claim, Record]]:
+        found: list[tuple[Claim, Record]] = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._trouble(error)
+                continue
+            self._said_away = False
+            place = Partition(message.topic(), message.partition())
+            claim = self._claims.get(place)
+            if claim is None or claim in self._paused:
+                continue
+            offset = message.offset()
+            if offset < self._positions.get(claim, 0):
+                continue  # fetched before a seek
+            self._positions[claim] = offset + 1
+            found.append((claim, record_of(message, place)))
+        return found
+
+    def _trouble(self, error: KafkaError) -> None:
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name
+            return
+        if code in {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED} or error.fatal():  # noqa: SLF001 - as above
+            raise SettingsError(
+                f"another process is instance {self.instance!r} of {self.group}: "
+                f"give each process its own HEADWATER_INSTANCE ({error.str()})"
+            )
+        if code in _EXPIRED:
+            raise SettingsError(
+                f"{self.group} has no offset where it is to go on ({error.str()}): the records "
+                "expired before they were read; see `headwater topics apply`"
+            )
+        if code in _AWAY or error.retriable():
+            if not self._said_away:
+                logger.warning("%s waits for the cluster: %s", self.group, error.str())
+                self._said_away = True
+            return
+        logger.warning("%s: %s", self.group, error.str())
+
+    def _seek(self, place: Partition, offset: int) -> None:
+        """Seek; a partition that was assigned a moment ago takes a little to be seekable."""
+        until = time.monotonic() + _SEEK_S
+        while True:
+            try:
+                self._consumer.seek(TopicPartition(place.topic, place.number, offset))
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE or time.monotonic() > until:  # noqa: SLF001 - as above
+                    raise
+                time.sleep(0.005)
+            else:
+                return
+
+
+def record_of(message: Message, place: Partition) -> Record:
+    """Return a client's message as a record."""
+    _, time_ms = message.timestamp()
+    return Record(
+        partition=place,
+        offset=message.offset(),
+        time_ms=time_ms,
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+    )
+
+
+def _place(partition: Partition) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.number)
