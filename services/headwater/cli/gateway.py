@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from headwater.cli.shell import WRONG_USAGE, RefusedError
 URL = "http://127.0.0.1:8080"
 _TIMEOUT_S = 30.0
 _RETRIES_MAX = 5
+_PAUSE_S_MAX = 5.0
 _MISSING = 404
 
 
@@ -80,26 +82,27 @@ class Gateway:
         Raises:
             RefusedError: As `get`, or the stream broke several times with nothing in between.
         """
-        last, failures = "", 0
+        last, fruitless = "", 0
         while True:
-            headers = {"accept": "text/event-stream"}
-            if last:
-                headers["last-event-id"] = last
+            headers = {"accept": "text/event-stream"} | ({"last-event-id": last} if last else {})
+            broken: Exception | None = None
             try:
                 with self._client.stream("GET", path, headers=headers, timeout=None) as response:
                     if response.is_error:
                         response.read()
                         raise RefusedError(_problem(response))
                     for event in parse(response.iter_lines()):
-                        failures = 0
+                        fruitless = 0
                         last = event.id or last
                         yield event
             except httpx.TransportError as error:
-                failures += 1
-                if failures > _RETRIES_MAX or isinstance(error, httpx.ConnectError):
-                    raise RefusedError(_away(self.url, error)) from error
-            else:
-                return
+                broken = error
+            fruitless += 1
+            if fruitless > _RETRIES_MAX:
+                raise RefusedError(
+                    _away(self.url, broken or ConnectionError("the stream ends at once"))
+                )
+            time.sleep(min(_PAUSE_S_MAX, 0.1 * 2**fruitless))
 
     def close(self) -> None:
         """Close the connections."""

@@ -95,8 +95,14 @@ def _usage(error: TyperException, *, debug: bool) -> int:
         shell.note(words)
         return error.exit_code
     context = getattr(error, "ctx", None)
-    hint = f" See `{context.command_path} --help`" if context is not None else ""
-    return _fail(error, words.rstrip(".") + ("" if words.endswith("?") else ".") + hint, error.exit_code, debug=debug)
+    stop = "" if words.endswith(("?", ".")) else "."
+    hint = f"{stop} See `{context.command_path} --help`" if context is not None else ""
+    return _fail(
+        error,
+        words.rstrip(".") + ("" if words.endswith("?") else ".") + hint,
+        error.exit_code,
+        debug=debug,
+    )
 
 
 def _fail(error: BaseException, words: str, status: int, *, debug: bool) -> int:

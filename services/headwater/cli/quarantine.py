@@ -27,8 +27,8 @@ def list_(
         shell.document(records)
         return
     shell.table(
-        ["id", "class", "from", "message"],
-        [(of["id"], of.get("code"), _origin(of), of.get("message")) for of in records],
+        ["id", "class", "message"],
+        [(of["id"], of.get("code"), of.get("message")) for of in records],
         keep=["id", "class"],
     )
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 from urllib.parse import quote
 
-import rich.text
 import typer
 
 from headwater.cli import discovery, journey, shell
@@ -57,19 +56,18 @@ def list_(
         return
     now_ms = time.time_ns() // 1_000_000
     shell.table(
-        ["run", "status", "steps", "tokens", "money", "age"],
+        ["run", "status", "tokens", "money", "age"],
         [
             (
                 run.get("run") or run.get("task_id"),
                 _status(run),
-                run.get("steps", 0),
                 run.get("tokens", 0),
                 shell.money(int(run.get("usd_nano") or 0)),
                 _age(run, now_ms),
             )
             for run in runs
         ],
-        keep=["run", "status"],
+        keep=["run"],
     )
 
 
@@ -227,7 +225,7 @@ def _control(
         print(f"{'would send' if dry_run else 'sent'} {verb} to {run}")
 
 
-def _status(run: Mapping[str, Any]) -> rich.text.Text | str:
+def _status(run: Mapping[str, Any]) -> str:
     status = str(run.get("status") or "")
     reason = str(run.get("reason") or "")
     return f"{status} ({reason})" if reason and status not in journey.ENDED else status
@@ -235,7 +233,7 @@ def _status(run: Mapping[str, Any]) -> rich.text.Text | str:
 
 def _age(run: Mapping[str, Any], now_ms: int) -> str:
     since = int(run.get("started_ms") or run.get("at_ms") or 0)
-    return shell.duration(max(0, now_ms - since)) if since else ""
+    return " ".join(shell.duration(max(0, now_ms - since)).split()[:2]) if since else ""
 
 
 def _line(data: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
-import rich.box
 import rich.console
 import rich.table
 import rich.text
@@ -20,6 +19,8 @@ from headwater.errors import HeadwaterError
 
 FAILED = 1
 WRONG_USAGE = 2
+_GAP = 2
+_CELL_MIN = 5
 
 
 class Format(StrEnum):
@@ -80,16 +81,25 @@ def table(
     Args:
         columns: Headings.
         rows: Cells.
-        keep: Headings of columns to fold rather than cut, for what people copy.
+        keep: Headings of columns that are never cut, for what people copy.
     """
-    shown = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        shown.add_column(
-            name, overflow="fold" if name in keep else "ellipsis", no_wrap=name not in keep
-        )
-    for row in rows:
-        shown.add_row(*(rich.text.Text("" if cell is None else str(cell)) for cell in row))
-    out().print(shown)
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    console = out()
+    loose = [number for number, name in enumerate(columns) if name not in keep]
+    while sum(widths) + _GAP * (len(widths) - 1) > console.width and loose:
+        widest = max(loose, key=lambda number: widths[number])
+        if widths[widest] <= _CELL_MIN:
+            break
+        widths[widest] -= 1
+    shown = rich.table.Table(
+        box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_edge=False
+    )
+    for name, width in zip(columns, widths, strict=True):
+        shown.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
+    for row in cells:
+        shown.add_row(*(rich.text.Text(cell) for cell in row))
+    console.print(shown, soft_wrap=sum(widths) + _GAP * (len(widths) - 1) > console.width)
 
 
 def confirm(question: str, *, yes: bool) -> None:

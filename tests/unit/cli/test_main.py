@@ -1,0 +1,189 @@
+"""The command line as a whole, `init`, finding the app, and quarantine."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from tests.unit.cli.door import Door, Hw
+
+from headwater.cli import discovery, shell
+
+_HEADWATER = [sys.executable, "-m", "headwater.cli.main"]
+
+
+def test_a_typo_is_answered_with_the_nearest_command(hw: Hw) -> None:
+    """Exit 2 and a guess."""
+    ran = hw("rusn", "list")
+    assert ran.status == 2
+    assert "Did you mean 'runs'?" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_no_command_shows_the_help(hw: Hw) -> None:
+    """Somebody who asks nothing is shown what can be asked."""
+    ran = hw()
+    assert ran.status == 2
+    assert "Usage: headwater" in ran.err
+    assert "quarantine" in ran.err
+
+
+def test_the_version_is_the_distributions(hw: Hw) -> None:
+    """One line, exit 0."""
+    ran = hw("--version")
+    assert ran.status == 0
+    assert re.fullmatch(r"headwater \d+\.\d+\S*\n", ran.out)
+
+
+def test_the_program_runs_as_a_process() -> None:
+    """What a shell starts: its status is the process's, its errors are on stderr."""
+    ran = subprocess.run([*_HEADWATER, "runs", "lst"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "Did you mean 'list'?" in ran.stderr
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_with_debug(
+    hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person is not shown our stack unless they ask."""
+
+    def broken() -> None:
+        raise ZeroDivisionError("by us")
+
+    monkeypatch.setattr("headwater.cli.runs.connect", broken)
+    ran = hw("runs", "list")
+    assert (ran.status, ran.err) == (
+        1,
+        "headwater: ZeroDivisionError: by us; --debug shows where\n",
+    )
+    assert "in broken" in hw("runs", "list", "--debug").err
+
+
+def test_init_makes_a_project_whose_app_loads(hw: Hw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files are there, and the app that pyproject.toml names is an app."""
+    ran = hw("init", "front-desk")
+    assert ran.status == 0
+    assert "cd front-desk && headwater dev" in ran.err
+    monkeypatch.chdir("front-desk")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    app = discovery.load("")
+    assert app.name == "front-desk"
+    assert sorted(app.agents) == ["answer_question"]
+    assert discovery.tenant("") == "local"
+    del sys.modules["front_desk"]
+
+
+def test_init_never_overwrites(hw: Hw) -> None:
+    """A directory with something in it stays as it is."""
+    home = pathlib.Path("desk")
+    home.mkdir()
+    (home / "notes.txt").write_text("mine")
+    ran = hw("init", "desk")
+    assert ran.status == 1
+    assert "desk is there already" in ran.err
+    assert [path.name for path in home.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["Desk", "1desk", "json", "headwater", "../x", "a" * 41])
+def test_init_refuses_names_that_cannot_work(hw: Hw, name: str) -> None:
+    """A module of that name could not be imported, or would hide another."""
+    ran = hw("init", name)
+    assert ran.status == 2
+    assert [*pathlib.Path().iterdir()] == []
+
+
+def test_init_as_a_dry_run_writes_nothing(hw: Hw) -> None:
+    """It lists the files."""
+    ran = hw("init", "desk", "--dry-run", "--output", "json")
+    assert ran.json["written"] is False
+    assert "desk.py" in ran.json["files"]
+    assert [*pathlib.Path().iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("", "which app?"),
+        ("desk", "is not MODULE:APP"),
+        ("nowhere_at_all:app", "not installed"),
+        ("json:app", "has no headwater.App at all"),
+    ],
+)
+def test_an_app_that_cannot_be_found_is_explained(option: str, words: str) -> None:
+    """Exit 2; the line says where was looked and how to name one."""
+    with pytest.raises(shell.RefusedError, match=re.escape(words)) as refused:
+        discovery.load(option)
+    assert refused.value.status == shell.WRONG_USAGE
+
+
+def test_the_environment_names_the_app_before_the_project(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`--app`, then `HEADWATER_APP`, then pyproject.toml; the line names the one that was wrong."""
+    pathlib.Path("pyproject.toml").write_text('[tool.headwater]\napp = "third"\n')
+    with pytest.raises(shell.RefusedError, match=r"\[tool.headwater\] app 'third'"):
+        discovery.load("")
+    monkeypatch.setenv("HEADWATER_APP", "second")
+    with pytest.raises(shell.RefusedError, match="HEADWATER_APP 'second'"):
+        discovery.load("")
+    with pytest.raises(shell.RefusedError, match="--app 'first'"):
+        discovery.load("first")
+
+
+def test_a_broken_pyproject_is_named() -> None:
+    """It is not passed over as if it said nothing."""
+    pathlib.Path("pyproject.toml").write_text("[tool.headwater\n")
+    with pytest.raises(shell.RefusedError, match=r"pyproject\.toml cannot be read"):
+        discovery.project()
+
+
+_KEPT = {
+    "id": "hw.quarantine.cmd.triage.v1.0.4",
+    "code": "unknown-schema",
+    "topic": "hw.cmd.triage.v1",
+    "partition": 2,
+    "offset": 77,
+    "message": "schema 9 is not known",
+    "headers": {"ce_id": "c-1"},
+    "key": "k",
+    "value": "AAEC",
+}
+
+
+def test_quarantine_lists_and_shows(door: Door, hw: Hw) -> None:
+    """Class, origin and reason; one record with its bytes."""
+    door.on("GET", "/api/v1/quarantine", {"records": [_KEPT]})
+    door.on("GET", f"/api/v1/quarantine/{_KEPT['id']}", _KEPT)
+    listed = hw("quarantine", "list")
+    assert "unknown-schema" in listed.out
+    assert max(len(line) for line in listed.out.splitlines()) <= 80
+    shown = hw("quarantine", "show", str(_KEPT["id"]))
+    assert "hw.cmd.triage.v1[2]@77" in shown.out
+    assert "AAEC" in shown.out
+    assert hw("quarantine", "list", "--output", "json").json == [_KEPT]
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"),
+    [
+        (7, "7 ms"),
+        (2_500, "2.5 s"),
+        (61_000, "1 min 1 s"),
+        (3_660_000, "1 h 1 min"),
+        (90_000_000, "1 d 1 h"),
+    ],
+)
+def test_durations_read_as_people_say_them(ms: int, words: str) -> None:
+    """Units grow with the time."""
+    assert shell.duration(ms) == words
+
+
+@pytest.mark.parametrize(
+    ("nano", "words"), [(0, "$0.00"), (1_250_000, "$0.00125"), (1_500_000_000, "$1.50")]
+)
+def test_small_sums_keep_their_digits(nano: int, words: str) -> None:
+    """A model call costs less than a cent."""
+    assert shell.money(nano) == words

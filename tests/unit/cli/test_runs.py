@@ -1,0 +1,270 @@
+"""`headwater runs`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.cli.door import Answer, Door, Hw
+
+_ID = "triage.3.0af7651916cd43dd8448eb211c80319c"
+_CHILD = "fraud.1.b7ad6b7169203331b7ad6b7169203331"
+
+
+def run_of(**changes: Any) -> dict[str, Any]:
+    return {
+        "run": _ID,
+        "task_id": "0af7651916cd43dd8448eb211c80319c",
+        "agent": "triage",
+        "tenant": "t1",
+        "status": "completed",
+        "reason": "",
+        "error": "",
+        "detail": "",
+        "steps": 3,
+        "tokens": 140,
+        "usd_nano": 1_250_000,
+        "started_ms": 1_000,
+        "at_ms": 3_500,
+        "outcome": {"amount": 7},
+        "calls": [],
+        **changes,
+    }
+
+
+CALLS = [
+    {
+        "number": 2,
+        "kind": "model",
+        "name": "small",
+        "state": "answered",
+        "asked_ms": 1_500,
+        "answered_ms": 2_300,
+        "usage": {"input_tokens": 100, "output_tokens": 40, "usd_nano": 1_250_000},
+    },
+    {
+        "number": 1,
+        "kind": "tool",
+        "name": "balance",
+        "state": "failed",
+        "detail": "ledger away",
+        "asked_ms": 1_010,
+        "answered_ms": 1_030,
+    },
+    {"number": 3, "kind": "agent", "name": "fraud", "state": "answered", "child": _CHILD},
+]
+
+
+def test_list_shows_runs_in_eighty_columns_with_whole_ids(door: Door, hw: Hw) -> None:
+    """A table fits 80 columns in a pipe, and an id can be copied from it."""
+    door.on("GET", "/api/v1/runs", {"runs": [run_of(), run_of(status="held", reason="over quota")]})
+    ran = hw("runs", "list")
+    assert ran.status == 0
+    assert _ID in ran.out
+    assert "completed" in ran.out
+    assert "held" in ran.out
+    assert max(len(line) for line in ran.out.splitlines()) <= 80
+
+
+def test_list_passes_filters_on(door: Door, hw: Hw) -> None:
+    """What is asked for is what the gateway is asked for; what is not, is not sent."""
+    door.on("GET", "/api/v1/runs", {"runs": []})
+    ran = hw("runs", "list", "--agent", "triage", "--status", "held", "--older-than", "15m")
+    assert ran.status == 0
+    (asked,) = door.asked
+    assert asked.params == {
+        "agent": "triage",
+        "status": "held",
+        "older_than_s": "900",
+        "limit": "50",
+    }
+
+
+def test_list_prints_one_json_document(door: Door, hw: Hw) -> None:
+    """Programs read what people read."""
+    door.on("GET", "/api/v1/runs", {"runs": [run_of()]})
+    assert hw("runs", "list", "--output", "json").json == [run_of()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--status", "complted"], "did you mean 'completed'?"),
+        (["--older-than", "soon"], "'soon' is no length of time"),
+        (["--stauts", "held"], "No such option: --stauts"),
+        (["--limit", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_what_to_do(
+    door: Door, hw: Hw, arguments: list[str], words: str
+) -> None:
+    """Exit 2, one line on stderr, nothing asked of the gateway."""
+    ran = hw("runs", "list", *arguments)
+    assert ran.status == 2
+    assert words in ran.err
+    assert ran.err.count("\n") == 1
+    assert (ran.out, door.asked) == ("", [])
+
+
+def test_a_gateway_that_is_away_is_named(hw: Hw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 1, and the line says how to start one."""
+    monkeypatch.setenv("HEADWATER_URL", "http://127.0.0.1:9")
+    ran = hw("runs", "list")
+    assert ran.status == 1
+    assert "cannot reach http://127.0.0.1:9" in ran.err
+    assert "headwater dev" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_an_address_that_is_none_is_wrong_usage(hw: Hw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line names the variable."""
+    monkeypatch.setenv("HEADWATER_URL", "localhost")
+    ran = hw("runs", "list")
+    assert ran.status == 2
+    assert "HEADWATER_URL" in ran.err
+
+
+def test_a_problem_is_told_in_the_gateways_words(door: Door, hw: Hw) -> None:
+    """`application/problem+json` becomes one line, and the traceback comes only with --debug."""
+    door.problem("GET", f"/api/v1/runs/{_ID}", 403, "forbidden", "the token speaks for tenant t2")
+    ran = hw("runs", "show", _ID)
+    assert (ran.status, ran.err) == (1, "headwater: forbidden: the token speaks for tenant t2\n")
+    assert "Traceback" in hw("--debug", "runs", "show", _ID).err
+    assert "Traceback" in hw("runs", "show", _ID, "--debug").err
+
+
+def test_something_else_on_the_port_is_said(door: Door, hw: Hw) -> None:
+    """An HTML page is no gateway."""
+    door.on("GET", "/api/v1/runs", Answer("<html>", 200, "text/html"))
+    assert "is that a headwater gateway?" in hw("runs", "list").err
+    door.on("GET", "/api/v1/runs", Answer("<html>", 502, "text/html"))
+    assert "answered 502" in hw("runs", "list").err
+
+
+def test_show_draws_the_journey_with_its_children(door: Door, hw: Hw) -> None:
+    """Calls in order with times, tokens and money; a child's own calls below its call."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(calls=CALLS))
+    child = run_of(run=_CHILD, agent="fraud", status="failed", error="ToolError", detail="away")
+    door.on("GET", f"/api/v1/runs/{_CHILD}", child)
+    ran = hw("runs", "show", _ID)
+    assert ran.status == 0
+    lines = [line.rstrip() for line in ran.out.splitlines()]
+    assert lines == [
+        "triage completed  2.5 s · 3 steps · 140 tokens · $0.00125",
+        _ID,
+        "├── 1 tool balance failed  at +10 ms · took 20 ms",
+        "│   ledger away",
+        "├── 2 model small answered  at +500 ms · took 800 ms · 140 tokens · $0.00125",
+        "├── 3 agent fraud answered",
+        "│   └── fraud failed  2.5 s · 3 steps · 140 tokens · $0.00125",
+        f"│       {_CHILD}",
+        "│       └── failed ToolError: away",
+        '└── returned {"amount": 7}',
+    ]
+
+
+def test_show_as_json_holds_the_children(door: Door, hw: Hw) -> None:
+    """One document: a child's run stands in its call."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(calls=CALLS))
+    door.on("GET", f"/api/v1/runs/{_CHILD}", {"run": _CHILD, "status": "unknown"})
+    calls = hw("runs", "show", _ID, "--output", "json").json["calls"]
+    assert [call["number"] for call in calls] == [1, 2, 3]
+    assert "run" not in calls[2]
+    door.on("GET", f"/api/v1/runs/{_CHILD}", run_of(run=_CHILD))
+    calls = hw("runs", "show", _ID, "--output", "json").json["calls"]
+    assert calls[2]["run"]["run"] == _CHILD
+
+
+def test_show_says_when_a_run_was_not_seen_yet(door: Door, hw: Hw) -> None:
+    """An unknown run is no error: the view may be behind."""
+    door.on("GET", f"/api/v1/runs/{_ID}", {"run": _ID, "status": "unknown"})
+    ran = hw("runs", "show", _ID)
+    assert (ran.status, "unknown" in ran.out) == (0, True)
+
+
+def test_tail_follows_tokens_and_ends_with_the_run(door: Door, hw: Hw) -> None:
+    """Tokens run on as text, a new attempt starts over, the end ends it."""
+    stream = (
+        ": hello\n\n"
+        'id: 1\nevent: run\ndata: {"status": "started"}\n\n'
+        'event: token\ndata: {"text": "Your "}\n\n'
+        'event: reset\ndata: {"attempt": "b"}\n\n'
+        'event: token\ndata: {"text": "Your balance"}\n\n'
+        'id: 2\nevent: run\ndata: {"status": "completed"}\n\n'
+        'id: 3\nevent: run\ndata: {"status": "never shown"}\n\n'
+    )
+    door.on("GET", f"/api/v1/runs/{_ID}/events", Answer(stream, 200, "text/event-stream"))
+    ran = hw("runs", "tail", _ID)
+    assert ran.status == 0
+    assert ran.out == "started\nYour \n(the answer starts over)\nYour balance\ncompleted\n"
+
+
+def test_tail_takes_a_broken_stream_up_after_the_last_event(door: Door, hw: Hw) -> None:
+    """`Last-Event-ID` names what was seen; nothing is shown twice."""
+    head = 'id: 7\nevent: run\ndata: {"status": "started"}\n\n'
+    rest = 'id: 8\nevent: run\ndata: {"status": "failed", "error": "ToolError"}\n\n'
+    path = f"/api/v1/runs/{_ID}/events"
+    door.on(
+        "GET", path, Answer(head, 200, "text/event-stream"), Answer(rest, 200, "text/event-stream")
+    )
+    ran = hw("runs", "tail", _ID)
+    assert (ran.status, ran.out) == (0, "started\nfailed  ToolError\n")
+    assert [asked.headers.get("last-event-id") for asked in door.asked] == [None, "7"]
+
+
+def test_cancel_asks_before_it_destroys(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal, --yes is needed; with it, the reason is sent along."""
+    ran = hw("runs", "cancel", _ID)
+    assert ran.status == 2
+    assert "add --yes" in ran.err
+    assert door.asked == []
+    door.on("POST", f"/api/v1/runs/{_ID}/cancel", {"run": _ID}, status=202)
+    assert hw("runs", "cancel", _ID, "--yes", "--reason", "a duplicate").status == 0
+    (asked,) = door.asked
+    assert asked.body["reason"] == "a duplicate"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "pause", "resume"])
+def test_a_dry_run_sends_nothing(door: Door, hw: Hw, verb: str) -> None:
+    """It says what would be sent."""
+    ran = hw("runs", verb, _ID, "--dry-run")
+    assert (ran.status, ran.out, door.asked) == (0, f"would send {verb} to {_ID}\n", [])
+
+
+def test_a_signal_carries_json(door: Door, hw: Hw) -> None:
+    """The value is JSON and goes to the signal's own path."""
+    door.on("POST", f"/api/v1/runs/{_ID}/signals/decision", {"run": _ID}, status=202)
+    ran = hw("runs", "signal", _ID, "decision", "--json", '{"pay": true}', "--reason", "checked")
+    assert ran.status == 0
+    (asked,) = door.asked
+    assert asked.body == {"value": {"pay": True}, "reason": "checked"}
+
+
+def test_a_value_that_is_no_json_is_explained(door: Door, hw: Hw) -> None:
+    """A bare word is the usual mistake, so the line shows how it is written."""
+    ran = hw("runs", "signal", _ID, "decision", "--json", "yes")
+    assert ran.status == 2
+    assert "'\"yes\"'" in ran.err
+    assert door.asked == []
+
+
+def test_a_token_is_sent_from_the_environment_or_a_file(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """The token names tenant and actor; its file wins, and one that is missing is named."""
+    door.on("GET", "/api/v1/runs", {"runs": []})
+    monkeypatch.setenv("HEADWATER_TOKEN", "abc")
+    hw("runs", "list")
+    file = tmp_path / "token"
+    file.write_text("from-a-file\n")
+    monkeypatch.setenv("HEADWATER_TOKEN_FILE", str(file))
+    hw("runs", "list")
+    assert [asked.headers["authorization"] for asked in door.asked] == [
+        "Bearer abc",
+        "Bearer from-a-file",
+    ]
+    monkeypatch.setenv("HEADWATER_TOKEN_FILE", str(tmp_path / "none"))
+    ran = hw("runs", "list")
+    assert (ran.status, "HEADWATER_TOKEN_FILE" in ran.err) == (2, True)

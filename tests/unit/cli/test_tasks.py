@@ -1,0 +1,121 @@
+"""`headwater tasks publish`."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from tests.unit.cli.door import Door, Hw
+
+_PATH = "/api/v1/agents/triage/tasks"
+_RUNNING = {"task_id": "t-1", "status": "started"}
+_DONE = {"task_id": "t-1", "status": "completed", "outcome": "fine"}
+
+
+def test_publish_sends_the_task_under_its_id(door: Door, hw: Hw) -> None:
+    """The id becomes `Idempotency-Key`, the tenant goes along."""
+    door.on("POST", _PATH, {"task_id": "t-1"}, status=202)
+    ran = hw("tasks", "publish", "triage", "--tenant", "t1", "--json", '{"a": 1}', "--id", "c-17")
+    assert (ran.status, ran.out) == (0, "published t-1\n")
+    (asked,) = door.asked
+    assert asked.body == {"a": 1}
+    assert asked.headers["idempotency-key"] == "c-17"
+    assert asked.params == {"tenant": "t1"}
+
+
+def test_the_projects_tenant_is_the_default(door: Door, hw: Hw) -> None:
+    """`init` writes a default tenant, so a first publish needs none."""
+    pathlib.Path("pyproject.toml").write_text('[tool.headwater]\ntenant = "local"\n')
+    door.on("POST", _PATH, {"task_id": "t-1"}, status=202)
+    assert hw("tasks", "publish", "triage", "--json", "1").status == 0
+    assert door.asked[0].params == {"tenant": "local"}
+
+
+def test_a_file_is_one_task_a_line(door: Door, hw: Hw) -> None:
+    """Empty lines are passed over; with --id each line has an id of its own, so it can be repeated."""
+    pathlib.Path("tasks.jsonl").write_text('"a"\n\n"b"\n')
+    door.on("POST", _PATH, {"task_id": "1"}, {"task_id": "2"}, status=202)
+    ran = hw("tasks", "publish", "triage", "--file", "tasks.jsonl", "--id", "batch")
+    assert (ran.status, ran.out) == (0, "published 1\npublished 2\n")
+    assert [(asked.body, asked.headers["idempotency-key"]) for asked in door.asked] == [
+        ("a", "batch-1"),
+        ("b", "batch-3"),
+    ]
+
+
+def test_a_bad_line_stops_before_anything_is_sent(door: Door, hw: Hw) -> None:
+    """The line is named; half a file is worse than none."""
+    pathlib.Path("tasks.jsonl").write_text('"a"\n{"b": }\n')
+    ran = hw("tasks", "publish", "triage", "--file", "tasks.jsonl")
+    assert ran.status == 2
+    assert "tasks.jsonl line 2" in ran.err
+    assert door.asked == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json", "1", "--file", "x"], ["--file", "missing"]])
+def test_exactly_one_source_of_tasks(door: Door, hw: Hw, arguments: list[str]) -> None:
+    """Either JSON or a file that can be read."""
+    ran = hw("tasks", "publish", "triage", *arguments)
+    assert ran.status == 2
+    assert ran.err.count("\n") == 1
+
+
+def test_wait_prints_the_outcome(door: Door, hw: Hw) -> None:
+    """A task that ends while the gateway holds the request needs no second one."""
+    door.on("POST", _PATH, _DONE)
+    ran = hw("tasks", "publish", "triage", "--json", "1", "--wait")
+    assert (ran.status, ran.out) == (0, '"fine"\n')
+    assert door.asked[0].params == {"wait_s": "20"}
+
+
+def test_wait_goes_on_asking(door: Door, hw: Hw) -> None:
+    """A run longer than one request is followed until it ends."""
+    door.on("POST", _PATH, _RUNNING, status=202)
+    door.on("GET", "/api/v1/runs/t-1", _RUNNING, _DONE)
+    ran = hw("tasks", "publish", "triage", "--json", "1", "--wait")
+    assert (ran.status, ran.out) == (0, '"fine"\n')
+
+
+def test_a_wait_that_ends_is_no_failure_of_the_run(door: Door, hw: Hw) -> None:
+    """Exit 1, and the line says how to go on following."""
+    door.on("POST", _PATH, _RUNNING, status=202)
+    door.on("GET", "/api/v1/runs/t-1", _RUNNING)
+    ran = hw("tasks", "publish", "triage", "--json", "1", "--wait", "--timeout-s", "0.1")
+    assert ran.status == 1
+    assert "goes on after" in ran.err
+    assert "headwater runs tail t-1" in ran.err
+
+
+def test_a_failed_run_fails_the_command(door: Door, hw: Hw) -> None:
+    """Exit 1 with the run's error, so scripts notice."""
+    door.on(
+        "POST",
+        _PATH,
+        {"task_id": "t-1", "status": "failed", "error": "ToolError", "detail": "away"},
+    )
+    ran = hw("tasks", "publish", "triage", "--json", "1", "--wait")
+    assert (ran.status, ran.out) == (1, "")
+    assert "t-1 failed: ToolError: away" in ran.err
+
+
+def test_json_output_is_one_document(door: Door, hw: Hw) -> None:
+    """One task gives its answer, several a list."""
+    door.on("POST", _PATH, {"task_id": "t-1"}, status=202)
+    ran = hw("tasks", "publish", "triage", "--json", "1", "--output", "json")
+    assert ran.json == {"task_id": "t-1"}
+
+
+def test_a_dry_run_publishes_nothing(door: Door, hw: Hw) -> None:
+    """It shows what would be sent."""
+    ran = hw("tasks", "publish", "triage", "--json", '{"a": 1}', "--dry-run")
+    assert (ran.status, ran.out, door.asked) == (0, 'would publish {"a": 1}\n', [])
+
+
+def test_a_task_that_does_not_fit_is_told_by_the_field(door: Door, hw: Hw) -> None:
+    """What the gateway says about the field reaches the person in one line."""
+    door.problem("POST", _PATH, 422, "the task does not fit", "field amount: not a number")
+    ran = hw("tasks", "publish", "triage", "--json", "{}")
+    assert (ran.status, ran.err) == (
+        1,
+        "headwater: the task does not fit: field amount: not a number\n",
+    )
