@@ -1,9 +1,9 @@
 """Confinement of a turn: time, chance and identity answer from the run, the world is out of reach.
 
-Importing this module prepares the process once. What it replaces asks, at each call, whether the
-calling thread is inside a turn, and otherwise does what it always did. `datetime` cannot be replaced,
-so time-machine turns the clock of the whole process while a turn lasts; turns therefore take turns.
-It guards against mistakes, not against malice.
+A process that hosts executions is prepared once, when it makes the first. What is replaced asks, at
+each call, whether the calling thread is inside a turn, and otherwise does what it always did.
+`datetime` cannot be replaced, so time-machine turns the clock of the whole process while a turn lasts;
+turns therefore take turns. It guards against mistakes, not against malice.
 """
 
 from __future__ import annotations
@@ -343,7 +343,22 @@ def replace(places: dict[tuple[Any, str], Any]) -> None:
                 setattr(module, key, swaps[id(value)][1])
 
 
-def _prepare() -> None:
+def prepare() -> bool:
+    """Prepare the process, once; whether it was not before."""
+    global _prepared  # noqa: PLW0603 - one preparation a process
+    with _preparing:
+        if _prepared:
+            return False
+        _replace_all()
+        _prepared = True
+        return True
+
+
+_prepared = False
+_preparing = threading.Lock()
+
+
+def _replace_all() -> None:
     shared = dice._inst  # noqa: SLF001 - whose methods the module's functions are
     shared.__class__ = _SharedRandom
     dice.Random.seed = _seed  # type: ignore[method-assign] # a generator without a seed asks here
@@ -365,6 +380,3 @@ def _prepare() -> None:
     replace(places)
     setattr(_audit, "__cantrace__", True)  # noqa: B010 - debuggers and coverage may look inside
     sys.addaudithook(_audit)
-
-
-_prepare()

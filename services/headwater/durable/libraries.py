@@ -70,7 +70,9 @@ async def _run_sync_inline(
 
 
 def prepare() -> None:
-    """Put these in asyncio's and anyio's places; doing it again changes nothing."""
+    """Prepare the process for executions, once: the world, then asyncio's and anyio's habits."""
+    if not confine.prepare():
+        return
     confine.replace(
         {
             (asyncio, "as_completed"): as_completed,

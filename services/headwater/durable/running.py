@@ -26,8 +26,6 @@ from headwater.errors import HeadwaterError, LivelockError, NonDeterminismError
 __all__ = ["Running", "Session", "current", "in_durable"]
 
 
-libraries.prepare()
-
 Function = Callable[[Session], Coroutine[Any, Any, bytes]]
 Describe = Callable[[BaseException], tuple[str, str]]
 
@@ -57,6 +55,7 @@ class Running:
         turn_s_max: float = 10.0,
         describe: Describe | None = None,
     ) -> None:
+        libraries.prepare()
         self._function = function
         self._describe = failure.describe if describe is None else describe
         self._streams = Streams(seed)

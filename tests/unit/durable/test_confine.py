@@ -287,9 +287,10 @@ def test_coroutine_never_awaited_is_still_warned_of() -> None:
 def test_names_imported_earlier_answer_from_the_run() -> None:
     """`from time import monotonic` before headwater was imported is no way out."""
     program = (
-        "from time import monotonic; from random import random; from os import urandom; import threading;"
-        "own = id(threading._time);"
-        "from headwater.durable import running; from headwater.core.execution import Begin;\n"
+        "from time import monotonic; from random import random; from os import urandom;"
+        "import threading, time; own, was = id(threading._time), monotonic;"
+        "from headwater.durable import running; from headwater.core.execution import Begin;"
+        "assert time.monotonic is was;\n"
         "async def main(session): return repr((monotonic(), random(), urandom(2))).encode()\n"
         "one = [running.Running(main, seed='s').deliver(Begin(), now_ms=7).ended for _ in '12'];"
         "assert one[0] == one[1] and one[0].value.startswith(b'(0.007'), one;"
