@@ -1,0 +1,75 @@
+"""`headwater broker`: a local Kafka for laptops and tests."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Annotated
+
+import typer
+
+from headwater.cli import shell
+from headwater.log.broker import Broker, Running
+
+app = typer.Typer(no_args_is_help=True, help="A local Kafka for laptops and tests.")
+
+Directory = Annotated[
+    pathlib.Path | None,
+    typer.Option("--dir", help="Where its data and log are; by default in the user's cache."),
+]
+
+
+@app.callback()
+def broker() -> None:
+    """A local Kafka for laptops and tests."""
+
+
+@app.command()
+def start(
+    directory: Directory = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65_534, help="Where to listen.")] = None,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Start it, or find it running; it keeps its data between starts."""
+    found = _broker(directory)
+    with shell.progress("starting Kafka (the first time brings its jars)"):
+        found.start(port)
+    running = found.status()
+    if running is None:
+        raise shell.RefusedError(f"the broker ended as soon as it started: see {found.log_path}")
+    _tell(running, output)
+
+
+@app.command()
+def stop(directory: Directory = None) -> None:
+    """Stop it; its data stay."""
+    if _broker(directory).stop():
+        print("stopped")
+    else:
+        shell.note("no local broker runs here")
+
+
+@app.command()
+def status(directory: Directory = None, output: shell.Output = shell.Format.TABLE) -> None:
+    """Say whether it runs, and where."""
+    running = _broker(directory).status()
+    if running is None:
+        raise shell.RefusedError("no local broker runs here: `headwater broker start` starts one")
+    _tell(running, output)
+
+
+def _broker(directory: pathlib.Path | None) -> Broker:
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    return Broker(
+        directory or cache / "headwater" / "broker",
+        cache=cache / "headwater",
+        external=os.environ.get("HEADWATER_KAFKA__BOOTSTRAP", ""),
+    )
+
+
+def _tell(running: Running, output: shell.Format) -> None:
+    if output is shell.Format.JSON:
+        shell.document({"bootstrap": running.bootstrap, "kind": running.kind, "pid": running.pid})
+        return
+    print(f"{running.bootstrap} ({running.kind}{f', pid {running.pid}' if running.pid else ''})")
+    shell.note(f"export HEADWATER_KAFKA__BOOTSTRAP={running.bootstrap}")

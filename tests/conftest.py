@@ -1,0 +1,89 @@
+"""What tests share: one real Kafka per test run, started by the first test that asks for it.
+
+All workers of one run use the same broker, in a temporary directory on free ports, so two runs at
+once do not meet. The run's first process stops it, by its pid; should that process be killed, a
+guard stops the broker instead.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from headwater.log.broker import Broker
+
+_GUARD = (
+    'while kill -0 "$0" 2>/dev/null && kill -0 "$1" 2>/dev/null; do sleep 2; done; kill -9 "$1"'
+)
+_SHARED = pytest.StashKey[pathlib.Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the run's directory, in its first process alone."""
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        config.stash[_SHARED] = pathlib.Path(given["kafka_directory"])
+    else:
+        config.stash[_SHARED] = pathlib.Path(tempfile.mkdtemp(prefix="headwater-kafka-"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where the run's broker is."""
+    node.workerinput["kafka_directory"] = str(node.config.stash[_SHARED])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what the run started, after the last worker has ended."""
+    if hasattr(config, "workerinput"):
+        return
+    directory = config.stash[_SHARED]
+    if (directory / "broker").is_dir():
+        _broker(directory / "broker").kill()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _broker(directory: pathlib.Path) -> Broker:
+    return Broker(directory, external=os.environ.get("HEADWATER_KAFKA__BOOTSTRAP", ""))
+
+
+@pytest.fixture(scope="session")
+def kafka(pytestconfig: pytest.Config) -> str:
+    """The bootstrap of the run's broker, which tests share and never stop."""
+    directory = pytestconfig.stash[_SHARED] / "broker"
+    found = _broker(directory)
+    bootstrap = found.start()
+    _guard(found, pytestconfig)
+    return bootstrap
+
+
+@pytest.fixture
+def own_kafka(tmp_path: pathlib.Path, pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """A broker of one test's own, which it may kill and start again."""
+    found = Broker(tmp_path / "broker", docker=False)
+    found.start()
+    _guard(found, pytestconfig)
+    yield found
+    found.kill()
+
+
+def _guard(found: Broker, config: pytest.Config) -> None:
+    running = found.status()
+    if running is None or running.kind != "java":
+        return
+    first = os.getppid() if hasattr(config, "workerinput") else os.getpid()
+    guard = subprocess.Popen(
+        ["sh", "-c", _GUARD, str(first), str(running.pid)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    guard.returncode = 0  # it ends when the broker does
