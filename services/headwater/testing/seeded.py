@@ -22,6 +22,7 @@ from headwater.log.port import Claim, Poll, Work
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.restoring import Restored
 from headwater.runtime.table import Table
+from headwater.testing.seeded_fleet import Fleet
 from headwater.testing.seeded_ledger import Ledger
 from headwater.testing.seeded_storm import Broken, Clock, Odds, Storm, Stuck, World
 
@@ -111,12 +112,30 @@ class Verdict:
     history: Sequence[str]
 
 
-def judge(seed: int, variant: Variant = SOUND, odds: Odds | None = None) -> Verdict:
+def ledger(seed: int, variant: Variant, storm: Storm) -> World:
+    """Build the world of two small deciders."""
+    log = LocalLog(clock=storm.clock, faults=storm, **variant.log)
+    return Ledger(seed, log, loops=variant.loops, owners=variant.owners, away=storm.away)
+
+
+def fleet(seed: int, variant: Variant, storm: Storm) -> World:
+    """Build the world of the whole platform."""
+    log = LocalLog(clock=storm.clock, faults=storm, **variant.log)
+    return Fleet(seed, log, storm.clock, owners=variant.owners)
+
+
+def judge(
+    seed: int,
+    variant: Variant = SOUND,
+    *,
+    build: Callable[[int, Variant, Storm], World] = ledger,
+    odds: Odds | None = None,
+) -> Verdict:
     """Compare a seed's run with its run without faults."""
     calm, storm = Storm(seed, Clock(), None), Storm(seed, Clock(), odds or Odds())
-    expected = calm.run(_world(seed, SOUND, calm))
+    expected = calm.run(build(seed, SOUND, calm))
     try:
-        problem = _difference(expected, storm.run(_world(seed, variant, storm)))
+        problem = _difference(expected, storm.run(build(seed, variant, storm)))
     except (Stuck, Broken) as error:
         problem = f"{type(error).__name__}: {error}"
     return Verdict(seed=seed, problem=problem, history=storm.history)
@@ -125,11 +144,6 @@ def judge(seed: int, variant: Variant = SOUND, odds: Odds | None = None) -> Verd
 def failing(variant: Variant, seeds: int) -> int:
     """Return in how many seeds a variant differs."""
     return sum(bool(judge(seed, variant).problem) for seed in range(seeds))
-
-
-def _world(seed: int, variant: Variant, storm: Storm) -> World:
-    log = LocalLog(clock=storm.clock, faults=storm, **variant.log)
-    return Ledger(seed, log, loops=variant.loops, owners=variant.owners, away=storm.away)
 
 
 def _difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:

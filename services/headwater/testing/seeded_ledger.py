@@ -195,6 +195,10 @@ class Ledger:
         ]
         self.feed: Sequence[Draft] = self._moves(random.Random(f"ledger/{seed}"))  # noqa: S311 - a seeded world
 
+    def ready(self, draft: Draft) -> bool:
+        """Moves wait for nothing."""
+        return True
+
     def may_repeat(self, draft: Draft) -> bool:
         """A move that came twice would be chained twice: that is the point."""
         return False

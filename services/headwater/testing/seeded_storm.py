@@ -59,6 +59,10 @@ class Loop(Protocol):
         """Do one round; return how much was done."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds; called when it is dead."""
+        ...
+
     def backlog(self) -> int:
         """Return how much it has in hand that waits for time to pass."""
         ...
@@ -75,10 +79,12 @@ class Spec:
     Args:
         who: `group/instance`.
         start: Builds its loop and membership; given its own clock, which may be off.
+        freezes: Whether others may move while it is inside a call of the log.
     """
 
     who: str
     start: Callable[[Callable[[], int]], tuple[Loop, LocalMember]]
+    freezes: bool = True
 
 
 class World(Protocol):
@@ -95,6 +101,10 @@ class World(Protocol):
 
     def outcome(self) -> dict[str, Any]:
         """Return what a run came to, by aspect: equal whatever went wrong on the way."""
+        ...
+
+    def ready(self, draft: Draft) -> bool:
+        """Whether this may be fed yet: who says it may have to have seen something before."""
         ...
 
     def may_repeat(self, draft: Draft) -> bool:
@@ -189,7 +199,7 @@ class Storm(Faults):
         if self._calm or len(self._running) > DEPTH_MAX or not self._strikes(POINTS[point]):
             return
         roll = self._random.random()
-        if roll < 0.25:  # noqa: PLR2004 - a quarter die
+        if roll < 0.25 or not caller.spec.freezes:  # noqa: PLR2004 - a quarter die
             self._note(f"{caller.spec.who} dies at {point}")
             raise Crash
         if roll < 0.8:  # noqa: PLR2004 - half are struck off while frozen
@@ -234,15 +244,19 @@ class Storm(Faults):
             Broken: A loop raised something.
         """
         self._world = world
-        for spec in world.specs:
-            self._start(spec)
-        for _ in range(self._odds.steps_max):
-            if not self._left and self._fed == len(world.feed):
-                break
-            self._act()
-        self._calm = True
-        self._settle()
-        return world.outcome()
+        try:
+            for spec in world.specs:
+                self._start(spec)
+            for _ in range(self._odds.steps_max):
+                if not self._left and self._fed == len(world.feed):
+                    break
+                self._act()
+            self._calm = True
+            self._settle()
+            return world.outcome()
+        finally:
+            for process in (*self._alive.values(), *self._ghosts):
+                process.loop.close()
 
     @property
     def _log(self) -> LocalLog:
@@ -266,9 +280,9 @@ class Storm(Faults):
         if self._strikes(self._odds.between):
             self._disturb()
         roll = self._random.random()
-        if roll < 0.4 and self._fed < len(self._world.feed):  # noqa: PLR2004 - two in five feed
-            self._feed()
-        elif roll < 0.45:  # noqa: PLR2004 - one in twenty waits, so timers come due
+        if roll < 0.4 and self._feed():  # noqa: PLR2004 - two in five feed
+            return
+        if 0.4 <= roll < 0.45:  # noqa: PLR2004 - one in twenty waits, so timers come due
             self.clock.now_ms += self._random.randint(1, 60)
         else:
             self._move_someone()
@@ -295,15 +309,20 @@ class Storm(Faults):
             self._note(f"{dying.spec.who} dies between two steps")
             self._die(dying)
 
-    def _feed(self) -> None:
+    def _feed(self) -> bool:
+        """Append the next input, if its time has come."""
         assert self._world is not None
+        if self._fed == len(self._world.feed):
+            return False
         draft = self._world.feed[self._fed]
+        if not self._world.ready(draft):
+            return False
         self._fed += 1
         coroutine = self._log.append(draft)
         try:
             coroutine.send(None)
         except StopIteration:
-            return
+            return True
         raise AssertionError("the local log's append never waits")
 
     def _start(self, spec: Spec) -> None:
@@ -317,6 +336,7 @@ class Storm(Faults):
         return [spec for spec in self._world.specs if spec.who not in self._alive]
 
     def _die(self, process: Alive) -> None:
+        process.loop.close()
         if process in self._ghosts:
             self._ghosts.remove(process)
             return
@@ -366,9 +386,7 @@ class Storm(Faults):
             for spec in self._dead():
                 self._start(spec)
                 done += 1
-            if self._fed < len(self._world.feed):
-                self._feed()
-                done += 1
+            done += self._feed()
             for process in (*self._ghosts, *self._alive.values()):
                 done += self._move(process)
             self.clock.now_ms += 1
