@@ -19,13 +19,31 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from random import Random
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import time_machine
 
-from headwater.durable.streams import Streams
 from headwater.errors import ConfinementError
+
+if TYPE_CHECKING:
+    from headwater.durable.streams import Streams
+
+__all__ = [
+    "UUID",
+    "Random",
+    "ensure_hash_seed",
+    "enter",
+    "here",
+    "leave",
+    "monotonic",
+    "prepare",
+    "refuse",
+    "replace",
+    "turn",
+]
 
 monotonic = time.monotonic
 """The real clock, taken before anything was replaced: it bounds turns, never answers them."""
@@ -180,9 +198,11 @@ def _load(name: str, import_: Any) -> Any:
     if run is None:
         return _find_and_load(name, import_)
     _run = None
+    _travel.stop()
     try:
         return _find_and_load(name, import_)
     finally:
+        _travel.start()
         _run = run
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from headwater.contracts.messages import Outcome
 from headwater.core.execution import Asked, CallKind, Emitted, Signal
+from headwater.durable.confine import UUID, Random
 from headwater.durable.futures import Waiting
 from headwater.durable.loop import Loop
-from headwater.durable.streams import UUID, Random, Streams
+from headwater.durable.streams import Streams
 from headwater.errors import LivelockError
 
 SIGNALS_MAX = 10_000

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from random import Random
-from uuid import UUID
 
+from headwater.durable.confine import UUID, Random
 from headwater.errors import ConfinementError
-
-__all__ = ["UUID", "Random", "Streams"]
 
 _KEY_BYTES = 32
 _BLOCK_BYTES = 64
@@ -84,7 +81,7 @@ class Streams:
         return self._own
 
     def _generator(self, purpose: bytes) -> Random:
-        return Random(int.from_bytes(self._block(purpose, 0), "big"))  # noqa: S311 - replayable is the point
+        return Random(int.from_bytes(self._block(purpose, 0), "big"))
 
     def _block(self, purpose: bytes, number: int, place: bytes = b"") -> bytes:
         person = purpose.ljust(16, b"\0")

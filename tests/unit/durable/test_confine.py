@@ -144,20 +144,21 @@ def test_import_in_turn_runs_outside_it(tmp_path: Path, monkeypatch: pytest.Monk
     """A module is imported once a process, so it draws nothing from the run and may do as it likes."""
     name = "imported_in_a_turn"
     source = """
-        import random, socket, uuid
+        import random, socket, time, uuid
         socket.socket().close()
-        DRAWN = [random.random(), str(uuid.uuid4())]
+        DRAWN = [random.random(), str(uuid.uuid4()), time.time()]
         """
     (tmp_path / f"{name}.py").write_text("\n".join(map(str.strip, source.splitlines())))
     monkeypatch.syspath_prepend(tmp_path)
 
     def act() -> list[Any]:
         module = __import__(name)
-        return [module.DRAWN, random.random(), str(uuid.uuid4())]
+        return [module.DRAWN, random.random(), str(uuid.uuid4()), time.time()]
 
     first, second = run(act), run(act)
     assert first == second  # the first imported it, the second found it
-    assert first[0] != first[1:]
+    assert all(drawn != answered for drawn, answered in zip(first[0], first[1:], strict=True))
+    assert first[3] == 0.0
     assert (tmp_path / "__pycache__").exists() or sys.dont_write_bytecode
 
 
