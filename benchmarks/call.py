@@ -92,7 +92,9 @@ def main() -> None:
     if asked.memory:
         print(f"suspended {memory(5_000):.0f} bytes")
         return
-    pairs = [(durable(asked.round_trips), bare(asked.round_trips)) for _ in range(asked.repetitions)]
+    pairs = [
+        (durable(asked.round_trips), bare(asked.round_trips)) for _ in range(asked.repetitions)
+    ]
     ours = statistics.median(one for one, _ in pairs)
     theirs = statistics.median(other for _, other in pairs)
     ratio = statistics.median(one / other for one, other in pairs)

@@ -197,12 +197,17 @@ def _load(name: str, import_: Any) -> Any:
     run = here()
     if run is None:
         return _find_and_load(name, import_)
+    # time-machine forgets `uuid`'s counters whenever it starts; the turn's go on after the import.
+    counters = {
+        key: value for key, value in vars(uuid).items() if key.startswith("_last_timestamp")
+    }
     _run = None
     _travel.stop()
     try:
         return _find_and_load(name, import_)
     finally:
         _travel.start()
+        vars(uuid).update(counters)
         _run = run
 
 

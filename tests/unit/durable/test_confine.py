@@ -152,7 +152,9 @@ def test_import_in_turn_runs_outside_it(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(tmp_path)
 
     def act() -> list[Any]:
+        before = uuid.uuid1().time
         module = __import__(name)
+        assert uuid.uuid1().time == before + 1
         return [module.DRAWN, random.random(), str(uuid.uuid4()), time.time()]
 
     first, second = run(act), run(act)
