@@ -6,7 +6,15 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 
 from headwater.errors import SettingsError
 from headwater.log.kafka_config import KafkaConfig
@@ -85,6 +93,16 @@ class KafkaAdmin:
         self._admin.create_partitions([NewPartitions(name, partitions)])[name].result(
             self._config.call_s
         )
+
+    def configure(self, name: str, config: Mapping[str, str]) -> None:
+        """Change some of a topic's settings, and leave the others."""
+        changes = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=changes)
+        for future in self._admin.incremental_alter_configs([resource]).values():
+            future.result(self._config.call_s)
 
     def begin_group(self, group: str, topics: Mapping[str, int]) -> int:
         """Write a group's first offsets where it has none; return how many.
