@@ -1,0 +1,238 @@
+"""The client: services call agents over HTTP, without Kafka and without the agents' code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import types
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+import httpx
+import pydantic
+
+from headwater.errors import AgentError, HeadwaterError, TransientError
+
+ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
+WAIT_S = 20.0
+_TRIES_MAX = 6
+_SERVER_ERROR = 500
+_TOO_MANY = 429
+
+
+class RefusedError(HeadwaterError):
+    """The gateway said no, in its own words.
+
+    Args:
+        status: HTTP status.
+        detail: What is wrong and what to do.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Task:
+    """A task that was submitted.
+
+    Args:
+        client: The client.
+        id: Task id.
+        output: Type of its result.
+    """
+
+    def __init__(self, client: Client, id: str, output: Any) -> None:  # noqa: A002 - the field's word
+        self._client = client
+        self.id = id
+        self._output = output
+
+    async def result(self, *, timeout_s: float | None = None) -> Any:
+        """Wait for the outcome.
+
+        Raises:
+            AgentError: The run failed or was cancelled.
+            TimeoutError: It goes on; that is no failure of the run.
+        """
+        async with asyncio.timeout(timeout_s):
+            pause_s = 0.1
+            while True:
+                run = await self._client.get(f"/api/v1/runs/{self.id}")
+                if run["status"] in ENDED:
+                    return read(run, self._output)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2.0, pause_s * 1.5)
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the run's events, and its models' tokens as they stream, until it has ended."""
+        async for event in self._client.stream(f"/api/v1/runs/{self.id}/events"):
+            yield event
+
+    async def signal(self, name: str, value: Any = None) -> None:
+        """Send the run a signal."""
+        await self._client.post(f"/api/v1/runs/{self.id}/signals/{name}", {"value": _plain(value)})
+
+    async def cancel(self, reason: str = "") -> None:
+        """Cancel the run."""
+        await self._client.post(f"/api/v1/runs/{self.id}/cancel", {"reason": reason})
+
+
+class Client:
+    """Calls agents through a gateway.
+
+    Args:
+        url: Where the gateway is.
+        token: Bearer token, if it wants one.
+        tenant: For whom, if the token does not say.
+
+    Example:
+        >>> async def ask() -> str:
+        ...     async with Client("http://127.0.0.1:8080") as hw:
+        ...         return await hw.run("greet", "Ana", timeout_s=30)
+    """
+
+    def __init__(self, url: str, *, token: str = "", tenant: str = "") -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        if tenant:
+            headers["ce-tenantid"] = tenant
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=WAIT_S + 10)
+
+    async def __aenter__(self) -> Self:
+        """Open connections as they are needed."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        """Close them."""
+        await self._http.aclose()
+
+    async def submit(
+        self,
+        agent: str,
+        task: Any,
+        *,
+        output: Any = Any,
+        id: str | None = None,  # noqa: A002 - the task's ce_id
+    ) -> Task:
+        """Publish a task and go on.
+
+        Args:
+            agent: Agent's name.
+            task: Anything that becomes JSON of the agent's input type.
+            output: Type of the result.
+            id: The task's own id; the same again is the same task. One is made if there is none,
+                and kept over retries.
+
+        Raises:
+            RefusedError: The gateway says that the task does not fit.
+            TransientError: It is away.
+        """
+        answer = await self._publish(agent, task, id or str(uuid.uuid4()), 0)
+        return Task(self, answer["task_id"], output)
+
+    async def run(
+        self,
+        agent: str,
+        task: Any,
+        *,
+        output: Any = Any,
+        id: str | None = None,  # noqa: A002 - the task's ce_id
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Publish a task and wait for its result.
+
+        Raises:
+            AgentError: The run failed or was cancelled.
+            TimeoutError: It goes on; that is no failure of the run.
+        """
+        async with asyncio.timeout(timeout_s):
+            wait_s = WAIT_S if timeout_s is None else min(WAIT_S, timeout_s)
+            answer = await self._publish(agent, task, id or str(uuid.uuid4()), wait_s)
+            if answer["status"] in ENDED:
+                return read(answer, output)
+            return await Task(self, answer["task_id"], output).result()
+
+    async def get(self, path: str) -> Any:
+        """Return the JSON at a path."""
+        return await self._send("GET", path)
+
+    async def post(self, path: str, body: Any) -> Any:
+        """Post JSON."""
+        return await self._send("POST", path, json=body)
+
+    async def stream(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        """Yield server-sent events as dictionaries with `event` and `data`."""
+        kind = ""
+        async with self._http.stream("GET", path, timeout=None) as response:
+            if response.is_error:
+                await response.aread()
+                raise _refused(response)
+            async for line in response.aiter_lines():
+                if line.startswith("event:"):
+                    kind = line.removeprefix("event:").strip()
+                elif line.startswith("data:"):
+                    yield {"event": kind, "data": json.loads(line.removeprefix("data:"))}
+
+    async def _publish(self, agent: str, task: Any, event_id: str, wait_s: float) -> Any:
+        return await self._send(
+            "POST",
+            f"/api/v1/agents/{agent}/tasks",
+            json=_plain(task),
+            params={"wait_s": wait_s} if wait_s else {},
+            headers={"idempotency-key": event_id},
+        )
+
+    async def _send(self, method: str, path: str, **options: Any) -> Any:
+        """Send, and again while the gateway is away: ids make that harmless."""
+        pause_s = 0.1
+        for attempt in range(1, _TRIES_MAX + 1):
+            try:
+                response = await self._http.request(method, path, **options)
+            except httpx.TransportError as error:
+                if attempt == _TRIES_MAX:
+                    raise TransientError(
+                        f"no gateway answers at {self._http.base_url}: {error}"
+                    ) from error
+            else:
+                passing = response.status_code >= _SERVER_ERROR or response.status_code == _TOO_MANY
+                if not passing or attempt == _TRIES_MAX:
+                    if response.is_error:
+                        raise _refused(response)
+                    return response.json()
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+
+def read(run: dict[str, Any], output: Any) -> Any:
+    """Return a run's result.
+
+    Raises:
+        AgentError: It failed or was cancelled.
+    """
+    if run["status"] == "completed":
+        return pydantic.TypeAdapter(output).validate_python(run["outcome"])
+    raise AgentError(
+        run.get("detail") or f"the run was {run['status']}",
+        error=run.get("error") or run["status"],
+        call_id=run.get("run", ""),
+    )
+
+
+def _refused(response: httpx.Response) -> HeadwaterError:
+    try:
+        detail = response.json().get("detail", response.text)
+    except ValueError:
+        detail = response.text
+    if response.status_code >= _SERVER_ERROR:
+        return TransientError(detail)
+    return RefusedError(response.status_code, detail)
+
+
+def _plain(value: Any) -> Any:
+    return pydantic.TypeAdapter(Any).dump_python(value, mode="json")

@@ -1,0 +1,447 @@
+"""The gateway: tasks in, runs out, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hmac
+import json
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from sse_starlette.sse import EventSourceResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from headwater.contracts import headers as hygiene
+from headwater.contracts.messages import Control
+from headwater.contracts.records import Draft
+from headwater.core.decider import Sent
+from headwater.core.envelope import Envelope, milliseconds
+from headwater.core.messages import Address, Meta, RunId, task_id
+from headwater.doors.problems import HANDLERS, ProblemError
+from headwater.log.port import Log
+
+ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
+WAIT_S_MAX = 300.0
+_LOOK_S = 0.05
+_STREAM_LOOK_S = 0.1
+
+
+class Input(Protocol):
+    """An agent's input type (`contracts.derive.Shape`)."""
+
+    def from_json(self, data: bytes | str) -> Any:
+        """Read JSON."""
+        ...
+
+    def encode(self, value: Any) -> bytes:
+        """Return framed Avro."""
+        ...
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return its JSON schema."""
+        ...
+
+
+class Index(Protocol):
+    """The run index (`views.runs.RunIndex`)."""
+
+    def get(self, run: str, *, tenant: str | None = None) -> dict[str, Any] | None:
+        """Return one run."""
+        ...
+
+    def find(
+        self,
+        *,
+        tenant: str = "",
+        agent: str = "",
+        status: str = "",
+        waiting_for: str = "",
+        before_ms: int | None = None,
+        limit: int = 50,
+    ) -> list[dict[str, Any]]:
+        """Return runs."""
+        ...
+
+    def events(self, run: str, *, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
+        """Return a run's events."""
+        ...
+
+
+class Tokens(Protocol):
+    """Pieces of streamed answers (`doors.tokens.Tail`)."""
+
+    def of(self, run: str, after: int) -> tuple[int, list[dict[str, Any]]]:
+        """Return the next position and a run's pieces after one."""
+        ...
+
+
+class Shelf(Protocol):
+    """Quarantined records (`doors.shelf.Shelf`)."""
+
+    def list(self, *, topic: str, code: str, limit: int) -> list[dict[str, Any]]:
+        """Return the newest."""
+        ...
+
+    def get(self, record: str) -> dict[str, Any] | None:
+        """Return one with its bytes."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: the tenant and the actor that a token names; no tenant means any."""
+
+    tenant: str = ""
+    actor: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Surface:
+    """What the gateway stands in front of.
+
+    Args:
+        log: Where tasks are appended.
+        envelope: Seals control messages.
+        inputs: Agent's name to its input type.
+        command: Agent's name to its command topic.
+        admission: Tenant to the address of its admission inbox.
+        index: The run index.
+        tokens: Streamed pieces.
+        shelf: Quarantined records.
+        callers: Bearer token to who that is; empty for none, which only loopback may have.
+        tenant: The tenant of who names none.
+        body_bytes_max: Largest body.
+        streams_max: Most event streams at once.
+    """
+
+    log: Log
+    envelope: Envelope
+    inputs: Mapping[str, Input]
+    command: Callable[[str], str]
+    admission: Callable[[str], Address]
+    index: Index
+    tokens: Tokens
+    shelf: Shelf
+    callers: Mapping[str, Caller] = dataclasses.field(default_factory=dict)
+    tenant: str = "default"
+    body_bytes_max: int = 512 * 1024
+    streams_max: int = 1_000
+
+
+class Gateway:
+    """Answers HTTP; everything it knows it reads from a view.
+
+    Args:
+        surface: What it stands in front of.
+    """
+
+    def __init__(self, surface: Surface) -> None:
+        self._of = surface
+        self._streams = 0
+
+    def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
+        """Return the ASGI application, with further routes such as health."""
+        routes: list[BaseRoute] = [
+            Route("/api/v1/agents/{agent}/tasks", self.publish, methods=["POST"]),
+            Route("/api/v1/runs", self.list_runs),
+            Route("/api/v1/runs/{run}", self.show),
+            Route("/api/v1/runs/{run}/events", self.follow),
+            Route("/api/v1/runs/{run}/signals/{name}", self.signal, methods=["POST"]),
+            Route("/api/v1/runs/{run}/{verb}", self.control, methods=["POST"]),
+            Route("/api/v1/quarantine", self.list_quarantine),
+            Route("/api/v1/quarantine/{record}", self.show_quarantine),
+            Route("/openapi.json", self.openapi),
+            *more,
+        ]
+        return Starlette(routes=routes, exception_handlers=HANDLERS)
+
+    async def publish(self, request: Request) -> Response:
+        """Publish a task; with `wait_s`, wait for its outcome."""
+        of, agent = self._of, request.path_params["agent"]
+        caller = self._caller(request)
+        shape = of.inputs.get(agent)
+        if shape is None:
+            known = ", ".join(sorted(of.inputs))
+            raise ProblemError(404, "No such agent", f"no agent {agent!r}; there are: {known}")
+        wait_s = _number(request, "wait_s", 0.0, WAIT_S_MAX)
+        value = shape.encode(shape.from_json(await self._body(request)))
+        event_id = request.headers.get("idempotency-key") or str(uuid.uuid4())
+        tenant = self._tenant(request, caller)
+        task = task_id(tenant, agent, agent, event_id)
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", event_id.encode()),
+            ("ce_source", agent.encode()),
+            ("ce_tenantid", tenant.encode()),
+            ("content-type", b"application/avro"),
+        ]
+        if caller.actor:
+            headers.append(("ce_actorid", caller.actor.encode()))
+        headers += [
+            (name, request.headers[name].encode())
+            for name in ("traceparent", "tracestate", "baggage")
+            if name in request.headers
+        ]
+        if deadline := request.headers.get("ce-deadline"):
+            _deadline(deadline)
+            headers.append(("ce_deadline", deadline.encode()))
+        draft = Draft(
+            topic=of.command(agent), key=task.encode(), value=value, headers=tuple(headers)
+        )
+        await of.log.append(draft)
+        url = f"/api/v1/runs/{task}"
+        run = await self._ended(task, tenant, wait_s) if wait_s else None
+        if run is not None:
+            return JSONResponse(run)
+        answer = {"task_id": task, "id": event_id, "status": "unknown", "url": url}
+        return JSONResponse(answer, status_code=202, headers={"location": url})
+
+    async def show(self, request: Request) -> Response:
+        """Return one run; a well-formed id that is not known yet is `unknown`."""
+        run, caller = request.path_params["run"], self._caller(request)
+        found = self._of.index.get(run, tenant=caller.tenant or None)
+        if found is None:
+            _well_formed(run)
+            return JSONResponse({"id": run, "status": "unknown", "calls": []})
+        return JSONResponse(found)
+
+    async def list_runs(self, request: Request) -> Response:
+        """Return runs, newest first."""
+        caller, query = self._caller(request), request.query_params
+        older_s = _number(request, "older_than_s", 0.0, 1e9)
+        runs = self._of.index.find(
+            tenant=caller.tenant or query.get("tenant", ""),
+            agent=query.get("agent", ""),
+            status=query.get("status", ""),
+            waiting_for=query.get("waiting_for", ""),
+            before_ms=int((time.time() - older_s) * 1000) if older_s else None,
+            limit=int(_number(request, "limit", 50, 1_000)),
+        )
+        return JSONResponse({"runs": runs})
+
+    async def follow(self, request: Request) -> Response:
+        """Stream a run's events, and the tokens of its models, until it has ended."""
+        run, caller = request.path_params["run"], self._caller(request)
+        if self._of.index.get(run, tenant=caller.tenant or None) is None:
+            _well_formed(run)
+        if self._streams >= self._of.streams_max:
+            raise ProblemError(
+                429, "Too many streams", f"{self._streams} are open; try again later"
+            )
+        last = request.headers.get("last-event-id", "0")
+        after = int(last) if last.isdecimal() else 0
+        return EventSourceResponse(self._events(run, caller, after))
+
+    async def control(self, request: Request) -> Response:
+        """Cancel, pause or resume a run."""
+        verb = request.path_params["verb"]
+        if verb not in {"cancel", "pause", "resume"}:
+            raise ProblemError(404, "No such verb", f"{verb!r} is not cancel, pause or resume")
+        return await self._control(request, verb)
+
+    async def signal(self, request: Request) -> Response:
+        """Send a run a signal."""
+        return await self._control(request, "signal", request.path_params["name"])
+
+    async def list_quarantine(self, request: Request) -> Response:
+        """Return the newest quarantined records."""
+        self._operator(request)
+        query = request.query_params
+        limit = int(_number(request, "limit", 50, 1_000))
+        found = await asyncio.to_thread(
+            self._of.shelf.list,
+            topic=query.get("topic", ""),
+            code=query.get("code", ""),
+            limit=limit,
+        )
+        return JSONResponse({"records": found})
+
+    async def show_quarantine(self, request: Request) -> Response:
+        """Return one quarantined record."""
+        self._operator(request)
+        record = request.path_params["record"]
+        found = await asyncio.to_thread(self._of.shelf.get, record)
+        if found is None:
+            raise ProblemError(404, "No such record", f"no record {record!r} is in quarantine")
+        return JSONResponse(found)
+
+    async def openapi(self, request: Request) -> Response:
+        """Return the interface as OpenAPI, each agent's task type included."""
+        paths: dict[str, Any] = {}
+        for agent, shape in self._of.inputs.items():
+            paths[f"/api/v1/agents/{agent}/tasks"] = {
+                "post": {
+                    "summary": f"Publish a task to {agent}",
+                    "parameters": [
+                        {"name": "wait_s", "in": "query", "schema": {"type": "number"}},
+                        {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}},
+                    ],
+                    "requestBody": {
+                        "required": True,
+                        "content": {"application/json": {"schema": shape.json_schema()}},
+                    },
+                    "responses": {
+                        "200": {"description": "The outcome"},
+                        "202": {"description": "Accepted; follow it at its URL"},
+                        "422": {"description": "The task does not fit the agent's type"},
+                    },
+                }
+            }
+        for path, summary in _PATHS.items():
+            verb = "post" if path.endswith(("cancel", "pause", "resume", "{name}")) else "get"
+            paths[path] = {verb: {"summary": summary, "responses": {"200": {"description": "OK"}}}}
+        info = {"title": "headwater", "version": "1"}
+        return JSONResponse({"openapi": "3.1.0", "info": info, "paths": paths})
+
+    async def _control(self, request: Request, verb: Any, name: str = "") -> Response:
+        of, caller, run = self._of, self._caller(request), request.path_params["run"]
+        _well_formed(run)
+        body = await self._body(request)
+        given = _json(body) if body else {}
+        if not isinstance(given, dict):
+            raise ProblemError(422, "Not an object", "the body is a JSON object: {reason, value}")
+        known = of.index.get(run, tenant=caller.tenant or None)
+        tenant = caller.tenant or (known or {}).get("tenant") or self._tenant(request, caller)
+        message = Control(
+            target=run,
+            verb=verb,
+            name=name,
+            value=json.dumps(given.get("value")).encode(),
+            reason=str(given.get("reason") or ""),
+        )
+        meta = Meta(
+            id=secrets.token_hex(16),
+            tenant=tenant,
+            correlation_id=str((known or {}).get("correlation_id", "")),
+            actor=caller.actor,
+        )
+        sealed = of.envelope.seal(Sent(message=message, to=of.admission(tenant), meta=meta))
+        await of.log.append(sealed)
+        return JSONResponse({"run": run, "sent": verb, "name": name}, status_code=202)
+
+    async def _events(self, run: str, caller: Caller, after: int) -> AsyncIterator[dict[str, Any]]:
+        index, tokens = self._of.index, self._of.tokens
+        position, attempts = -1, dict[int, str]()
+        self._streams += 1
+        try:
+            while True:
+                known = index.get(run, tenant=caller.tenant or None)
+                events = [] if known is None else index.events(run, after=after)
+                if known is not None:
+                    position, pieces = tokens.of(known["run"], position)
+                    for piece in pieces:
+                        before = attempts.setdefault(piece["number"], piece["attempt"])
+                        if before != piece["attempt"]:
+                            attempts[piece["number"]] = piece["attempt"]
+                            yield {
+                                "event": "reset",
+                                "data": json.dumps({"number": piece["number"]}),
+                            }
+                        yield {"event": "token", "data": json.dumps(piece)}
+                for number, event in events:
+                    after = number
+                    yield {"id": str(number), "event": "run", "data": json.dumps(event)}
+                    if event["status"] in ENDED:
+                        return
+                if not events and known is not None and known["status"] in ENDED:
+                    return
+                await asyncio.sleep(_STREAM_LOOK_S)
+        finally:
+            self._streams -= 1
+
+    async def _ended(self, task: str, tenant: str, wait_s: float) -> dict[str, Any] | None:
+        until = time.monotonic() + wait_s
+        while time.monotonic() < until:
+            found = self._of.index.get(task, tenant=tenant)
+            if found is not None and found["status"] in ENDED:
+                return found
+            await asyncio.sleep(_LOOK_S)
+        return None
+
+    async def _body(self, request: Request) -> bytes:
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > self._of.body_bytes_max:
+                limit = self._of.body_bytes_max
+                raise ProblemError(413, "Too large", f"the body is over {limit} bytes", "too-large")
+        return body
+
+    def _caller(self, request: Request) -> Caller:
+        callers = self._of.callers
+        if not callers:
+            return Caller()
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            for known, caller in callers.items():
+                if hmac.compare_digest(known.encode(), token.encode()):
+                    return caller
+        raise ProblemError(401, "Who are you?", "send `Authorization: Bearer <token>`")
+
+    def _operator(self, request: Request) -> None:
+        if self._caller(request).tenant:
+            raise ProblemError(403, "Not yours", "quarantine holds records of every tenant")
+
+    def _tenant(self, request: Request, caller: Caller) -> str:
+        named = (
+            caller.tenant
+            or request.query_params.get("tenant")
+            or request.headers.get("ce-tenantid")
+            or self._of.tenant
+        )
+        if not hygiene.valid_tenant(named):
+            raise ProblemError(422, "Bad tenant", f"tenant {named!r}: 1 to 64 of a-z 0-9 . _ -")
+        return named
+
+
+_PATHS = {
+    "/api/v1/runs": "List runs",
+    "/api/v1/runs/{id}": "Show a run by task id or run id",
+    "/api/v1/runs/{id}/events": "Follow a run's events (SSE)",
+    "/api/v1/runs/{id}/cancel": "Cancel a run",
+    "/api/v1/runs/{id}/pause": "Pause a run",
+    "/api/v1/runs/{id}/resume": "Resume a run",
+    "/api/v1/runs/{id}/signals/{name}": "Send a run a signal",
+    "/api/v1/quarantine": "List quarantined records",
+    "/livez": "Whether the process lives",
+    "/readyz": "Whether it works",
+    "/metrics": "What is measured",
+}
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise ProblemError(422, "Not JSON", str(error), "invalid-json") from error
+
+
+def _deadline(text: str) -> None:
+    try:
+        milliseconds(text)
+    except ValueError as error:
+        raise ProblemError(422, "Bad deadline", f"ce-deadline: {error}") from error
+
+
+def _number(request: Request, name: str, default: float, most: float) -> float:
+    text = request.query_params.get(name)
+    if not text:
+        return default
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise ProblemError(422, "Not a number", f"{name} {text!r} is no number") from error
+    return min(max(0.0, number), most)
+
+
+def _well_formed(run: str) -> None:
+    hexadecimal = len(run) == 32 and all(c in "0123456789abcdef" for c in run)  # noqa: PLR2004 - a task id
+    if not hexadecimal and RunId.parse(run) is None:
+        raise ProblemError(404, "No such run", f"{run!r} is neither a task id nor a run id")

@@ -1,0 +1,426 @@
+"""Hosts: they run roles as a process, on a log in memory (`dev`) or on Kafka (`run`)."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from headwater.admission import shards
+from headwater.admission.decider import Quotas
+from headwater.assembly import Parts, Platform
+from headwater.contracts.messages import AppRecord, SchemaRecord, ShardTable
+from headwater.contracts.records import Draft, Partition
+from headwater.doors import health
+from headwater.doors.gateway import Caller, Gateway, Surface
+from headwater.doors.problems import HANDLERS
+from headwater.doors.shelf import Shelf
+from headwater.doors.tokens import Tail
+from headwater.errors import SettingsError
+from headwater.log.local import LocalLog
+from headwater.log.port import Log
+from headwater.models.prices import snapshot
+from headwater.runtime.committing import Taken
+from headwater.runtime.deciding import Deciding, Observer, Pace
+from headwater.runtime.lanes import Bounds
+from headwater.runtime.performing import Performing, Retry
+from headwater.runtime.process import Process, Served, Threaded
+from headwater.runtime.projecting import Projecting
+from headwater.sdk.app import App
+from headwater.settings import LOOPBACK, Settings
+from headwater.tools.lifespans import entered
+from headwater.tracing import spans
+from headwater.views.runs import RunIndex
+
+logger = logging.getLogger(__name__)
+
+ROLES = ("coordinator", "agents", "models", "tools", "gateway")
+_STALLED_S = 60.0
+
+
+def clock_ms() -> int:
+    """Return the wall clock in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Meter:
+    """Counts what was committed, and passes it on to tracing.
+
+    Args:
+        registry: Where the figures go.
+        tracing: Told after the figures are.
+    """
+
+    def __init__(self, registry: CollectorRegistry, tracing: Observer) -> None:
+        self._tracing = tracing
+        self._turns = Counter("headwater_turns", "Turns committed.", ["decider"], registry=registry)
+        self._refused = Counter(
+            "headwater_refused",
+            "Records put in quarantine.",
+            ["decider", "code"],
+            registry=registry,
+        )
+        self._commits = Histogram(
+            "headwater_commit_seconds", "Time of one commit.", ["decider"], registry=registry
+        )
+
+    def committed(self, decider: str, taken: Sequence[Taken], *, seconds: float) -> None:
+        """Count a committed batch."""
+        self._turns.labels(decider).inc(len(taken))
+        self._commits.labels(decider).observe(seconds)
+        for one in taken:
+            if one.refused:
+                self._refused.labels(decider, one.refused).inc()
+        self._tracing.committed(decider, taken, seconds=seconds)
+
+
+class Host:
+    """One process: the loops of its roles, its health, and the gateway if it is one.
+
+    Args:
+        app: The app.
+        log: The log.
+        settings: The settings.
+        roles: Which of `ROLES`.
+        services: Tool services, if not all.
+        index_path: File of the run index.
+        announce: Told where HTTP is served.
+        leave: Whether members give their partitions up at once when the process stops.
+        tracing: Told of what was committed.
+        share: Of traces that begin here, how many are recorded.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        log: Log,
+        settings: Settings,
+        *,
+        roles: Collection[str],
+        services: Collection[str] = (),
+        index_path: str = ":memory:",
+        announce: Callable[[str], None] = lambda _: None,
+        leave: bool = False,
+        tracing: spans.Tracing | None = None,
+        share: float = 0.0,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._roles = frozenset(roles)
+        self._services = [*services] or app.services()
+        self._announce = announce
+        self._leave = leave
+        self._registry = CollectorRegistry()
+        self._tracing = tracing or spans.Silent()
+        self._share = share
+        self.platform = Platform(
+            app, log, self._parts(settings), namespace=settings.namespace or None
+        )
+        self._index = RunIndex(self.platform.names.evt("runs"), index_path)
+        self._tail = Tail(self.platform.names.evt("tokens"))
+        self._deciding: list[Deciding] = []
+        self._performing: list[Performing] = []
+        self._projecting: list[Projecting] = []
+        self.process: Process | None = None
+
+    async def run(self, *, signals: bool = True) -> None:
+        """Run until stopped.
+
+        Raises:
+            SettingsError: Something that is set cannot work.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._tracing.close)
+            deps = None
+            if "tools" in self._roles:
+                lifespan = self._app.lifespans.get("tools")
+                deps = await stack.enter_async_context(entered(lifespan, self._settings))
+            threaded = [*self._threads()]
+            served = [*self._calls(deps)]
+            server, url = self._serve()
+            served.append(Served(name="http", run=server))
+            self.process = Process(
+                threaded=threaded, served=served, drain_s=self._settings.loops.drain_s
+            )
+            self._announce(url)
+            await self.process.run(signals=signals)
+
+    def _threads(self) -> Iterator[Threaded]:
+        platform = self.platform
+        builders: list[tuple[str, Callable[[], Deciding]]] = []
+        if "coordinator" in self._roles:
+            builders += [("intake", platform.intake), ("admission", platform.admission)]
+        if "agents" in self._roles:
+            builders += [
+                (f"runs.{agent}", functools.partial(platform.runs, agent))
+                for agent in self._app.agents
+            ]
+        for name, build in builders:
+            yield Threaded(name=name, run=self._decide(build))
+        if "gateway" in self._roles:
+            for projection in (self._index, self._tail):
+                loop = platform.projecting(projection)
+                self._projecting.append(loop)
+                yield Threaded(name="projecting", run=loop.run)
+
+    def _decide(self, build: Callable[[], Deciding]) -> Callable[[threading.Event], None]:
+        loop = build()
+        self._deciding.append(loop)
+
+        def run(stop: threading.Event) -> None:
+            loop.run(stop, leave=self._leave)
+
+        return run
+
+    def _calls(self, deps: Any) -> Iterator[Served]:
+        platform, drain_s = self.platform, self._settings.loops.drain_s
+        loops: list[tuple[str, Performing]] = []
+        if "models" in self._roles and self._app.models:
+            loops.append(("models", platform.models(settings=self._settings)))
+        if "tools" in self._roles:
+            loops += [(f"tools.{name}", platform.tools(name, deps)) for name in self._services]
+        for name, loop in loops:
+            self._performing.append(loop)
+
+            async def run(stop: asyncio.Event, loop: Performing = loop) -> None:
+                await loop.run(stop, drain_s=drain_s * 0.8)
+
+            yield Served(name=name, run=run)
+
+    def _serve(self) -> tuple[Callable[[asyncio.Event], Any], str]:
+        """Bind the port now, so that it can be said; serve until stopped."""
+        routes = health.routes(live=self._live, ready=self._ready, registry=self._registry)
+        asgi = self._gateway(routes) if "gateway" in self._roles else _bare(routes)
+        http = self._settings.http
+        default = 8080 if "gateway" in self._roles else 0
+        port = default if http.port is None else http.port
+        if "gateway" in self._roles and not http.tokens_file and http.host not in LOOPBACK:
+            raise SettingsError(
+                f"HEADWATER_HTTP__HOST {http.host}: without HEADWATER_HTTP__TOKENS_FILE the gateway "
+                "binds to 127.0.0.1 only"
+            )
+        config = uvicorn.Config(
+            asgi, host=http.host, port=port, log_level="warning", access_log=False, lifespan="off"
+        )
+        server = _Server(config)
+        try:
+            listener = config.bind_socket()
+        except SystemExit as error:
+            raise SettingsError(
+                f"HEADWATER_HTTP__PORT {port}: the port is taken; name another"
+            ) from error
+        bound = listener.getsockname()[1]
+
+        async def run(stop: asyncio.Event) -> None:
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            server.should_exit = True
+            server.force_exit = True
+            await serving
+            listener.close()
+
+        return run, f"http://{http.host}:{bound}"
+
+    def _gateway(self, routes: Sequence[BaseRoute]) -> Starlette:
+        platform = self.platform
+        names = platform.names
+        topics = [need.name for need in platform.needs() if ".quarantine." in need.name]
+        surface = Surface(
+            log=platform.log,
+            envelope=platform.envelope("gateway"),
+            inputs={name: agent.input for name, agent in self._app.agents.items()},
+            command=names.cmd,
+            admission=platform.admission_address,
+            index=self._index,
+            tokens=self._tail,
+            shelf=Shelf(platform.log, lambda: topics),
+            callers=_callers(self._settings.http.tokens_file),
+            tenant=self._settings.tenant,
+            body_bytes_max=self._settings.http.body_bytes_max,
+            streams_max=self._settings.http.streams_max,
+        )
+        return Gateway(surface).app(routes)
+
+    def _live(self) -> tuple[bool, dict[str, object]]:
+        now_s = time.monotonic()
+        steps = [loop.stepped_s for loop in self._deciding]
+        steps += [loop.stepped_s for loop in self._performing]
+        stalled = sum(now_s - stepped_s > _STALLED_S for stepped_s in steps)
+        live = self.process is not None and self.process.live and not stalled
+        return live, {"stalled": stalled}
+
+    def _ready(self) -> tuple[bool, dict[str, object]]:
+        restoring = sum(loop.restoring for loop in self._deciding)
+        caught_up = all(loop.caught_up for loop in self._projecting)
+        stopping = self.process is None or self.process.stopping
+        claims = sum(len(loop.claims) for loop in self._deciding)
+        claims += sum(len(loop.claims) for loop in self._performing)
+        details: dict[str, object] = {"claims": claims, "restoring": restoring}
+        return not restoring and caught_up and not stopping, details
+
+    def _sampled(self, trace: bytes) -> bool:
+        return int.from_bytes(trace[:8], "big") < self._share * 2**64
+
+    def _parts(self, settings: Settings) -> Parts:
+        loops = settings.loops
+        return Parts(
+            clock=clock_ms,
+            instance=settings.instance,
+            executor=concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="restoring"),
+            threaded=True,
+            prices=snapshot(self._app.models, settings.prices.file),
+            quotas=Quotas(default=loops.runs_open_max),
+            actors=frozenset(self._app.agents),
+            sample=self._sampled,
+            pace=Pace(
+                records_max=loops.batch_records_max,
+                batch_ms_max=loops.batch_ms_max,
+                slow_turn_ms=loops.slow_turn_ms,
+            ),
+            bounds=Bounds(
+                calls_max=loops.calls_max,
+                tenant_max=loops.calls_tenant_max,
+                name_max=loops.calls_name_max,
+            ),
+            retry=Retry(total_s=loops.retry_s_max),
+            observer=Meter(self._registry, self._tracing),
+            executions_max=loops.executions_max,
+        )
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+async def local(app: App, *, partitions: int = 4) -> LocalLog:
+    """Return a log in memory with everything an app needs."""
+    log = LocalLog()
+    platform = Platform(app, log, Parts(clock=clock_ms))
+    for need in platform.needs(partitions=partitions, coordinators=partitions):
+        log.create(
+            need.name,
+            partitions=need.partitions,
+            compacted=need.compacted,
+            max_bytes=need.max_bytes,
+        )
+    for group, topics in platform.groups().items():
+        log.begin_group(group, topics)
+    await publish_control(platform)
+    return log
+
+
+async def publish_control(platform: Platform) -> None:
+    """Write what every process reads: the app, its schemas, the shards."""
+    names, app, codec = platform.names, platform.app, platform.codec
+    record = AppRecord(name=app.name, version=app.version, digest=app.digest())
+    drafts = [Draft(topic=names.ctl("app"), key=b"app", value=codec.encode(record))]
+    for name, shape in app.shapes().items():
+        schema = SchemaRecord(name=name, schema=json.dumps(shape.schema))
+        drafts.append(
+            Draft(topic=names.ctl("schemas"), key=shape.fingerprint, value=codec.encode(schema))
+        )
+    drafts.append(
+        Draft(
+            topic=names.ctl("shards"),
+            key=platform.shards.topic.encode(),
+            value=codec.encode(platform.shards),
+        )
+    )
+    for draft in drafts:
+        await platform.log.append(draft)
+
+
+def check_control(platform: Platform) -> None:
+    """Compare this process's app with the namespace's, and learn the schemas of others.
+
+    Raises:
+        SettingsError: The namespace runs another app, or `topics apply` has not run.
+    """
+    names, codec = platform.names, platform.codec
+    found: dict[type, list[Any]] = {AppRecord: [], SchemaRecord: [], ShardTable: []}
+    for name in ("app", "schemas", "shards"):
+        for value in _newest(platform.log, names.ctl(name)).values():
+            message = codec.decode(value)
+            found[type(message)].append(message)
+    if not found[AppRecord]:
+        raise SettingsError(f"{names.ctl('app')} is empty: run `headwater topics apply`")
+    (there,) = found[AppRecord]
+    app = platform.app
+    if there.name != app.name:
+        raise SettingsError(
+            f"namespace {names.namespace} runs app {there.name!r}, and this is {app.name!r}: "
+            "set HEADWATER_NAMESPACE, or load the other app"
+        )
+    if there.digest != app.digest():
+        logger.warning(
+            "app %s here is not the one in %s (version %s): run `headwater topics apply`",
+            app.name,
+            names.ctl("app"),
+            there.version,
+        )
+    for schema in found[SchemaRecord]:
+        platform.schemas.add(schema.schema)
+    for table in found[ShardTable]:
+        partitions = platform.log.partitions(table.topic)
+        if table != dataclasses.replace(
+            shards.table(table.topic, partitions), version=table.version
+        ):
+            raise SettingsError(
+                f"{table.topic} has {partitions} partitions, but its shards are mapped for "
+                "another number: it must not grow"
+            )
+
+
+def _newest(log: Log, topic: str) -> dict[bytes, bytes]:
+    reader = log.read({Partition(topic, n): 0 for n in range(log.partitions(topic))})
+    found: dict[bytes, bytes] = {}
+    try:
+        while not reader.at_end:
+            for record in reader.poll(records_max=1_000, wait_ms=200):
+                if record.value is not None:
+                    found[record.key or b""] = record.value
+    finally:
+        reader.close()
+    return found
+
+
+def _bare(routes: Sequence[BaseRoute]) -> Starlette:
+    return Starlette(routes=[*routes], exception_handlers=HANDLERS)
+
+
+def _callers(file: pathlib.Path | None) -> dict[str, Caller]:
+    """Read bearer tokens: a JSON object of token to {tenant, actor}."""
+    if file is None:
+        return {}
+    try:
+        given = json.loads(file.read_text())
+        callers = {token: Caller(**who) for token, who in given.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SettingsError(
+            f"HEADWATER_HTTP__TOKENS_FILE {file}: {error}; it is a JSON object of "
+            'token: {"tenant": ..., "actor": ...}'
+        ) from error
+    if not callers:
+        raise SettingsError(f"HEADWATER_HTTP__TOKENS_FILE {file}: it names no token")
+    return callers

@@ -1,0 +1,229 @@
+"""Settings: from the environment, prefix `HEADWATER_`, nesting `__`, secrets from `*_FILE`."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pydantic
+import pydantic_settings
+
+from headwater.errors import SettingsError
+
+PREFIX = "HEADWATER_"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+class Http(pydantic.BaseModel):
+    """Where a process serves HTTP."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int | None = pydantic.Field(None, ge=0, le=65_535)
+    tokens_file: pathlib.Path | None = None
+    body_bytes_max: int = pydantic.Field(512 * 1024, ge=1)
+    streams_max: int = pydantic.Field(1_000, ge=1)
+
+
+class Kafka(pydantic.BaseModel):
+    """How to reach the cluster, and the bounds of talking to it."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    bootstrap: str = "127.0.0.1:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: str = ""
+    sasl_username: str = ""
+    sasl_password: pydantic.SecretStr = pydantic.SecretStr("")
+    ssl_ca_location: str = ""
+    extra: dict[str, str] = pydantic.Field(default_factory=dict)
+    session_ms: int = pydantic.Field(10_000, ge=1_000)
+    heartbeat_ms: int = pydantic.Field(2_000, ge=100)
+    transaction_ms: int = pydantic.Field(5_000, ge=1_000)
+    sweep_ms: int = pydantic.Field(1_000, ge=0)
+    partitions: int = pydantic.Field(6, ge=1)
+    replication: int = pydantic.Field(0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> Kafka:
+        needed = self.transaction_ms + self.sweep_ms + self.heartbeat_ms + 1_000
+        if self.session_ms < needed:
+            raise ValueError(
+                f"session_ms must be at least transaction_ms + sweep_ms + heartbeat_ms + 1000 = {needed}, "
+                "so that a dead owner's transaction has ended before its partitions move"
+            )
+        return self
+
+    def properties(self) -> dict[str, str]:
+        """Return what the client is told beside the bootstrap."""
+        named = {
+            "security.protocol": self.security_protocol,
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": self.sasl_password.get_secret_value(),
+            "ssl.ca.location": self.ssl_ca_location,
+        }
+        return {name: value for name, value in named.items() if value} | self.extra
+
+
+class Registry(pydantic.BaseModel):
+    """The schema registry, if there is one."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    url: str = ""
+    username: str = ""
+    password: pydantic.SecretStr = pydantic.SecretStr("")
+    ca_file: pathlib.Path | None = None
+    auto_register: bool = False
+
+
+class PricesFile(pydantic.BaseModel):
+    """Prices of models."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    file: pathlib.Path | None = None
+
+
+class Loops(pydantic.BaseModel):
+    """Bounds of the loops."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    batch_records_max: int = pydantic.Field(5_000, ge=1)
+    batch_ms_max: int = pydantic.Field(20, ge=1)
+    slow_turn_ms: int = pydantic.Field(500, ge=1)
+    executions_max: int = pydantic.Field(10_000, ge=1)
+    calls_max: int = pydantic.Field(1_000, ge=1)
+    calls_tenant_max: int = pydantic.Field(1_000, ge=1)
+    calls_name_max: int = pydantic.Field(1_000, ge=1)
+    retry_s_max: float = pydantic.Field(300.0, ge=0)
+    drain_s: float = pydantic.Field(25.0, ge=0)
+    runs_open_max: int = pydantic.Field(10_000, ge=1)
+
+
+class Settings(pydantic_settings.BaseSettings):
+    """Everything that can be set; the environment is read here and in the command line alone.
+
+    Example:
+        >>> Settings.of({"HEADWATER_KAFKA__BOOTSTRAP": "kafka:9092"}).kafka.bootstrap
+        'kafka:9092'
+    """
+
+    model_config = pydantic_settings.SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore"
+    )
+
+    app: str = ""
+    instance: str = pydantic.Field(default_factory=socket.gethostname)
+    namespace: str = ""
+    tenant: str = "default"
+    url: str = "http://127.0.0.1:8080"
+    http: Http = pydantic.Field(default_factory=Http)
+    kafka: Kafka = pydantic.Field(default_factory=Kafka)
+    registry: Registry = pydantic.Field(default_factory=Registry)
+    prices: PricesFile = pydantic.Field(default_factory=PricesFile)
+    loops: Loops = pydantic.Field(default_factory=Loops)
+
+    @pydantic.field_validator("instance")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not _INSTANCE.fullmatch(value):
+            raise ValueError("1 to 100 of A-Z a-z 0-9 . _ -")
+        return value
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings.
+
+        Args:
+            environment: Instead of the process's own.
+
+        Raises:
+            SettingsError: One cannot work; the message names the variable.
+        """
+        given = dict(os.environ if environment is None else environment)
+        values = _secrets(given)
+        _refuse_unknown(given)
+        try:
+            return cls(**_nested(values))
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = PREFIX + "__".join(str(part).upper() for part in first["loc"])
+            raise SettingsError(f"{name}: {first['msg']}") from error
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """Return (variable, value, `default` or `set`) for each setting; secrets hidden."""
+        plain = self.model_dump(mode="json")
+        default = Settings.model_construct().model_dump(mode="json")
+        return [*_flat("", plain, default)]
+
+
+def _secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Replace `X_FILE` by the file's content as `X`, for the settings that are secrets."""
+    found = dict(environment)
+    for name, value in environment.items():
+        if name.startswith(PREFIX) and name.endswith("_FILE") and _is_secret(name[: -len("_FILE")]):
+            try:
+                found[name[: -len("_FILE")]] = pathlib.Path(value).read_text().rstrip("\n")
+            except OSError as error:
+                raise SettingsError(f"{name}: {error}") from error
+            del found[name]
+    return found
+
+
+def _is_secret(name: str) -> bool:
+    return name.endswith(("PASSWORD", "USERNAME"))
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {"APP", "INSTANCE", "NAMESPACE", "TENANT", "URL"}
+    groups = {"HTTP", "KAFKA", "REGISTRY", "PRICES", "LOOPS", "REDIS", "QDRANT", "BLOBS"}
+    for name in environment:
+        if not name.startswith(PREFIX):
+            continue
+        rest = name[len(PREFIX) :]
+        if rest not in known and rest.split("__")[0] not in groups:
+            raise SettingsError(f"{name}: there is no such setting; `headwater doctor` lists them")
+
+
+def _nested(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in environment.items():
+        if not name.startswith(PREFIX):
+            continue
+        group, _, field = name[len(PREFIX) :].lower().partition("__")
+        if group in {"redis", "qdrant", "blobs"}:
+            continue
+        if field:
+            found.setdefault(group, {})[field] = _json(value) if field == "extra" else value
+        else:
+            found[group] = value
+    return found
+
+
+def _json(text: str) -> Any:
+    try:
+        return pydantic.TypeAdapter(dict[str, str]).validate_json(text)
+    except pydantic.ValidationError as error:
+        raise SettingsError(
+            f"{PREFIX}KAFKA__EXTRA: not a JSON object of librdkafka properties: {error.errors()[0]['msg']}"
+        ) from error
+
+
+def _flat(prefix: str, plain: Mapping[str, Any], default: Mapping[str, Any]) -> Any:
+    for name, value in plain.items():
+        full = f"{prefix}{name}".upper()
+        was = default.get(name) if isinstance(default, Mapping) else None
+        if isinstance(value, dict) and name != "extra":
+            yield from _flat(f"{full}__", value, was or {})
+        else:
+            shown = "" if value is None else str(value)
+            yield PREFIX + full, shown, "default" if value == was else "set"

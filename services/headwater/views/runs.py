@@ -1,0 +1,189 @@
+"""The run index: what every run is doing and how it went, folded from its life-cycle events."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headwater.contracts.messages import CallNote, RunEvent
+from headwater.contracts.records import Partition
+from headwater.core.messages import Meta, Position
+
+_SCHEMA = """
+create table if not exists runs (
+  run text primary key, task_id text, agent text, tenant text, status text, reason text, at_ms integer,
+  started_ms integer, data text
+);
+create index if not exists runs_task on runs (task_id);
+create index if not exists runs_tenant on runs (tenant, at_ms);
+create table if not exists events (
+  run text, seq integer primary key autoincrement, data text
+);
+create index if not exists events_run on events (run, seq);
+create table if not exists offsets (
+  topic text, number integer, next_offset integer, primary key (topic, number)
+);
+"""
+ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
+EVENTS_MAX = 1_000
+
+
+class RunIndex:
+    """An index in SQLite; delete its file and it is built again from the log.
+
+    Args:
+        topic: The life-cycle topic.
+        path: Its file; `:memory:` forgets at exit.
+    """
+
+    def __init__(self, topic: str, path: str = ":memory:") -> None:
+        self.topics = (topic,)
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, check_same_thread=False)
+        self._db.executescript("pragma journal_mode=wal;" + _SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def resume(self) -> Mapping[Partition, int]:
+        """Return the next offsets, as the index has them."""
+        with self._lock:
+            rows = self._db.execute("select topic, number, next_offset from offsets").fetchall()
+        return {Partition(topic, number): offset for topic, number, offset in rows}
+
+    def fold(self, batch: Sequence[tuple[Position, Meta, Any]]) -> None:
+        """Take events in; values and offsets in one write, so what comes twice counts once."""
+        with self._lock, self._db:
+            for at, meta, message in batch:
+                known = self._db.execute(
+                    "select next_offset from offsets where topic = ? and number = ?",
+                    (at.topic, at.number),
+                ).fetchone()
+                if known is not None and at.offset < known[0]:
+                    continue
+                self._db.execute(
+                    "insert or replace into offsets values (?, ?, ?)",
+                    (at.topic, at.number, at.offset + 1),
+                )
+                if isinstance(message, RunEvent):
+                    self._take(message, meta)
+
+    def get(self, run: str, *, tenant: str | None = None) -> dict[str, Any] | None:
+        """Return one run, by run id or task id; of a task's runs, the newest."""
+        with self._lock:
+            row = self._db.execute(
+                "select data, tenant from runs where run = ? or task_id = ? order by at_ms desc limit 1",
+                (run, run),
+            ).fetchone()
+        if row is None or (tenant is not None and row[1] != tenant):
+            return None
+        found: dict[str, Any] = json.loads(row[0])
+        return found
+
+    def find(
+        self,
+        *,
+        tenant: str = "",
+        agent: str = "",
+        status: str = "",
+        waiting_for: str = "",
+        before_ms: int | None = None,
+        limit: int = 50,
+    ) -> list[dict[str, Any]]:
+        """Return runs, newest first.
+
+        Args:
+            tenant: Only of this tenant.
+            agent: Only of this agent.
+            status: Only in this status.
+            waiting_for: Only whose reason has this text.
+            before_ms: Only those that began before.
+            limit: At most so many.
+        """
+        with self._lock:
+            rows = self._db.execute(
+                "select data from runs where (:tenant = '' or tenant = :tenant)"
+                " and (:agent = '' or agent = :agent) and (:status = '' or status = :status)"
+                " and (:waiting = '' or instr(reason, :waiting) > 0)"
+                " and (:before is null or at_ms < :before)"
+                " order by at_ms desc limit :limit",
+                {
+                    "tenant": tenant,
+                    "agent": agent,
+                    "status": status,
+                    "waiting": waiting_for,
+                    "before": before_ms,
+                    "limit": limit,
+                },
+            ).fetchall()
+        return [json.loads(row[0]) for row in rows]
+
+    def events(self, run: str, *, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
+        """Return (id, event) of a run, by run id or task id, after an id."""
+        with self._lock:
+            rows = self._db.execute(
+                "select e.seq, e.data from events e join runs r on r.run = e.run"
+                " where (r.run = ? or r.task_id = ?) and e.seq > ? order by e.seq limit ?",
+                (run, run, after, EVENTS_MAX),
+            ).fetchall()
+        return [(seq, json.loads(data)) for seq, data in rows]
+
+    def _take(self, event: RunEvent, meta: Meta) -> None:
+        row = self._db.execute("select data from runs where run = ?", (event.run,)).fetchone()
+        run: dict[str, Any] = (
+            json.loads(row[0]) if row else {"calls": [], "accepted_ms": event.at_ms}
+        )
+        told = _plain(event)
+        calls = {call["number"]: call for call in run["calls"]}
+        for note in event.calls:
+            calls[note.number] = _call(calls.get(note.number), note, event.at_ms)
+        run |= told
+        run["calls"] = [calls[number] for number in sorted(calls)]
+        run["correlation_id"] = meta.correlation_id
+        self._db.execute(
+            "insert or replace into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                event.run,
+                event.task_id,
+                event.agent,
+                event.tenant,
+                event.status,
+                event.reason,
+                event.at_ms,
+                event.started_ms,
+                json.dumps(run),
+            ),
+        )
+        told["calls"] = [_note(note) for note in event.calls]
+        self._db.execute(
+            "insert into events (run, data) values (?, ?)", (event.run, json.dumps(told))
+        )
+
+
+def _plain(event: RunEvent) -> dict[str, Any]:
+    """Return an event without its calls, its outcome read."""
+    plain = {
+        field.name: getattr(event, field.name)
+        for field in dataclasses.fields(event)
+        if field.name not in {"calls", "outcome"}
+    }
+    plain["outcome"] = json.loads(event.outcome) if event.outcome else None
+    return plain
+
+
+def _note(note: CallNote) -> dict[str, Any]:
+    return {**dataclasses.asdict(note)}
+
+
+def _call(before: dict[str, Any] | None, note: CallNote, at_ms: int) -> dict[str, Any]:
+    """Merge what is told of a call now with what was told before."""
+    call = before or {"asked_ms": at_ms}
+    told = {name: value for name, value in _note(note).items() if value not in ("", None)}
+    answered = {"answered_ms": at_ms} if note.state in {"answered", "failed"} else {}
+    return {**call, **told, **answered}
