@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from headwater.cli import init, quarantine, runs, shell, tasks
+from headwater.cli import broker, dev, init, quarantine, runs, shell, tasks
+from headwater.cli import run as running
 from headwater.errors import HeadwaterError
 
 _HELP = "Fleets of LLM agents on Apache Kafka, for people who must prove what their agents did."
@@ -26,6 +27,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command()(init.init)
+app.command()(dev.dev)
+app.command()(running.run)
+app.add_typer(broker.app, name="broker")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(runs.app, name="runs")
 app.add_typer(quarantine.app, name="quarantine")
