@@ -35,7 +35,7 @@ from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
 from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
 from headwater.runtime.lanes import Bounds
-from headwater.runtime.performing import Performing, Retry
+from headwater.runtime.performing import CallObserver, Performing, Retry
 from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Restorer
 from headwater.sdk.app import App
@@ -86,6 +86,7 @@ class Parts:
         bounds: Bounds of the performing loops.
         retry: How calls are tried again.
         observer: Told of what was committed.
+        calls: Told of what was answered.
         executions_max: Suspended runs kept in memory, per agent.
     """
 
@@ -103,6 +104,7 @@ class Parts:
     bounds: Bounds = dataclasses.field(default_factory=Bounds)
     retry: Retry = dataclasses.field(default_factory=Retry)
     observer: Observer | None = None
+    calls: CallObserver | None = None
     executions_max: int = 10_000
 
 
@@ -331,6 +333,7 @@ class Platform:
             bounds=self.parts.bounds,
             retry=self.parts.retry,
             threaded=self.parts.threaded,
+            observer=self.parts.calls,
         )
 
 

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import stamina
 
@@ -33,6 +33,7 @@ from headwater.durable.failure import describe, redact
 from headwater.errors import PoisonError, TransientError
 from headwater.log.port import Claim, Log, Worker
 from headwater.runtime.lanes import Bounds, Lanes, Queued
+from headwater.tracing import context
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -57,6 +58,26 @@ class Retry:
     wait_s_min: float = 0.2
     wait_s_max: float = 20.0
     jitter_s: float = 0.5
+
+
+class CallObserver(Protocol):
+    """Watches what was answered: spans."""
+
+    def call(
+        self,
+        meta: Meta,
+        *,
+        call_id: str,
+        attempt: str,
+        kind: str,
+        name: str,
+        started_ns: int,
+        ended_ns: int,
+        usage: Usage | None = None,
+        error: str = "",
+    ) -> None:
+        """Called once per answer, after it is in the log."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +130,7 @@ class Performing:
         bounds: How much is under way at once.
         retry: How calls are tried again.
         threaded: Whether the consumer has a thread of its own; off for one that steps by hand.
+        observer: Told after each answer.
     """
 
     def __init__(
@@ -125,7 +147,9 @@ class Performing:
         bounds: Bounds | None = None,
         retry: Retry | None = None,
         threaded: bool = True,
+        observer: CallObserver | None = None,
     ) -> None:
+        self._observer = observer
         self._log = log
         self._worker = worker
         self._group = group
@@ -254,12 +278,30 @@ class Performing:
 
     async def _perform(self, queued: Queued[Item]) -> None:
         item = queued.item
+        began_ns = time.time_ns()
         try:
             reply = await self._reply(item)
+            ended_ns = time.time_ns()
             await self._append(self._seal(item, reply))
             self._done(item.claim, item.record)
+            self._tell(item, reply, began_ns, ended_ns)
         finally:
             self._lanes.done(queued)
+
+    def _tell(self, item: Item, reply: Reply, began_ns: int, ended_ns: int) -> None:
+        if self._observer is None or not context.sampled(item.meta.traceparent):
+            return
+        self._observer.call(
+            item.meta,
+            call_id=item.call_id,
+            attempt=reply.attempt,
+            kind=self._effector.name.partition(".")[0],
+            name=item.ask.name,
+            started_ns=began_ns,
+            ended_ns=ended_ns,
+            usage=reply.usage,
+            error=reply.outcome.error if isinstance(reply.outcome, Failed) else "",
+        )
 
     def _done(self, claim: Claim, record: Record) -> None:
         progress = self._claims.get(claim)
@@ -362,11 +404,12 @@ class Performing:
     def _seal(self, item: Item, reply: Reply) -> Draft:
         to, meta = item.ask.reply_to, item.meta
         own = digest(item.call_id, reply.attempt).hex()
+        trace = context.below(meta.traceparent, context.call_span_id(item.call_id, reply.attempt))
         return self._envelope.seal(
             Sent(
                 message=reply,
                 to=Address(to.topic, to.run, to.partition),
-                meta=dataclasses.replace(meta, id=own, causation_id=meta.id),
+                meta=dataclasses.replace(meta, id=own, causation_id=meta.id, traceparent=trace),
                 headers=(("ce_runid", to.run.encode()),),
             )
         )

@@ -50,17 +50,21 @@ def below(traceparent: bytes, span_id: bytes) -> bytes:
     return b"%b-%b-%b" % (traceparent[:35], span_id.hex().encode(), traceparent[53:])
 
 
-def fresh(seed: bytes, *, ratio: float) -> bytes:
-    """Return a new context: the same for the same seed, so that a turn taken again gives it again.
+def chosen(trace_id: bytes, *, ratio: float) -> bool:
+    """Whether a trace that begins here is recorded: by its id, as `TraceIdRatioBased` does.
 
     Args:
-        seed: What tells this trace from others, for example a record's position.
-        ratio: Share of traces to record, from 0 to 1, by the trace id as `TraceIdRatioBased` does.
+        trace_id: 16 bytes.
+        ratio: Share of traces to record, from 0 to 1.
     """
-    ids = hashlib.blake2b(seed, digest_size=24, person=b"traceparent").digest()
-    recorded = int.from_bytes(ids[8:16], "big") < round(ratio * 2**64)
-    return b"00-%b-%b-%b" % (
-        ids[:16].hex().encode(),
-        ids[16:].hex().encode(),
-        b"01" if recorded else b"00",
-    )
+    return int.from_bytes(trace_id[8:16], "big") < round(ratio * 2**64)
+
+
+def call_span_id(call_id: str, attempt: str) -> bytes:
+    """Return the id of the span that an attempt at a call is, 8 bytes.
+
+    Args:
+        call_id: `run/number`.
+        attempt: Id of the attempt.
+    """
+    return hashlib.blake2b(f"{call_id}\0{attempt}".encode(), digest_size=8).digest()

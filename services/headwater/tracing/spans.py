@@ -7,7 +7,7 @@ may be written before it is. A trace that nobody records costs a look at one byt
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from headwater.contracts.messages import Usage
+from headwater.errors import SettingsError
 from headwater.tracing import context
 
 Attribute = str | int | float | bool | Sequence[str]
@@ -113,6 +114,10 @@ class Turned(Protocol):
 class Tracing(Protocol):
     """What loops tell about turns and calls, after the fact."""
 
+    def sample(self, trace_id: bytes) -> bool:
+        """Whether a trace that begins here is recorded; the same each time for one trace id."""
+        ...
+
     def committed(self, decider: str, taken: Sequence[Turned], *, seconds: float) -> None:
         """Record a committed batch of turns (`runtime.deciding.Observer`)."""
         ...
@@ -156,6 +161,10 @@ class Tracing(Protocol):
 class Silent:
     """Tracing that nobody asked for."""
 
+    def sample(self, trace_id: bytes) -> bool:
+        """Record nothing."""
+        return False
+
     def committed(self, decider: str, taken: Sequence[Turned], *, seconds: float) -> None:
         """Look away."""
 
@@ -198,11 +207,17 @@ class Spans:
     Args:
         processor: Gets every finished span; bounded, and exports on a thread of its own.
         resource: What this process is.
+        ratio: Share of the traces that begin here to record, from 0 to 1.
     """
 
-    def __init__(self, processor: SpanProcessor, resource: Resource) -> None:
+    def __init__(self, processor: SpanProcessor, resource: Resource, *, ratio: float = 1.0) -> None:
         self._processor = processor
         self._resource = resource
+        self._ratio = ratio
+
+    def sample(self, trace_id: bytes) -> bool:
+        """Whether a trace that begins here is recorded: its share, chosen by the id's 16 bytes."""
+        return context.chosen(trace_id, ratio=self._ratio)
 
     def committed(self, decider: str, taken: Sequence[Turned], *, seconds: float) -> None:
         """Make a span of each turn whose trace is recorded.
@@ -327,7 +342,7 @@ class Spans:
         self._record(
             f"{attributes['gen_ai.operation.name']} {name}",
             meta,
-            call_span_id(call_id, attempt),
+            context.call_span_id(call_id, attempt),
             SpanKind.CLIENT if model else SpanKind.INTERNAL,
             started_ns,
             ended_ns,
@@ -374,16 +389,6 @@ class Spans:
         )
 
 
-def call_span_id(call_id: str, attempt: str) -> bytes:
-    """Return the id of the span that an attempt at a call is, 8 bytes.
-
-    Args:
-        call_id: `run/number`.
-        attempt: Id of the attempt.
-    """
-    return hashlib.blake2b(f"{call_id}\0{attempt}".encode(), digest_size=8).digest()
-
-
 def wanted(environ: Mapping[str, str]) -> bool:
     """Whether the standard `OTEL_*` variables ask for traces over OTLP."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
@@ -406,7 +411,7 @@ def share(environ: Mapping[str, str]) -> float:
         environ: The environment.
 
     Raises:
-        ValueError: The sampler is unknown, or its argument no share; the message names the variable.
+        SettingsError: The sampler is unknown, or its argument no share; it names the variable.
     """
     if not wanted(environ):
         return 0.0
@@ -416,7 +421,7 @@ def share(environ: Mapping[str, str]) -> float:
     if sampler == "always_off":
         return 0.0
     if sampler != "traceidratio":
-        raise ValueError(
+        raise SettingsError(
             f"OTEL_TRACES_SAMPLER={sampler!r} is unknown: use always_on, always_off or traceidratio"
         )
     argument = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"
@@ -425,28 +430,41 @@ def share(environ: Mapping[str, str]) -> float:
     except ValueError:
         ratio = -1.0
     if not 0 <= ratio <= 1:
-        raise ValueError(f"OTEL_TRACES_SAMPLER_ARG={argument!r} is not a share: use 0 to 1")
+        raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG={argument!r} is not a share: use 0 to 1")
     return ratio
 
 
-def connect(environ: Mapping[str, str], *, role: str, version: str, instance: str) -> Tracing:
+def from_environment(
+    environ: Mapping[str, str] | None = None,
+    *,
+    role: str = "",
+    version: str = "",
+    instance: str = "",
+) -> Tracing:
     """Return tracing as the standard `OTEL_*` variables say: OTLP over HTTP, or silence.
 
     The exporter reads endpoint, headers, certificates, time limits and the batches' bounds from
     those variables itself, as everywhere else.
 
     Args:
-        environ: The environment.
-        role: The process's role; its service name unless `OTEL_SERVICE_NAME` says otherwise.
+        environ: Instead of the process's own environment.
+        role: The process's role, for its service name unless `OTEL_SERVICE_NAME` says otherwise.
         version: The app's version.
         instance: The process's instance.
+
+    Raises:
+        SettingsError: One of the variables cannot work.
     """
-    if not wanted(environ):
+    given = os.environ if environ is None else environ
+    if not wanted(given):
         return Silent()
     attributes = {"service.version": version, "service.instance.id": instance}
-    if not environ.get("OTEL_SERVICE_NAME", "").strip():
-        attributes["service.name"] = f"headwater-{role}"
-    return Spans(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(attributes))
+    attributes = {name: value for name, value in attributes.items() if value}
+    if not given.get("OTEL_SERVICE_NAME", "").strip():
+        attributes["service.name"] = f"headwater-{role}" if role else "headwater"
+    return Spans(
+        BatchSpanProcessor(OTLPSpanExporter()), Resource.create(attributes), ratio=share(given)
+    )
 
 
 def _of_message(decider: str, message: Any) -> dict[str, Attribute]:

@@ -5,7 +5,7 @@ import timeit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from headwater.tracing import context
 
@@ -52,26 +52,13 @@ def test_a_span_is_the_parent_of_what_it_causes() -> None:
     assert context.below(_UNSEEN, b"\x01" * 8) is _UNSEEN
 
 
-@given(st.binary(max_size=64))
-def test_a_fresh_context_is_derived_and_valid(seed: bytes) -> None:
-    """The same turn taken again begins the same trace, and OpenTelemetry can read it."""
-    made = context.fresh(seed, ratio=1.0)
-    assert made == context.fresh(seed, ratio=1.0)
-    assert context.sampled(made)
-    ids = context.read(made)
-    assert ids is not None
-    carried = TraceContextTextMapPropagator().extract({"traceparent": made.decode()})
-    (span,) = carried.values()
-    found = span.get_span_context()
-    assert (found.trace_id, found.span_id) == ids
-
-
-def test_the_share_of_fresh_traces_is_kept() -> None:
-    """A ratio of a tenth records about a tenth, nought records none."""
-    seeds = [str(number).encode() for number in range(2_000)]
-    recorded = sum(context.sampled(context.fresh(seed, ratio=0.1)) for seed in seeds)
-    assert 140 <= recorded <= 260
-    assert not any(context.sampled(context.fresh(seed, ratio=0.0)) for seed in seeds)
+@given(st.binary(min_size=16, max_size=16))
+def test_the_choice_is_the_one_opentelemetry_makes(trace_id: bytes) -> None:
+    """A collector that samples by the same ratio keeps whole traces."""
+    theirs = TraceIdRatioBased(0.1).should_sample(None, int.from_bytes(trace_id, "big"), "x")
+    assert context.chosen(trace_id, ratio=0.1) is theirs.decision.is_sampled()
+    assert context.chosen(trace_id, ratio=1.0)
+    assert not context.chosen(trace_id, ratio=0.0)
 
 
 def test_looking_at_an_unsampled_context_costs_under_two_microseconds() -> None:

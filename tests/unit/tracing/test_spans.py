@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from headwater.contracts.messages import Answered, Closed, Reply, Usage
 from headwater.core.messages import Meta, Position
+from headwater.errors import SettingsError
 from headwater.runtime.committing import Taken
 from headwater.tracing import context, spans
 
@@ -153,7 +154,9 @@ def test_a_model_call_is_a_chat_with_its_tokens_and_price(
     span = only(exported)
     assert span.context is not None
     assert (span.name, span.kind) == ("chat small", SpanKind.CLIENT)
-    assert span.context.span_id == int.from_bytes(spans.call_span_id("triage.3.abc/2", "x1"), "big")
+    assert span.context.span_id == int.from_bytes(
+        context.call_span_id("triage.3.abc/2", "x1"), "big"
+    )
     assert dict(span.attributes or {}) == {
         "gen_ai.operation.name": "chat",
         "gen_ai.conversation.id": "triage.3.abc",
@@ -204,7 +207,7 @@ def test_the_standard_variables_decide(environ: dict[str, str], expected: bool) 
     """OTLP when they say so, silence otherwise."""
     assert spans.wanted(environ) is expected
     if not expected:
-        silent = spans.connect(environ, role="agents", version="1", instance="a")
+        silent = spans.from_environment(environ, role="agents", version="1", instance="a")
         silent.committed("runs.triage", [taken(_SEEN)], seconds=0)
         silent.turn(_AT, taken(_SEEN).meta, "x", 1, 2, {}, span_id=b"\x01" * 8)
         silent.call(
@@ -218,6 +221,7 @@ def test_the_standard_variables_decide(environ: dict[str, str], expected: bool) 
         )
         silent.close()
         assert isinstance(silent, spans.Silent)
+        assert not silent.sample(b"\xff" * 16)
         assert spans.share(environ) == 0.0
 
 
@@ -258,7 +262,7 @@ def test_a_sampler_that_cannot_work_is_named(sampler: str, argument: str, named:
         "OTEL_TRACES_SAMPLER": sampler,
         "OTEL_TRACES_SAMPLER_ARG": argument,
     }
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(SettingsError, match=named):
         spans.share(environ)
 
 
@@ -295,7 +299,8 @@ def test_spans_reach_a_collector_over_http(
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": url}
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    tracing = spans.connect(environ, role="agents", version="1.2", instance="agents-0")
+    tracing = spans.from_environment(environ, role="agents", version="1.2", instance="agents-0")
+    assert tracing.sample(b"\xff" * 16)
     tracing.committed("runs.triage", [taken(_SEEN), taken(_UNSEEN)], seconds=0)
     tracing.close()
     (request,) = got
