@@ -7,7 +7,6 @@ may be written before it is. A trace that nobody records costs a look at one byt
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -114,10 +113,6 @@ class Turned(Protocol):
 class Tracing(Protocol):
     """What loops tell about turns and calls, after the fact."""
 
-    def sample(self, trace_id: bytes) -> bool:
-        """Whether a trace that begins here is recorded; the same each time for one trace id."""
-        ...
-
     def committed(self, decider: str, taken: Sequence[Turned], *, seconds: float) -> None:
         """Record a committed batch of turns (`runtime.deciding.Observer`)."""
         ...
@@ -161,10 +156,6 @@ class Tracing(Protocol):
 class Silent:
     """Tracing that nobody asked for."""
 
-    def sample(self, trace_id: bytes) -> bool:
-        """Record nothing."""
-        return False
-
     def committed(self, decider: str, taken: Sequence[Turned], *, seconds: float) -> None:
         """Look away."""
 
@@ -207,17 +198,11 @@ class Spans:
     Args:
         processor: Gets every finished span; bounded, and exports on a thread of its own.
         resource: What this process is.
-        ratio: Share of the traces that begin here to record, from 0 to 1.
     """
 
-    def __init__(self, processor: SpanProcessor, resource: Resource, *, ratio: float = 1.0) -> None:
+    def __init__(self, processor: SpanProcessor, resource: Resource) -> None:
         self._processor = processor
         self._resource = resource
-        self._ratio = ratio
-
-    def sample(self, trace_id: bytes) -> bool:
-        """Whether a trace that begins here is recorded: its share, chosen by the id's 16 bytes."""
-        return context.chosen(trace_id, ratio=self._ratio)
 
     def committed(self, decider: str, taken: Sequence[Turned], *, seconds: float) -> None:
         """Make a span of each turn whose trace is recorded.
@@ -434,37 +419,24 @@ def share(environ: Mapping[str, str]) -> float:
     return ratio
 
 
-def from_environment(
-    environ: Mapping[str, str] | None = None,
-    *,
-    role: str = "",
-    version: str = "",
-    instance: str = "",
-) -> Tracing:
+def connect(environ: Mapping[str, str], *, role: str, version: str, instance: str) -> Tracing:
     """Return tracing as the standard `OTEL_*` variables say: OTLP over HTTP, or silence.
 
     The exporter reads endpoint, headers, certificates, time limits and the batches' bounds from
     those variables itself, as everywhere else.
 
     Args:
-        environ: Instead of the process's own environment.
+        environ: The environment.
         role: The process's role, for its service name unless `OTEL_SERVICE_NAME` says otherwise.
         version: The app's version.
         instance: The process's instance.
-
-    Raises:
-        SettingsError: One of the variables cannot work.
     """
-    given = os.environ if environ is None else environ
-    if not wanted(given):
+    if not wanted(environ):
         return Silent()
     attributes = {"service.version": version, "service.instance.id": instance}
-    attributes = {name: value for name, value in attributes.items() if value}
-    if not given.get("OTEL_SERVICE_NAME", "").strip():
-        attributes["service.name"] = f"headwater-{role}" if role else "headwater"
-    return Spans(
-        BatchSpanProcessor(OTLPSpanExporter()), Resource.create(attributes), ratio=share(given)
-    )
+    if not environ.get("OTEL_SERVICE_NAME", "").strip():
+        attributes["service.name"] = f"headwater-{role}"
+    return Spans(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(attributes))
 
 
 def _of_message(decider: str, message: Any) -> dict[str, Attribute]:
