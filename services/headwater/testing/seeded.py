@@ -28,6 +28,7 @@ from headwater.testing.seeded_storm import Broken, Clock, Odds, Storm, Stuck, Wo
 
 SEEDS = 500
 CONTROL_SEEDS = 100
+FLEET_EVERY = 4
 RETRIES_MAX = 20
 
 
@@ -142,7 +143,7 @@ def judge(
 
 
 def failing(variant: Variant, seeds: int) -> int:
-    """Return in how many seeds a variant differs."""
+    """Return in how many seeds a variant's ledger differs."""
     return sum(bool(judge(seed, variant).problem) for seed in range(seeds))
 
 
@@ -153,35 +154,49 @@ def _difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:
     return ""
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
+def tell(verdict: Verdict, world: str, say: Callable[[str], None]) -> None:
+    """Say how a seed differs, and everything that went wrong on the way there."""
+    say(
+        f"seed {verdict.seed} of the {world} differs from its run without faults: {verdict.problem}"
+    )
+    for line in verdict.history:
+        say(f"  {line}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run seeds, then controls; return 0 if all seeds are equal and all controls fail in most."""
+def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] | None = None) -> int:
+    """Run seeds, then controls; return 0 if all seeds are equal and every control fails in most."""
+    say = say or (lambda line: print(line, flush=True))  # noqa: T201 - a program that prints
     parser = argparse.ArgumentParser(prog="headwater.testing.seeded", description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds, from --first on")
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument(
+        "--fleet-every", type=int, default=FLEET_EVERY, help="which seeds play the fleet too"
+    )
+    parser.add_argument(
         "--control-seeds", type=int, default=CONTROL_SEEDS, help="how many seeds each control gets"
     )
     options = parser.parse_args(arguments)
-    logging.getLogger("headwater").setLevel(logging.CRITICAL)
+    logging.getLogger("headwater").setLevel(logging.CRITICAL + 1)
     began = time.monotonic()
-    failed = 0
+    failed, fleets = 0, 0
     for seed in range(options.first, options.first + options.seeds):
-        verdict = judge(seed)
-        if verdict.problem:
-            failed += 1
-            _say(f"seed {seed} differs from its run without faults: {verdict.problem}")
-            for line in verdict.history:
-                _say(f"  {line}")
+        verdicts = [("ledger", judge(seed))]
+        if options.fleet_every and seed % options.fleet_every == 0:
+            fleets += 1
+            verdicts.append(("fleet", judge(seed, build=fleet)))
+        problems = [(world, verdict) for world, verdict in verdicts if verdict.problem]
+        failed += bool(problems)
+        for world, verdict in problems:
+            tell(verdict, world, say)
     took_s = time.monotonic() - began
-    _say(f"{options.seeds - failed} of {options.seeds} seeds equal, {took_s:.1f} s")
+    say(
+        f"{options.seeds - failed} of {options.seeds} seeds equal to their runs without faults "
+        f"({options.seeds} ledgers, {fleets} fleets), {took_s:.1f} s"
+    )
     weak = 0
     for control in CONTROLS if options.control_seeds else ():
         count = failing(control, options.control_seeds)
-        _say(f"control, {control.name}: {count} of {options.control_seeds} seeds differ")
+        say(f"control, {control.name}: {count} of {options.control_seeds} seeds differ")
         weak += 2 * count <= options.control_seeds
     return 1 if failed or weak else 0
 

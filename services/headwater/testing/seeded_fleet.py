@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import dataclasses
+import functools
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -28,11 +30,12 @@ from headwater.core.prices import Prices, usd_per_million
 from headwater.errors import PoisonError
 from headwater.log.local import LocalLog, LocalReader
 from headwater.log.local_member import LocalMember
+from headwater.log.port import Log
 from headwater.runtime.deciding import Pace
 from headwater.runtime.performing import Performing
 from headwater.sdk.app import App
 from headwater.sdk.context import Context
-from headwater.testing.seeded_storm import Loop, Spec
+from headwater.testing.seeded_storm import Clock, Loop, Spec
 
 PARTITIONS = 2
 TASKS = 6
@@ -94,6 +97,19 @@ async def _answer(messages: list[ModelMessage], info: AgentInfo) -> ModelRespons
     part = messages[-1].parts[0]
     assert isinstance(part, UserPromptPart)
     return ModelResponse(parts=[TextPart(f"about {part.content}")])
+
+
+@functools.cache
+def _assembled() -> Platform:
+    return Platform(fleet(), LocalLog(), Parts(clock=Clock()))
+
+
+def _platform(log: Log, parts: Parts) -> Platform:
+    """Return the platform on another log: schemas are hashed once a process, not once a start."""
+    platform = copy.copy(_assembled())
+    platform.log = log
+    platform.parts = parts
+    return platform
 
 
 class Tap:
@@ -206,9 +222,9 @@ class Fleet:
     ) -> None:
         self.log = log
         self._owners = owners
-        self.app = fleet()
         self._prices = Prices(of={"small": usd_per_million(input_usd=1, output_usd=1)})
-        self.platform = Platform(self.app, log, self._parts(clock, "watcher"))
+        self.platform = _platform(log, self._parts(clock, "watcher"))
+        self.app = self.platform.app
         for need in self.platform.needs(partitions=PARTITIONS, coordinators=PARTITIONS):
             log.create(
                 need.name,
@@ -405,7 +421,7 @@ class Fleet:
     ) -> Callable[[Callable[[], int]], tuple[Loop, LocalMember]]:
         def start(clock: Callable[[], int]) -> tuple[Loop, LocalMember]:
             tap = Tap(self.log, self._owners)
-            loop = build(Platform(self.app, tap, self._parts(clock, instance)))
+            loop = build(_platform(tap, self._parts(clock, instance)))
             assert tap.member is not None, "every loop is a member"
             return loop, tap.member
 
