@@ -43,7 +43,7 @@ from headwater.runtime.projecting import Projecting
 from headwater.sdk.app import App
 from headwater.settings import LOOPBACK, Settings
 from headwater.tools.lifespans import entered
-from headwater.tracing import spans
+from headwater.tracing import context, spans
 from headwater.views.runs import RunIndex
 
 logger = logging.getLogger(__name__)
@@ -275,7 +275,7 @@ class Host:
         return not restoring and caught_up and not stopping, details
 
     def _sampled(self, trace: bytes) -> bool:
-        return int.from_bytes(trace[:8], "big") < self._share * 2**64
+        return context.chosen(trace, ratio=self._share)
 
     def _parts(self, settings: Settings) -> Parts:
         loops = settings.loops
@@ -300,6 +300,7 @@ class Host:
             ),
             retry=Retry(total_s=loops.retry_s_max),
             observer=Meter(self._registry, self._tracing),
+            calls=self._tracing,
             executions_max=loops.executions_max,
         )
 

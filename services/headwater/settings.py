@@ -184,7 +184,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {"APP", "INSTANCE", "NAMESPACE", "TENANT", "URL"}
+    known = {"APP", "INSTANCE", "NAMESPACE", "TENANT", "TOKEN", "TOKEN_FILE", "URL"}
     groups = {"HTTP", "KAFKA", "REGISTRY", "PRICES", "LOOPS", "REDIS", "QDRANT", "BLOBS"}
     for name in environment:
         if not name.startswith(PREFIX):
