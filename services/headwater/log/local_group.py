@@ -123,10 +123,6 @@ class Group:
         """What anyone here subscribes to."""
         return frozenset().union(*(member.topics for member in self._members.values()))
 
-    def member(self, instance: str) -> Membership | None:
-        """Return the present member of a name."""
-        return self._members.get(instance)
-
     def join(self, member: Membership, partitions: Collection[Partition]) -> None:
         """Take a member in; an older one of the same name is fenced, struck off or not."""
         older = self._names.get(member.instance)

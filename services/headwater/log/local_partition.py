@@ -62,9 +62,6 @@ class Stored:
         self.end = 0
         """The uncommitted end: the offset that the next record or marker gets."""
 
-    def __len__(self) -> int:
-        return len(self._records)
-
     @property
     def stable_end(self) -> int:
         """The last stable offset: readers see nothing from the first open transaction on."""

@@ -135,11 +135,12 @@ class RecordClaims:
         topic = world.topic()
         put(world.log, Draft(topic=topic, key=b"k", value=b"early"))
         reader = world.log.read({Partition(topic, 0): 0})
-        assert not reader.at_end
+        ends = [reader.at_end]
         put(world.log, Draft(topic=topic, key=b"k", value=b"late"))
         records = read_until(reader, 2)
         assert values(records) == [b"early", b"late"]
-        assert reader.at_end
+        ends.append(reader.at_end)
+        assert ends == [False, True]
         put(world.log, Draft(topic=topic, key=b"k", value=b"later"))
         assert reader.at_end
         assert values(read_until(reader, 1)) == [b"later"]

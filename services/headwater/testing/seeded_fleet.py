@@ -171,7 +171,8 @@ class Stepped:
 
     def step(self, wait_ms: int = 0) -> int:
         """Take what came, and let what is under way go on; nothing here waits for real time."""
-        return self._run(self._step())
+        done: int = self._run(self._step())
+        return done
 
     def backlog(self) -> int:
         """Return how many requests are under way."""
