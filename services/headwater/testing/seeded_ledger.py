@@ -8,6 +8,7 @@ lead to records that no topic takes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -143,6 +144,12 @@ class Book:
         )
 
 
+@functools.cache
+def _codec() -> Codec:
+    """Return the codec: schemas are hashed once a process, not once a world."""
+    return Codec(Schemas(), TYPES)
+
+
 _SMALL = Address("sim.evt.small.v1", "small", 0)
 
 
@@ -176,7 +183,7 @@ class Ledger:
         self._loops = loops
         self._owners = owners
         self._away = away
-        self._codec = Codec(Schemas(), TYPES)
+        self._codec = _codec()
         self._envelope = Envelope(self._codec, source="simulation")
         self._executor = Inline()
         for group, inbox in self.inboxes:
