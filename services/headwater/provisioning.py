@@ -189,7 +189,7 @@ def plan(
         missing = sum(read.values()) - sum(known.values())
         missing += cluster.missing_offsets(group, known) if known else 0
         if missing:
-            words = f"first offsets in {missing} partitions"
+            words = f"first offsets in {_many(missing, 'partition')}"
             found.append(Change(action=Action.BEGIN, name=group, detail=words, topics=read))
     return found
 
@@ -272,7 +272,7 @@ def _create(need: Wanted, count: int, copies: int) -> Change:
     return Change(
         action=Action.CREATE,
         name=need.name,
-        detail=f"{kind}{count} partitions, {copies} replicas",
+        detail=f"{kind}{_many(count, 'partition')}, {_many(copies, 'replica')}",
         partitions=count,
         replication=copies,
         config=config,
@@ -307,3 +307,7 @@ def _suffices(name: str, has: str, needed: str) -> bool:
     if name == "max.message.bytes" and has.isdecimal():
         return int(has) >= int(needed)
     return has == needed
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

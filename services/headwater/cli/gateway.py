@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -76,7 +77,7 @@ class Gateway:
             timeout=timeout_s,
         )
 
-    def events(self, path: str) -> Iterator[Event]:
+    def events(self, path: str) -> Generator[Event, None, None]:
         """Yield a stream's events; a broken stream is taken up after the last event seen.
 
         Raises:
@@ -127,8 +128,9 @@ class Gateway:
             ) from error
 
 
-def connect() -> Gateway:
-    """Return the gateway that `HEADWATER_URL` and `HEADWATER_TOKEN[_FILE]` name.
+@contextlib.contextmanager
+def connect() -> Iterator[Gateway]:
+    """Yield the gateway that `HEADWATER_URL` and `HEADWATER_TOKEN[_FILE]` name.
 
     Raises:
         RefusedError: The token's file cannot be read.
@@ -139,7 +141,11 @@ def connect() -> Gateway:
             token = pathlib.Path(file).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise RefusedError(f"HEADWATER_TOKEN_FILE: {error}", status=WRONG_USAGE) from error
-    return Gateway(os.environ.get("HEADWATER_URL", "") or URL, token)
+    gateway = Gateway(os.environ.get("HEADWATER_URL", "") or URL, token)
+    try:
+        yield gateway
+    finally:
+        gateway.close()
 
 
 def parse(lines: Iterator[str]) -> Iterator[Event]:
@@ -187,5 +193,6 @@ def _problem(response: httpx.Response) -> str:
     title = str(problem.get("title") or response.reason_phrase)
     detail = str(problem.get("detail") or "")
     words = detail if detail.startswith(title) else f"{title}: {detail}" if detail else title
-    hint = "; see `headwater runs list`" if response.status_code == _MISSING else ""
+    missing = response.status_code == _MISSING and "/runs/" in response.request.url.path
+    hint = "; see `headwater runs list`" if missing else ""
     return f"{' '.join(words.split())}{hint}"

@@ -47,7 +47,7 @@ def offline(settings: Any) -> TestModel:
 
 
 app = headwater.App("{name}")
-small = app.model("small", offline)
+small = app.model("small", offline, price=headwater.usd_per_million(input_usd=0, output_usd=0))
 
 
 @app.tool(effect="read")
@@ -71,8 +71,8 @@ _README = """\
     headwater runs list
 
 `{module}.py` is the whole app. Its model answers without a provider; put the name of a real one in
-its place, for example `app.model("small", "openai:gpt-5-mini")`, and the provider's key into the
-environment.
+its place, for example `app.model("small", "openai:gpt-5-mini")`, whose price is known, and the
+provider's key into the environment.
 """
 
 _IGNORED = ".venv/\n__pycache__/\n.headwater/\n"

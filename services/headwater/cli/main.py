@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from headwater.cli import broker, dev, init, quarantine, runs, shell, tasks
+from headwater.cli import broker, dev, init, quarantine, runs, shell, tasks, topics
 from headwater.cli import run as running
 from headwater.errors import HeadwaterError
 
@@ -32,6 +32,7 @@ app.command()(running.run)
 app.add_typer(broker.app, name="broker")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(runs.app, name="runs")
+app.add_typer(topics.app, name="topics")
 app.add_typer(quarantine.app, name="quarantine")
 
 

@@ -22,9 +22,13 @@ def list_(
 ) -> None:
     """List quarantined records, newest first."""
     params = {"topic": topic, "code": code, "limit": str(limit)}
-    records = connect().get("/api/v1/quarantine", params)["records"]
+    with connect() as gateway:
+        records = gateway.get("/api/v1/quarantine", params)["records"]
     if output is shell.Format.JSON:
         shell.document(records)
+        return
+    if not records:
+        shell.note("quarantine is empty")
         return
     shell.table(
         ["id", "class", "message"],
@@ -39,7 +43,8 @@ def show(
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Show one record: where it came from, why it was refused, and its bytes."""
-    found = connect().get(f"/api/v1/quarantine/{quote(record, safe='')}")
+    with connect() as gateway:
+        found = gateway.get(f"/api/v1/quarantine/{quote(record, safe='')}")
     if output is shell.Format.JSON:
         shell.document(found)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -49,8 +50,8 @@ def list_(
         "older_than_s": str(seconds(older_than)) if older_than else "",
         "limit": str(limit),
     }
-    answer = connect().get("/api/v1/runs", params)
-    runs = answer["runs"]
+    with connect() as gateway:
+        runs = gateway.get("/api/v1/runs", params)["runs"]
     if output is shell.Format.JSON:
         shell.document(runs)
         return
@@ -74,42 +75,34 @@ def list_(
 @app.command()
 def show(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
     """Show a run's journey as a tree: steps, times, tokens, money."""
-    gateway = connect()
-    found = gateway.get(path_of(run))
+    with connect() as gateway:
+        found = gateway.get(path_of(run))
 
-    def fetch(child: str) -> Mapping[str, Any] | None:
-        answer: Mapping[str, Any] = gateway.get(path_of(child))
-        return None if answer.get("status") == "unknown" else answer
+        def fetch(child: str) -> Mapping[str, Any] | None:
+            answer: Mapping[str, Any] = gateway.get(path_of(child))
+            return None if answer.get("status") == "unknown" else answer
 
-    if output is shell.Format.JSON:
-        shell.document(journey.gather(found, fetch))
-    elif found.get("status") == "unknown":
-        print(f"{run}: unknown; this gateway has not seen it yet")
-    else:
-        shell.out().print(journey.tree(found, fetch))
+        if output is shell.Format.JSON:
+            shell.document(journey.gather(found, fetch))
+        elif found.get("status") == "unknown":
+            print(f"{run}: unknown; this gateway has not seen it yet")
+        else:
+            shell.out().print(journey.tree(found, fetch))
 
 
 @app.command()
 def tail(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
     """Follow a run until it ends: its events, and its models' tokens as they stream."""
     streaming = False
-    for event in connect().events(path_of(run, "events")):
-        data = json.loads(event.data)
-        if output is shell.Format.JSON:
-            print(json.dumps({"id": event.id, "event": event.type, "data": data}), flush=True)
-        elif event.type == "token":
-            print(data.get("text", ""), end="", flush=True)
-            streaming = True
-            continue
-        elif event.type == "reset":
-            print("\n(the answer starts over)", flush=True)
-        else:
-            if streaming:
-                print()
-            print(_line(data), flush=True)
-        streaming = False
-        if data.get("status") in journey.ENDED:
-            return
+    with connect() as gateway, contextlib.closing(gateway.events(path_of(run, "events"))) as events:
+        for event in events:
+            data = json.loads(event.data)
+            if output is shell.Format.JSON:
+                print(json.dumps({"id": event.id, "event": event.type, "data": data}), flush=True)
+            else:
+                streaming = _tell(event.type, data, streaming)
+            if data.get("status") in journey.ENDED:
+                return
 
 
 @app.command()
@@ -211,6 +204,20 @@ def follow(gateway: Gateway, run: str, *, timeout_s: float) -> Mapping[str, Any]
         pause_s = min(2.0, pause_s * 1.5)
 
 
+def _tell(kind: str, data: Mapping[str, Any], streaming: bool) -> bool:
+    """Print one event; return whether the cursor stands in a streamed answer."""
+    if kind == "token":
+        print(data.get("text", ""), end="", flush=True)
+        return True
+    if kind == "reset":
+        print("\n(the answer starts over)", flush=True)
+        return False
+    if streaming:
+        print()
+    print(_line(data), flush=True)
+    return False
+
+
 def _control(
     run: str, verb: str, body: Mapping[str, Any], dry_run: bool, output: shell.Format
 ) -> None:
@@ -218,7 +225,8 @@ def _control(
     if dry_run:
         answer: Any = {"would": verb, "run": run, "body": dict(body)}
     else:
-        answer = connect().post(path, body, params={"tenant": discovery.tenant("")})
+        with connect() as gateway:
+            answer = gateway.post(path, body, params={"tenant": discovery.tenant("")})
     if output is shell.Format.JSON:
         shell.document(answer)
     else:

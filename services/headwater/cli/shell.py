@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -66,6 +67,11 @@ def out() -> rich.console.Console:
 def note(text: str) -> None:
     """Tell the person something that is no result, on stderr."""
     print(text, file=sys.stderr)
+
+
+def hush() -> None:
+    """Keep a client's chatter about retries off the screen; what fails in the end is an error."""
+    logging.getLogger("headwater.log").setLevel(logging.CRITICAL)
 
 
 def document(value: Any) -> None:

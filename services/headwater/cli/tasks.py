@@ -59,9 +59,8 @@ def publish(
         ]
         _print(answers, output, "would publish")
         return
-    gateway = connect()
     answers = []
-    with _bar(len(given)) as advance:
+    with connect() as gateway, _bar(len(given)) as advance:
         for one, of in given:
             answers.append(
                 _publish(gateway, agent, whose, one, of, wait_s=timeout_s if wait else 0)

@@ -17,9 +17,9 @@ _HEADWATER = [sys.executable, "-m", "headwater.cli.main"]
 
 def test_a_typo_is_answered_with_the_nearest_command(hw: Hw) -> None:
     """Exit 2 and a guess."""
-    ran = hw("rusn", "list")
+    ran = hw("taks", "publish")
     assert ran.status == 2
-    assert "Did you mean 'runs'?" in ran.err
+    assert "Did you mean 'tasks'?" in ran.err
     assert ran.err.count("\n") == 1
 
 

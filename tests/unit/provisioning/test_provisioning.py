@@ -160,7 +160,7 @@ def test_a_role_refuses_to_join_a_cluster_that_lacks_something() -> None:
     with pytest.raises(SettingsError) as refused:
         provisioning.verify(Fake(), NEEDS, GROUPS)
     words = str(refused.value)
-    assert "hw.inbox.admission.v1: create (2 partitions, 1 replicas)" in words
+    assert "hw.inbox.admission.v1: create (2 partitions, 1 replica)" in words
     assert "and 4 more" in words
     assert "headwater topics apply" in words
 
@@ -171,6 +171,6 @@ def test_lost_offsets_stop_the_start() -> None:
     give(cluster)
     cluster.offsets.discard(("hw.runs.triage", "hw.inbox.triage.v1", 1))
     with pytest.raises(
-        SettingsError, match=r"hw\.runs\.triage: begin \(first offsets in 1 partitions"
+        SettingsError, match=r"hw\.runs\.triage: begin \(first offsets in 1 partition"
     ):
         provisioning.verify(cluster, NEEDS, GROUPS)

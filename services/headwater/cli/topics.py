@@ -1,0 +1,108 @@
+"""`headwater topics`: what a cluster lacks of what the app needs, and giving it that."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from headwater import hosts, provisioning
+from headwater.assembly import Parts, Platform
+from headwater.cli import discovery, shell
+from headwater.log.kafka import KafkaLog
+from headwater.provisioning import Action, Change
+from headwater.sdk.app import App
+from headwater.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="See and make the topics an app needs.")
+
+Partitions = Annotated[
+    int,
+    typer.Option("--partitions", min=0, help="Of new topics; else HEADWATER_KAFKA__PARTITIONS."),
+]
+
+
+@app.command("plan")
+def plan_(
+    app: shell.AppOption = "",
+    partitions: Partitions = 0,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Show what the cluster lacks; change nothing."""
+    shell.hush()
+    loaded, settings = discovery.load(app), Settings.of()
+    log = KafkaLog(provisioning.config_of(settings.kafka))
+    try:
+        changes = _changes(platform_of(loaded, log, settings), settings, partitions)
+    finally:
+        log.close()
+    _show(changes, output)
+    if any(change.action is Action.REFUSED for change in changes):
+        raise shell.RefusedError("some of it must be done by hand")
+
+
+@app.command("apply")
+def apply_(
+    app: shell.AppOption = "",
+    partitions: Partitions = 0,
+    yes: shell.Yes = False,
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Make what the cluster lacks, and write down the app, its schemas and its shards."""
+    shell.hush()
+    loaded, settings = discovery.load(app), Settings.of()
+    cluster = provisioning.connect(settings.kafka)
+    log = KafkaLog(provisioning.config_of(settings.kafka))
+    try:
+        platform = platform_of(loaded, log, settings)
+        changes = _changes(platform, settings, partitions)
+        _show(changes, output)
+        refused = [change for change in changes if change.action is Action.REFUSED]
+        if refused:
+            raise shell.RefusedError(f"{refused[0].name}: {refused[0].detail}; nothing was done")
+        if dry_run:
+            return
+        grown = [change for change in changes if change.action is Action.GROW]
+        if grown:
+            shell.confirm(f"{len(grown)} topics grow, which cannot be undone. Go on?", yes=yes)
+        with shell.progress(f"applying {len(changes)} changes"):
+            for change in changes:
+                provisioning.apply(cluster, change)
+            asyncio.run(hosts.publish_control(platform))
+    finally:
+        log.close()
+    shell.note(f"{len(changes)} changes made; {platform.names.namespace} runs {loaded.name}")
+
+
+def platform_of(loaded: App, log: KafkaLog, settings: Settings) -> Platform:
+    """Return the app on a cluster, to ask what it needs."""
+    parts = Parts(clock=hosts.clock_ms, instance=settings.instance)
+    return Platform(loaded, log, parts, namespace=settings.namespace or None)
+
+
+def _changes(platform: Platform, settings: Settings, partitions: int) -> list[Change]:
+    count = partitions or settings.kafka.partitions
+    with shell.progress(f"asking {settings.kafka.bootstrap}"):
+        return provisioning.plan(
+            provisioning.connect(settings.kafka),
+            platform.needs(partitions=count),
+            platform.groups(),
+            replication=settings.kafka.replication,
+        )
+
+
+def _show(changes: list[Change], output: shell.Format) -> None:
+    if output is shell.Format.JSON:
+        shell.document([dataclasses.asdict(change) for change in changes])
+        return
+    if not changes:
+        shell.note("the cluster has everything")
+        return
+    shell.table(
+        ["do", "what", "how"],
+        [(change.action.value, change.name, change.detail) for change in changes],
+        keep=["do", "what"],
+    )
