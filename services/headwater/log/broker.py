@@ -206,7 +206,7 @@ def born(pid: int) -> int | None:
 
 def answers(bootstrap: str) -> bool:
     """Return whether something listens there."""
-    host, _, port = bootstrap.split(",")[0].rpartition(":")
+    host, _, port = bootstrap.split(",", maxsplit=1)[0].rpartition(":")
     if not host or not port.isdigit():
         raise SettingsError(f"{bootstrap!r} is not host:port: set HEADWATER_KAFKA__BOOTSTRAP")
     try:

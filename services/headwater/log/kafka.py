@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
-    Message,
-    Producer,
     TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headwater.contracts.records import Draft, Partition
-from headwater.errors import PoisonError, SettingsError, TransientError
+from headwater.errors import SettingsError, TransientError
+from headwater.log import kafka_errors
+from headwater.log.kafka_append import Appender
 from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.log.kafka_reader import KafkaReader
+from headwater.log.kafka_watch import WATCHDOG
 from headwater.log.kafka_worker import KafkaWorker
 
 __all__ = ["KafkaConfig", "KafkaLog"]
 
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
 _STABLE_S = 60.0
-_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+"""How long an open transaction may hold an offset back; by then the broker has aborted it."""
+_UNSTABLE_WAIT_S = 0.02
+_AWAY_WAIT_S_MAX = 5.0
 
 
 class KafkaLog:
@@ -42,22 +50,23 @@ class KafkaLog:
     def __init__(self, config: KafkaConfig) -> None:
         self.config = config
         self._admin = AdminClient(config.common())
+        self._appender = Appender(config)
         self._ids: dict[str, str] = {}
         self._counts: dict[str, int] = {}
-        self._lock = threading.Lock()
-        self._producer: Producer | None = None
         self._closing = threading.Event()
 
     def own(self, topics: Collection[str], *, group: str, instance: str) -> KafkaOwner:
-        """Join a group as a decider."""
-        return KafkaOwner(self.config, topics, group=group, instance=instance)
+        """Join a group as a decider; an older member with the same group and instance is fenced."""
+        return KafkaOwner(self.config, topics, group=group, instance=instance, first=self.committed)
 
     def work(self, topics: Collection[str], *, group: str, instance: str) -> KafkaWorker:
         """Join a group as an effector."""
-        return KafkaWorker(self.config, topics, group=group, instance=instance)
+        return KafkaWorker(
+            self.config, topics, group=group, instance=instance, first=self.committed
+        )
 
     def read(self, starts: Mapping[Partition, int]) -> KafkaReader:
-        """Read committed records from these offsets on."""
+        """Read committed records from these offsets on; an offset before the first means the first."""
         return KafkaReader(self.config, starts, self.ends(starts))
 
     async def append(self, draft: Draft) -> tuple[Partition, int]:
@@ -65,61 +74,51 @@ class KafkaLog:
 
         Raises:
             TransientError: The cluster is away.
-            PoisonError: It is too large (`too-large`).
+            PoisonError: The record can never be written, for example too large (`too-large`).
+            SettingsError: There is no such topic, or this principal may not write there.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[tuple[Partition, int]] = loop.create_future()
-
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            place = Partition(message.topic(), message.partition())
-            loop.call_soon_threadsafe(_settle, future, error, place, message.offset())
-
-        while True:
-            try:
-                self._plain().produce(
-                    draft.topic,
-                    value=draft.value,
-                    key=draft.key,
-                    partition=-1 if draft.partition is None else draft.partition,
-                    headers=[*draft.headers],
-                    on_delivery=delivered,
-                )
-            except BufferError:
-                await asyncio.sleep(0.01)
-            except KafkaException as error:
-                raise _appended_error(error.args[0]) from error
-            else:
-                return await future
+        return await self._appender.append(draft)
 
     def committed(self, group: str, partition: Partition) -> tuple[int, str]:
         """Return a group's stable next offset and its metadata; waits while a transaction carries one.
 
         Raises:
             SettingsError: There is none.
+            TransientError: A transaction carries one and does not end.
         """
         place = TopicPartition(partition.topic, partition.number)
-        request = ConsumerGroupTopicPartitions(group, [place])
         until = time.monotonic() + _STABLE_S
-        while True:
+
+        def ask() -> TopicPartition | None:
+            answer = self._admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, [place])],
+                require_stable=True,
+                request_timeout=self.config.call_s,
+            )
             try:
-                answer = self._admin.list_consumer_group_offsets(
-                    [request], require_stable=True, request_timeout=self.config.call_s
-                )[group].result()
-                found = answer.topic_partitions[0]
-                if found.error is None:
-                    break
-                error = found.error
+                found: TopicPartition = answer[group].result().topic_partitions[0]
+                if found.error is not None:
+                    raise KafkaException(found.error)
             except KafkaException as failure:
-                error = failure.args[0]
+                if failure.args[0].code() == KafkaError.UNSTABLE_OFFSET_COMMIT:
+                    return None
+                raise
+            return found
+
+        while True:
+            found = self._patiently(f"the offset of {group} in {partition}", ask)
+            if found is not None:
+                break
             if time.monotonic() > until:
                 raise TransientError(
-                    f"the offset of {group} in {partition} is not to be had: {error}"
+                    f"a transaction has held the offset of {group} in {partition} back for "
+                    f"{_STABLE_S:.0f} s: look for hanging ones with kafka-transactions.sh"
                 )
-            time.sleep(0.02)
+            self._closing.wait(_UNSTABLE_WAIT_S)
         if found.offset < 0:
             raise SettingsError(
-                f"group {group} has no offset in {partition}: `headwater topics apply` writes a new "
-                "group's first ones; if they expired, decide where it goes on"
+                f"group {group} has no offset in {partition} (new or expired), and guessing one would "
+                "lose or repeat records: `headwater topics apply` writes a new group's first offsets"
             )
         return found.offset, found.metadata or ""
 
@@ -127,85 +126,85 @@ class KafkaLog:
         """Return partitions' uncommitted ends."""
         if not places:
             return {}
-        request = {TopicPartition(p.topic, p.number): OffsetSpec.latest() for p in places}
-        answer = self._admin.list_offsets(
-            request,
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=self.config.call_s,
-        )
-        return {
-            Partition(place.topic, place.partition): future.result().offset
-            for place, future in answer.items()
-        }
+
+        def ask() -> dict[Partition, int]:
+            answer = self._admin.list_offsets(
+                {TopicPartition(p.topic, p.number): OffsetSpec.latest() for p in places},
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=self.config.call_s,
+            )
+            return {
+                Partition(place.topic, place.partition): future.result().offset
+                for place, future in answer.items()
+            }
+
+        return self._patiently("the ends of partitions", ask)
 
     def topic_id(self, topic: str) -> str:
-        """Return the id of this topic's present life."""
+        """Return the id of this topic's present life.
+
+        Raises:
+            SettingsError: There is no such topic.
+        """
         found = self._ids.get(topic)
         if found is None:
-            answer = self._admin.describe_topics(
-                TopicCollection([topic]), request_timeout=self.config.call_s
-            )
-            try:
-                found = self._ids[topic] = str(answer[topic].result().topic_id)
-            except KafkaException as error:
-                raise _no_topic(topic, error) from error
+            self._describe(topic)
+            found = self._ids[topic]
         return found
 
     def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has.
+        """Return how many partitions a topic has, as of when this process first asked.
 
         Raises:
             SettingsError: There is no such topic.
         """
         found = self._counts.get(topic)
         if found is None:
-            metadata = self._admin.list_topics(topic, timeout=self.config.call_s).topics[topic]
-            if metadata.error is not None:
-                raise _no_topic(topic, metadata.error)
-            found = self._counts[topic] = len(metadata.partitions)
+            self._describe(topic)
+            found = self._counts[topic]
         return found
 
     def close(self) -> None:
         """Write what is still to be written, and stop."""
         self._closing.set()
-        if self._producer is not None:
-            self._producer.flush(self.config.call_s)
+        self._appender.close()
 
-    def _plain(self) -> Producer:
-        """Return the one producer outside transactions; a thread of its own answers for it."""
-        with self._lock:
-            if self._producer is None:
-                self._producer = Producer(self.config.producer())
-                threading.Thread(target=self._answer, name="log.append", daemon=True).start()
-        return self._producer
+    def _describe(self, topic: str) -> None:
+        def ask() -> None:
+            answer = self._admin.describe_topics(
+                TopicCollection([topic]), request_timeout=self.config.call_s
+            )
+            found = answer[topic].result()
+            self._ids[topic] = str(found.topic_id)
+            self._counts[topic] = len(found.partitions)
 
-    def _answer(self) -> None:
-        assert self._producer is not None
-        while not self._closing.is_set():
-            self._producer.poll(0.1)
+        try:
+            self._patiently(f"topic {topic}", ask)
+        except KafkaException as failure:
+            raise kafka_errors.no_topic(topic, failure.args[0].str()) from failure
 
+    def _patiently(self, what: str, ask: Callable[[], T]) -> T:
+        """Ask until the cluster answers; that it is away is said once.
 
-def _settle(
-    future: asyncio.Future[tuple[Partition, int]],
-    error: KafkaError | None,
-    place: Partition,
-    offset: int,
-) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result((place, offset))
-    else:
-        future.set_exception(_appended_error(error))
-
-
-def _appended_error(error: KafkaError) -> Exception:
-    if error.code() in _TOO_LARGE:
-        return PoisonError("too-large", f"the log does not take so large a record: {error.str()}")
-    if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001 - the client's own name
-        return SettingsError(f"{error.str()}: run `headwater topics apply`")
-    return TransientError(f"the record could not be written: {error.str()}")
-
-
-def _no_topic(topic: str, error: object) -> SettingsError:
-    return SettingsError(f"there is no topic {topic}: run `headwater topics apply` ({error})")
+        Raises:
+            KafkaException: It answered, with an error.
+            SettingsError: This principal may not ask.
+            TransientError: We are closing.
+        """
+        said, wait_s = False, 0.1
+        while True:
+            try:
+                with WATCHDOG.over(f"question for {what}", self.config.call_s * 2):
+                    return ask()
+            except KafkaException as failure:
+                error = failure.args[0]
+                if error.code() in kafka_errors.FORBIDDEN:
+                    raise kafka_errors.forbidden(f"see {what}", error) from failure
+                if not kafka_errors.is_away(error):
+                    raise
+                if not said:
+                    logger.warning("waiting for the cluster to tell %s: %s", what, error.str())
+                    said = True
+            if self._closing.wait(wait_s):
+                raise TransientError(f"closed before the cluster told {what}")
+            wait_s = min(wait_s * 2, _AWAY_WAIT_S_MAX)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -17,7 +25,12 @@ from confluent_kafka.admin import (
 )
 
 from headwater.errors import SettingsError
+from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
+
+T = TypeVar("T")
+
+_LOOK_S = 0.02
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,27 +95,70 @@ class KafkaAdmin:
     def create(
         self, name: str, *, partitions: int, replication: int, config: Mapping[str, str]
     ) -> None:
-        """Create a topic."""
+        """Create a topic; it can be used when this returns.
+
+        Raises:
+            SettingsError: The cluster refuses it; the message has its words.
+        """
         topic = NewTopic(
             name, num_partitions=partitions, replication_factor=replication, config=dict(config)
         )
-        self._admin.create_topics([topic])[name].result(self._config.call_s)
+        self._do(f"create topic {name}", lambda: self._admin.create_topics([topic])[name])
+        self._until_there(name, partitions)
 
     def grow(self, name: str, partitions: int) -> None:
-        """Give a topic more partitions."""
-        self._admin.create_partitions([NewPartitions(name, partitions)])[name].result(
-            self._config.call_s
-        )
+        """Give a topic more partitions.
+
+        Raises:
+            SettingsError: The cluster refuses it.
+        """
+        more = NewPartitions(name, partitions)
+        self._do(f"grow topic {name}", lambda: self._admin.create_partitions([more])[name])
+        self._until_there(name, partitions)
 
     def configure(self, name: str, config: Mapping[str, str]) -> None:
-        """Change some of a topic's settings, and leave the others."""
-        changes = [
+        """Change a topic's settings; those not named stay.
+
+        Raises:
+            SettingsError: The cluster refuses it.
+        """
+        entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
             for key, value in config.items()
         ]
-        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=changes)
-        for future in self._admin.incremental_alter_configs([resource]).values():
-            future.result(self._config.call_s)
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+        self._do(
+            f"change the settings of topic {name}",
+            lambda: self._admin.incremental_alter_configs([resource])[resource],
+        )
+
+    def broker_settings(self) -> dict[str, str]:
+        """Return one broker's settings by name; empty where this principal may not see them."""
+        try:
+            brokers = self._admin.list_topics(timeout=self._config.call_s).brokers
+            resource = ConfigResource(ResourceType.BROKER, str(min(brokers)))
+            future = self._admin.describe_configs([resource])[resource]
+            entries = future.result(self._config.call_s)
+        except KafkaException as error:
+            if error.args[0].code() in kafka_errors.FORBIDDEN:
+                return {}
+            raise
+        return {name: entry.value for name, entry in entries.items() if entry.value is not None}
+
+    def allowed(self, topic: str) -> frozenset[str]:
+        """Return what this principal may do with a topic: `READ`, `WRITE`, `DESCRIBE` and so on."""
+        future = self._admin.describe_topics(
+            TopicCollection([topic]),
+            include_authorized_operations=True,
+            request_timeout=self._config.call_s,
+        )[topic]
+        try:
+            operations = future.result(self._config.call_s).authorized_operations
+        except KafkaException as error:
+            if error.args[0].code() in kafka_errors.FORBIDDEN:
+                return frozenset()
+            raise
+        return frozenset(operation.name for operation in operations or ())
 
     def begin_group(self, group: str, topics: Mapping[str, int]) -> int:
         """Write a group's first offsets where it has none; return how many.
@@ -119,7 +175,10 @@ class KafkaAdmin:
         missing = [TopicPartition(p.topic, p.partition, 0) for p in self._missing(group, places)]
         if missing:
             request = ConsumerGroupTopicPartitions(group, missing)
-            self._admin.alter_consumer_group_offsets([request])[group].result(self._config.call_s)
+            self._do(
+                f"write the first offsets of group {group}",
+                lambda: self._admin.alter_consumer_group_offsets([request])[group],
+            )
         return len(missing)
 
     def missing_offsets(self, group: str, topics: Mapping[str, int]) -> int:
@@ -133,7 +192,37 @@ class KafkaAdmin:
 
     def _missing(self, group: str, places: Sequence[TopicPartition]) -> list[TopicPartition]:
         request = ConsumerGroupTopicPartitions(group, [*places])
-        answer = self._admin.list_consumer_group_offsets([request])[group].result(
-            self._config.call_s
+        answer = self._do(
+            f"list the offsets of group {group}",
+            lambda: self._admin.list_consumer_group_offsets([request])[group],
         )
         return [place for place in answer.topic_partitions if place.offset < 0]
+
+    def _do(self, what: str, ask: Callable[[], Future[T]]) -> T:
+        """Ask until the cluster answers, for a while: a coordinator that loads is nobody's mistake."""
+        until = time.monotonic() + self._config.call_s * 2
+        while True:
+            try:
+                return ask().result(self._config.call_s)
+            except KafkaException as failure:
+                error = failure.args[0]
+                if error.code() in kafka_errors.FORBIDDEN:
+                    raise kafka_errors.forbidden(what, error) from failure
+                if not kafka_errors.is_away(error) or time.monotonic() > until:
+                    raise SettingsError(f"the cluster did not {what}: {error.str()}") from failure
+            time.sleep(_LOOK_S)
+
+    def _until_there(self, name: str, partitions: int) -> None:
+        """Wait until every partition has a leader; a topic is made before it can be used."""
+        until = time.monotonic() + self._config.call_s
+        while True:
+            there = self._admin.list_topics(name, timeout=self._config.call_s).topics[name]
+            led = sum(1 for one in there.partitions.values() if one.leader >= 0)
+            if there.error is None and led >= partitions:
+                return
+            if time.monotonic() > until:
+                raise SettingsError(
+                    f"topic {name} has {led} of {partitions} partitions with a leader after "
+                    f"{self._config.call_s:g} s: look at the cluster's health"
+                )
+            time.sleep(_LOOK_S)

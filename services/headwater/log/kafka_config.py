@@ -7,7 +7,30 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from confluent_kafka import KafkaError
+
+from headwater.errors import SettingsError
+
 logger = logging.getLogger(__name__)
+
+OURS = frozenset(
+    {
+        "acks",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "enable.partition.eof",
+        "group.id",
+        "group.instance.id",
+        "isolation.level",
+        "partition.assignment.strategy",
+        "partitioner",
+        "transactional.id",
+    }
+)
+"""Properties that the guarantees rest on; nobody may set them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,17 +39,21 @@ class KafkaConfig:
 
     Args:
         bootstrap: `host:port`, comma separated.
-        extra: Any librdkafka properties; they win.
+        security_protocol: Of librdkafka; empty for its default.
+        extra: Any other librdkafka properties; they win.
         session_ms: A member that is silent for this long loses its partitions. At least the
             transaction timeout, the broker's abort sweep, a heartbeat and a second.
         heartbeat_ms: Between heartbeats.
         poll_ms_max: A member that does not poll for this long loses its partitions.
         transaction_ms: The broker aborts a transaction that is open for this long.
         call_s: Longest wait for one answer of the cluster.
-        record_bytes_max: Largest record a client sends.
+        record_bytes_max: Largest record a client sends; a topic's own limit may be lower.
+        append_s: How long an append outside transactions is tried.
+        group_protocol: `classic`, or `consumer` for KIP-848, where the broker sets the session.
     """
 
     bootstrap: str
+    security_protocol: str = ""
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
     session_ms: int = 10_000
     heartbeat_ms: int = 2_000
@@ -34,15 +61,51 @@ class KafkaConfig:
     transaction_ms: int = 5_000
     call_s: float = 15.0
     record_bytes_max: int = 3 * 1024 * 1024
+    append_s: float = 30.0
+    group_protocol: str = "classic"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            SettingsError: It names the variable.
+        """
+        if taken := sorted(OURS & self.extra.keys()):
+            raise SettingsError(
+                f"HEADWATER_KAFKA__EXTRA sets {', '.join(taken)}, which the guarantees rest on: remove it"
+            )
+        if self.group_protocol not in {"classic", "consumer"}:
+            raise SettingsError(
+                f"HEADWATER_KAFKA__GROUP_PROTOCOL is {self.group_protocol!r}: classic or consumer"
+            )
+        if self.heartbeat_ms * 3 > self.session_ms:
+            raise SettingsError(
+                f"HEADWATER_KAFKA__SESSION_MS is {self.session_ms}: at least three heartbeats of "
+                f"{self.heartbeat_ms} ms"
+            )
+
+    def session_ms_min(self, sweep_ms: int) -> int:
+        """Return how long a session must be at least.
+
+        A dead owner's transaction has then ended before its partitions move.
+
+        Args:
+            sweep_ms: How often the broker aborts transactions that timed out.
+        """
+        return self.transaction_ms + sweep_ms + self.heartbeat_ms + 1_000
 
     def common(self) -> dict[str, Any]:
         """Return what every client has."""
+        protocol = {"security.protocol": self.security_protocol} if self.security_protocol else {}
         return {
             "bootstrap.servers": self.bootstrap,
             "logger": logger,
-            # with `rebootstrap`, a closed connection left send_offsets_to_transaction hanging
+            # With `rebootstrap`, a closed connection left send_offsets_to_transaction hanging.
             "metadata.recovery.strategy": "none",
+            "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1_000,
+            "topic.metadata.refresh.interval.ms": 60_000,
+            **protocol,
             **self.extra,
         }
 
@@ -50,23 +113,32 @@ class KafkaConfig:
         """Return what every consumer has."""
         return {
             "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
+            "fetch.error.backoff.ms": 20,
             "queued.max.messages.kbytes": 32_768,
             **self.common(),
         }
 
     def member(self, group: str, instance: str) -> dict[str, Any]:
         """Return what a member of a group has: a stable name, cooperative rebalances."""
+        protocol: dict[str, Any] = (
+            {"group.protocol": "consumer"}
+            if self.group_protocol == "consumer"
+            else {
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": self.session_ms,
+                "heartbeat.interval.ms": self.heartbeat_ms,
+            }
+        )
         return {
             "group.id": group,
             "group.instance.id": instance,
             "client.id": f"{group}/{instance}",
             "auto.offset.reset": "error",
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": self.session_ms,
-            "heartbeat.interval.ms": self.heartbeat_ms,
-            "max.poll.interval.ms": self.poll_ms_max,
+            "max.poll.interval.ms": max(self.poll_ms_max, self.session_ms),
+            **protocol,
             **self.consumer(),
         }
 
@@ -79,9 +151,11 @@ class KafkaConfig:
             "message.max.bytes": self.record_bytes_max,
             "queue.buffering.max.messages": 500_000,
             "linger.ms": 1,
-            # back-to-back transactions wait for it: 80-120 ms at the default, 7-18 ms at 2 to 5
+            "delivery.timeout.ms": int(self.append_s * 1000),
+            # Back-to-back transactions wait for it: 80-120 ms at the default, 7-18 ms at 2 to 5.
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 5,
+            "error_cb": _note,
             **self.common(),
         }
 
@@ -89,8 +163,18 @@ class KafkaConfig:
         """Return what an owner's producer has."""
         return {
             **self.producer(),
+            "client.id": f"{group}/{instance}",
             "transactional.id": f"{group}/{instance}",
             "transaction.timeout.ms": self.transaction_ms,
             "delivery.timeout.ms": self.transaction_ms,
+            "delivery.report.only.error": True,
             "linger.ms": 5,
         }
+
+
+def _note(error: KafkaError) -> None:
+    """Note what a producer says of itself; whoever waits for it is told by its own call.
+
+    Without this the client raises a fatal error inside whatever call runs its callbacks.
+    """
+    logger.debug("a producer says: %s", error.str())

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from headwater.contracts.records import Partition, Record
 from headwater.errors import SettingsError
+from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_watch import WATCHDOG
 from headwater.log.port import Claim, Poll
 
 logger = logging.getLogger(__name__)
 
 _SEEK_S = 10.0
-_AWAY = frozenset(
-    {
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TRANSPORT,
-        KafkaError._RESOLVE,
-        KafkaError._TIMED_OUT,
-    }
-)
-_EXPIRED = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - as above
+_SEEK_AGAIN_S = 0.005
+_LEAVE_POLLS_MAX = 100
+_LEAVE_POLL_S = 0.1
+
+First = Callable[[str, Partition], tuple[int, str]]
 
 
 class KafkaMember:
@@ -35,14 +40,22 @@ class KafkaMember:
         topics: What is read.
         group: The group.
         instance: This member's stable name.
+        first: Looks a group's committed offset up, for a claim resumed without one.
     """
 
     def __init__(
-        self, config: KafkaConfig, topics: Collection[str], *, group: str, instance: str
+        self,
+        config: KafkaConfig,
+        topics: Collection[str],
+        *,
+        group: str,
+        instance: str,
+        first: First,
     ) -> None:
         self.config = config
         self.group = group
         self.instance = instance
+        self._first = first
         self._claims: dict[Partition, Claim] = {}
         self._positions: dict[Claim, int] = {}
         self._paused: set[Claim] = set()
@@ -56,18 +69,17 @@ class KafkaMember:
             [*topics],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
-            on_lost=self._on_revoke,
+            on_lost=self._on_lost,
         )
 
     def poll(self, *, records_max: int, wait_ms: int) -> Poll:
-        """Wait at most `wait_ms` for news; one message is waited for, what else is there is taken."""
-        messages: list[Message] = []
-        first = self._consumer.poll(wait_ms / 1000)
-        if first is not None:
-            messages.append(first)
-            if records_max > 1:
-                messages += self._consumer.consume(records_max - 1, 0)
-        records = self._records(messages)
+        """Wait at most `wait_ms` for news; one message is waited for, what else is there is taken.
+
+        Raises:
+            SettingsError: Another process has joined under this name, or records expired unread.
+        """
+        assert not self._closed, "a closed member does not poll"
+        records = self._records(self._consume(records_max, wait_ms))
         lost, gained = frozenset(self._lost), frozenset(self._gained)
         self._lost, self._gained = set(), set()
         return Poll(lost=lost, gained=gained, records=records)
@@ -80,29 +92,56 @@ class KafkaMember:
             self._consumer.pause([_place(claim.partition) for claim in live])
 
     def resume(self, claims: Mapping[Claim, int | None]) -> None:
-        """Deliver from the offset given, or from where the claim was paused."""
+        """Deliver from the offset given, or from where the claim was paused.
+
+        Raises:
+            SettingsError: A claim just gained is resumed from its group's offset, and there is none.
+        """
         for claim, offset in claims.items():
             if not self.holds(claim):
                 continue
-            position = self._positions.get(claim, 0) if offset is None else offset
+            position = self._positions.get(claim) if offset is None else offset
+            if position is None:
+                position, _ = self._first(self.group, claim.partition)
             self._positions[claim] = position
             self._paused.discard(claim)
             self._seek(claim.partition, position)
             self._consumer.resume([_place(claim.partition)])
 
     def close(self, *, leave: bool = False) -> None:
-        """End the membership; static members keep their partitions until they are back, or the session ends."""
+        """End the membership.
+
+        A static member keeps its partitions until it is back or its session ends; with `leave` it
+        gives them up first.
+        """
         if self._closed:
             return
-        self._closed = True
-        if leave:
-            self._consumer.unsubscribe()
-            self._consumer.poll(1.0)
-        self._consumer.close()
+        with WATCHDOG.over(f"close of {self.group}", self.config.call_s * 2):
+            if leave:
+                self._consumer.unsubscribe()
+                for _ in range(_LEAVE_POLLS_MAX):
+                    self._consumer.poll(_LEAVE_POLL_S)
+                    if not self._consumer.assignment():
+                        break
+            self._closed = True
+            self._consumer.close()
 
     def holds(self, claim: Claim) -> bool:
         """Say whether a claim is live."""
         return self._claims.get(claim.partition) == claim
+
+    def _consume(self, records_max: int, wait_ms: int) -> list[Message]:
+        with WATCHDOG.over(f"poll of {self.group}", wait_ms / 1000 + self.config.call_s * 2):
+            first = self._consumer.poll(wait_ms / 1000)
+            if first is None:
+                return []
+            if records_max <= 1:
+                return [first]
+            # `consume(n, t)` would wait for all n.
+            return [first, *self._consumer.consume(records_max - 1, 0)]
+
+    def _before_revoke(self, claims: Collection[Claim]) -> None:
+        """Finish what is under way for claims that are about to go; nothing here."""
 
     def _lose_all(self) -> None:
         """Make every claim stale; the partitions that are still ours are claimed anew."""
@@ -128,13 +167,13 @@ class KafkaMember:
         self._positions.pop(claim, None)
         self._paused.discard(claim)
         if claim in self._gained:
-            self._gained.discard(claim)
+            self._gained.discard(claim)  # nobody was told of it
         else:
             self._lost.add(claim)
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        # an explicit offset keeps the client from looking one up; it is replaced before `resume`
-        placed = [TopicPartition(p.topic, p.partition, 0) for p in partitions]
+        # The end is always there, unlike an offset of ours that may have expired; `resume` seeks.
+        placed = [TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions]
         consumer.incremental_assign(placed)
         if placed:
             consumer.pause(placed)
@@ -142,6 +181,11 @@ class KafkaMember:
             self._claim(Partition(place.topic, place.partition))
 
     def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        places = [Partition(p.topic, p.partition) for p in partitions]
+        self._before_revoke([self._claims[place] for place in places if place in self._claims])
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         for place in partitions:
             self._drop(Partition(place.topic, place.partition))
         consumer.incremental_unassign(partitions)
@@ -167,35 +211,35 @@ class KafkaMember:
 
     def _trouble(self, error: KafkaError) -> None:
         code = error.code()
-        if code == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name
-            return
-        if code in {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED} or error.fatal():  # noqa: SLF001 - as above
-            raise SettingsError(
-                f"another process is instance {self.instance!r} of {self.group}: "
-                f"give each process its own HEADWATER_INSTANCE ({error.str()})"
-            )
-        if code in _EXPIRED:
+        if code in kafka_errors.FENCED or error.fatal():
+            raise kafka_errors.taken_over(self.group, self.instance, error)
+        if code in kafka_errors.EXPIRED:
             raise SettingsError(
                 f"{self.group} has no offset where it is to go on ({error.str()}): the records "
                 "expired before they were read; see `headwater topics apply`"
             )
-        if code in _AWAY or error.retriable():
-            if not self._said_away:
-                logger.warning("%s waits for the cluster: %s", self.group, error.str())
-                self._said_away = True
-            return
-        logger.warning("%s: %s", self.group, error.str())
+        if code in kafka_errors.FORBIDDEN:
+            raise kafka_errors.forbidden(f"read for {self.group}", error)
+        if not kafka_errors.is_away(error):
+            logger.warning("%s: %s", self.group, error.str())
+        elif not self._said_away:
+            logger.warning("%s waits for the cluster: %s", self.group, error.str())
+            self._said_away = True
 
     def _seek(self, place: Partition, offset: int) -> None:
         """Seek; a partition that was assigned a moment ago takes a little to be seekable."""
         until = time.monotonic() + _SEEK_S
         while True:
             try:
-                self._consumer.seek(TopicPartition(place.topic, place.number, offset))
+                with WATCHDOG.over(f"seek of {self.group}", self.config.call_s):
+                    self._consumer.seek(TopicPartition(place.topic, place.number, offset))
             except KafkaException as error:
-                if error.args[0].code() != KafkaError._STATE or time.monotonic() > until:  # noqa: SLF001 - as above
+                if (
+                    error.args[0].code() != KafkaError._STATE  # noqa: SLF001 - the client's own name
+                    or time.monotonic() > until
+                ):
                     raise
-                time.sleep(0.005)
+                time.sleep(_SEEK_AGAIN_S)
             else:
                 return
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headwater.contracts.records import Partition, Record
+from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_member import record_of
+from headwater.log.kafka_watch import WATCHDOG
+
+logger = logging.getLogger(__name__)
 
 
 class KafkaReader:
@@ -24,12 +29,14 @@ class KafkaReader:
     def __init__(
         self, config: KafkaConfig, starts: Mapping[Partition, int], ends: Mapping[Partition, int]
     ) -> None:
+        self._config = config
         self._next = {place: max(0, start) for place, start in starts.items()}
         self._ends = dict(ends)
+        self._said_away = False
         self._consumer = Consumer(
             {
                 **config.consumer(),
-                "group.id": f"headwater-reader-{uuid.uuid4().hex}",
+                "group.id": f"headwater-reader-{uuid.uuid4().hex}",  # it never joins nor commits
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
             }
@@ -39,19 +46,26 @@ class KafkaReader:
         )
 
     def poll(self, *, records_max: int, wait_ms: int) -> Sequence[Record]:
-        """Return the next records; empty when none came in time."""
-        first = self._consumer.poll(wait_ms / 1000)
-        if first is None:
-            return ()
-        messages = [first]
-        if records_max > 1:
-            messages += self._consumer.consume(records_max - 1, 0)
+        """Return the next records; empty when none came in time.
+
+        Raises:
+            SettingsError: This principal may not read there.
+            KafkaException: Something that waiting does not cure.
+        """
+        with WATCHDOG.over("poll of a reader", wait_ms / 1000 + self._config.call_s):
+            first = self._consumer.poll(wait_ms / 1000)
+            if first is None:
+                return ()
+            messages = [first]
+            if records_max > 1:
+                messages += self._consumer.consume(records_max - 1, 0)
         found: list[Record] = []
         for message in messages:
             error = message.error()
             if error is not None:
-                self._reached(error, message)
+                self._trouble(error, message)
                 continue
+            self._said_away = False
             place = Partition(message.topic(), message.partition())
             self._next[place] = message.offset() + 1
             found.append(record_of(message, place))
@@ -64,14 +78,18 @@ class KafkaReader:
 
     def close(self) -> None:
         """Stop reading."""
-        self._consumer.close()
+        with WATCHDOG.over("close of a reader", self._config.call_s):
+            self._consumer.close()
 
-    def _reached(self, error: KafkaError, message: object) -> None:
-        """Take the end of a partition for what it is: markers leave offsets that never come."""
-        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name
-            if error.fatal() or not error.retriable():
-                raise KafkaException(error)
-            return
-        topic, number, offset = message.topic(), message.partition(), message.offset()  # type: ignore[attr-defined] # a client's message
-        place = Partition(topic, number)
-        self._next[place] = max(self._next[place], offset)
+    def _trouble(self, error: KafkaError, message: Message) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name
+            # Markers and compaction leave offsets that never come; the end passes over them.
+            place = Partition(message.topic(), message.partition())
+            self._next[place] = max(self._next[place], message.offset())
+        elif error.code() in kafka_errors.FORBIDDEN:
+            raise kafka_errors.forbidden(f"read {message.topic()}", error)
+        elif error.fatal() or not kafka_errors.is_away(error):
+            raise KafkaException(error)
+        elif not self._said_away:
+            logger.warning("a reader waits for the cluster: %s", error.str())
+            self._said_away = True

@@ -2,28 +2,82 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+
 from confluent_kafka import KafkaException, TopicPartition
 
-from headwater.log.kafka_member import KafkaMember, logger
+from headwater.contracts.records import Partition
+from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_member import First, KafkaMember
+from headwater.log.kafka_watch import WATCHDOG
 from headwater.log.port import Claim
+
+logger = logging.getLogger(__name__)
 
 
 class KafkaWorker(KafkaMember):
-    """Marks what is answered; see `log.port.Worker`."""
+    """Marks what is answered; see `log.port.Worker`.
+
+    Args:
+        config: The cluster.
+        topics: What is read.
+        group: The group.
+        instance: This member's stable name.
+        first: Looks a group's committed offset up, for a claim resumed without one.
+    """
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        topics: Collection[str],
+        *,
+        group: str,
+        instance: str,
+        first: First,
+    ) -> None:
+        self._newest: dict[Claim, TopicPartition] = {}
+        super().__init__(config, topics, group=group, instance=instance, first=first)
 
     def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
         """Commit an offset in the background; a stale claim's is ignored."""
         if not self.holds(claim):
             return
         place = claim.partition
-        offset = TopicPartition(place.topic, place.number, next_offset, metadata)
+        mark = TopicPartition(place.topic, place.number, next_offset, metadata)
+        self._newest[claim] = mark
         try:
-            self._consumer.commit(offsets=[offset], asynchronous=True)
+            self._consumer.commit(offsets=[mark], asynchronous=True)
         except KafkaException as error:
-            logger.warning("%s: a mark is lost, its requests may repeat: %s", self.group, error)
+            logger.warning("%s: a mark waits for the next: %s", self.group, error)
 
     def close(self, *, leave: bool = False) -> None:
-        """End the membership, after the marks under way."""
+        """End the membership, after the last marks."""
         if not self._closed:
-            self._consumer.poll(0)
+            self._settle([*self._claims.values()])
         super().close(leave=leave)
+
+    def _before_revoke(self, claims: Collection[Claim]) -> None:
+        """Have the last marks in the log before someone else goes on from there.
+
+        A mark still under way could otherwise arrive after the heir's and take it back.
+        """
+        self._settle(claims)
+
+    def _drop(self, place: Partition) -> None:
+        claim = self._claims.get(place)
+        if claim is not None:
+            self._newest.pop(claim, None)
+        super()._drop(place)
+
+    def _settle(self, claims: Collection[Claim]) -> None:
+        marks = [mark for claim in claims if (mark := self._newest.get(claim)) is not None]
+        if not marks:
+            return
+        try:
+            with WATCHDOG.over(f"commit of {self.group}", self.config.call_s * 4):
+                self._consumer.commit(offsets=marks, asynchronous=False)
+        except KafkaException as error:
+            logger.warning(
+                "%s: its last marks are lost, requests may repeat: %s", self.group, error
+            )

@@ -1,0 +1,96 @@
+"""What errors of the Kafka client mean to us."""
+
+# ruff: noqa: SLF001 - librdkafka's own errors begin with an underscore
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError
+
+from headwater.errors import SettingsError
+
+AWAY = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._WAIT_COORD,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._NO_OFFSET,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.BROKER_NOT_AVAILABLE,
+    }
+)
+"""The cluster, or the part of it that we need, does not answer now."""
+
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+UNKNOWN_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+REFUSED = frozenset(
+    {
+        *TOO_LARGE,
+        *UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_EXCEPTION,
+    }
+)
+"""What the log says of a record that it will never take."""
+
+FENCED = frozenset(
+    {
+        KafkaError._FATAL,
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
+EXPIRED = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+FORBIDDEN = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,
+    }
+)
+
+
+def is_away(error: KafkaError) -> bool:
+    """Return whether the same may succeed later, without anybody doing anything."""
+    return error.code() in AWAY or bool(error.retriable())
+
+
+def taken_over(group: str, instance: str, error: KafkaError) -> SettingsError:
+    """Return the end of a member whose name another process uses."""
+    return SettingsError(
+        f"another process has joined {group} as {instance}: give each process its own "
+        f"HEADWATER_INSTANCE ({error.str()})"
+    )
+
+
+def forbidden(what: str, error: KafkaError) -> SettingsError:
+    """Return the error of a principal that lacks a right."""
+    return SettingsError(
+        f"the cluster does not let this principal {what} ({error.str()}): grant it, or correct "
+        "HEADWATER_KAFKA__SECURITY_PROTOCOL and the credentials in HEADWATER_KAFKA__EXTRA; every "
+        "topic, group and transactional id begins with the namespace, so one prefixed grant is enough"
+    )
+
+
+def no_topic(topic: str, error: object) -> SettingsError:
+    """Return the error of a topic that is not there."""
+    return SettingsError(f"there is no topic {topic}: run `headwater topics apply` ({error})")
