@@ -1,5 +1,10 @@
 """headwater: fleets of LLM agents on Apache Kafka, for people who must prove what their agents did."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from headwater.contracts.derive import Json, Scale
 from headwater.core.prices import Price, usd_per_million
 from headwater.errors import (
@@ -21,6 +26,11 @@ from headwater.sdk.app import App
 from headwater.sdk.context import Context
 from headwater.sdk.types import Budget, Call, ModelReply
 
+if TYPE_CHECKING:
+    from headwater import testing
+    from headwater.client import Client
+    from headwater.settings import Settings
+
 __all__ = [
     "AgentError",
     "App",
@@ -28,6 +38,7 @@ __all__ = [
     "BudgetExceeded",
     "Call",
     "CallError",
+    "Client",
     "Context",
     "DeadlineExceeded",
     "Denied",
@@ -39,9 +50,22 @@ __all__ = [
     "PoisonError",
     "Price",
     "Scale",
+    "Settings",
     "SettingsError",
     "ToolError",
     "ToolTimeout",
     "TransientError",
+    "testing",
     "usd_per_million",
 ]
+
+_LATE = {"Client": "headwater.client", "Settings": "headwater.settings"}
+"""What not every process needs, and costs time to import."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "testing":
+        return importlib.import_module("headwater.testing")
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'headwater' has no attribute {name!r}")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from headwater.contracts.catalog import Schemas
-from headwater.contracts.derive import Shape, shape_of
+from headwater.contracts.derive import Shape
 from headwater.contracts.messages import Limits
 from headwater.core.execution import Execution, RunInfo
 from headwater.durable.running import Running, Session
-from headwater.errors import SettingsError
-from headwater.sdk.calls import ask
+from headwater.errors import AgentError, PoisonError, SettingsError
+from headwater.sdk.calls import RUN, ask, encoded
 from headwater.sdk.context import Context
+from headwater.sdk.events import Events
+from headwater.sdk.surface import RESERVED, Surface, check_timeout, hints, title
 from headwater.sdk.types import Budget
 
 I = TypeVar("I")  # noqa: E741 - input
@@ -40,8 +40,8 @@ class Agent(Generic[I, O]):
         name: Its name.
         budget: What a run may spend.
         dedupe_s: How long the same task, published again, is dropped.
-        schemas: Knows producers' schemas.
-        terms: How it is called as a child.
+        emits: Types of the events it publishes.
+        surface: Learns its schemas, and knows its producers'.
 
     Raises:
         SettingsError: It is not such a function, or a type has no Avro form.
@@ -49,46 +49,59 @@ class Agent(Generic[I, O]):
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Coroutine[Any, Any, Any]],
         *,
         name: str,
         budget: Budget,
         dedupe_s: int,
-        schemas: Schemas,
+        emits: Sequence[type],
+        surface: Surface,
     ) -> None:
+        what = f"agent {name}"
         functools.update_wrapper(self, function)
+        if name in RESERVED:
+            raise SettingsError(f"{what}: the platform's own topics have this name; choose another")
         if not inspect.iscoroutinefunction(function):
-            raise SettingsError(f"agent {name}: it must be an async function")
+            raise SettingsError(f"{what}: it must be an async function")
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) != PARAMETERS:
-            raise SettingsError(f"agent {name}: it takes a context and one task: (ctx, task)")
-        hints = typing.get_type_hints(function, include_extras=True)
+            raise SettingsError(f"{what}: it takes a context and one task: (ctx, task)")
+        if dedupe_s <= 0:
+            raise SettingsError(f"{what}: dedupe_s must be over 0 seconds, not {dedupe_s}")
+        known = hints(what, function)
         task = parameters[1].name
-        if task not in hints or "return" not in hints:
-            raise SettingsError(f"agent {name}: {task} and the result need type hints")
+        if task not in known or "return" not in known:
+            raise SettingsError(f"{what}: {task} and the result need type hints")
         self.function = function
         self.name = name
         self.limits: Limits = budget.limits()
         self.dedupe_s = dedupe_s
-        self.schemas = schemas
-        title = "".join(part.title() for part in name.split("_"))
-        self.input: Shape[Any] = _shape(hints[task], f"{title}Task", f"agent {name}: {task}")
-        self.output: Shape[Any] = _shape(
-            hints["return"], f"{title}Result", f"agent {name}: its result"
+        self.schemas = surface.schemas
+        self.input: Shape[Any] = surface.shape(f"{what}: {task}", known[task], f"{title(name)}Task")
+        self.output: Shape[Any] = surface.shape(
+            f"{what}: its result", known["return"], f"{title(name)}Result"
         )
+        self.events = Events(what, emits, surface)
         self._terms = Terms()
 
     def __call__(self, task: I) -> Coroutine[Any, Any, O]:
         """Run it as a child, from another agent.
 
         Raises:
-            AgentError: The child failed or was cancelled.
+            AgentError: The child failed or was cancelled, or did not end in time.
             BudgetExceeded, Denied: It was never begun.
+            ValueError: The task is not of its input type.
         """
         return self._ask(task)
 
     def with_(self, *, timeout_s: float | None = None, budget: Budget | None = None) -> Agent[I, O]:
-        """Return this agent to be called on other terms."""
+        """Return this agent to be called on other terms.
+
+        Args:
+            timeout_s: How long to wait; then the child is cancelled.
+            budget: What the child may spend, instead of its own budget.
+        """
+        check_timeout(f"agent {self.name}", timeout_s)
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._terms = Terms(timeout_s=timeout_s, budget=budget)
@@ -101,11 +114,16 @@ class Agent(Generic[I, O]):
         value = await ask(
             "agent",
             self.name,
-            self.input.encode(task),
+            encoded(f"the task of agent {self.name}", self.input, task),
             timeout_s=self._terms.timeout_s,
             **options,
         )
-        return cast("O", self.output.decode(value, self.schemas))
+        try:
+            return cast("O", self.output.decode(value, self.schemas))
+        except PoisonError as error:
+            raise AgentError(
+                f"agent {self.name} answered in another type: {error}", error=error.code
+            ) from error
 
     def begin(self, info: RunInfo, task: bytes) -> Execution:
         """Return a fresh execution of a task.
@@ -116,17 +134,12 @@ class Agent(Generic[I, O]):
         value = self.input.decode(task, self.schemas)
 
         async def main(session: Session) -> bytes:
-            return self.output.encode(await self.function(Context(session, info), value))
+            RUN.set(info.run)
+            result = await self.function(Context(session, info, self.events), value)
+            return encoded(f"the result of agent {self.name}", self.output, result)
 
         return Running(main, seed=info.run)
 
     def outcome_json(self, value: bytes) -> bytes:
         """Return a result as JSON."""
         return self.output.to_json(self.output.decode(value, self.schemas))
-
-
-def _shape(type_: Any, name: str, where: str) -> Shape[Any]:
-    try:
-        return shape_of(type_, name=name)
-    except SettingsError as error:
-        raise SettingsError(f"{where}: {error}") from error

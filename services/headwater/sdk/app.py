@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import inspect
 import json
-import re
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.derive import Shape
@@ -15,23 +15,49 @@ from headwater.core.judge import AllowAll, Judge
 from headwater.core.prices import Price
 from headwater.errors import SettingsError
 from headwater.sdk.agents import Agent
-from headwater.sdk.models import Model
-from headwater.sdk.tools import Tool
-from headwater.sdk.types import Budget
+from headwater.sdk.context import Context
+from headwater.sdk.models import Model, Settings
+from headwater.sdk.surface import OURS, Surface, check_name
+from headwater.sdk.tools import Effect, OrderKey, Tool
+from headwater.sdk.types import Budget, Call
 
+P = ParamSpec("P")
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - input
+O = TypeVar("O")  # noqa: E741 - output
+L = TypeVar("L", bound="Lifespan")
 DEDUPE_S = 86_400
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+SERVICE = "tools"
+"""The service of tools that name none."""
 Lifespan = Callable[..., AsyncIterator[Any]]
+
+
+class DeclareTool(Protocol):
+    """What `@app.tool(...)` does to a function: its `call` goes, and calling it returns a coroutine."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Call[Any], P], Coroutine[Any, Any, T]], /
+    ) -> Tool[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Tool[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Call[Any], P], T], /) -> Tool[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Tool[P, T]: ...
 
 
 class App:
     """What one namespace runs: every role loads it.
 
     Args:
-        name: The app's name.
+        name: The app's name; also the namespace of its schemas.
         namespace: Begins every topic, group and transactional id.
         version: By default the version of the distribution of the same name, else `0`.
         judge: Decides whether calls may be made; by default all may.
+
+    Raises:
+        SettingsError: A name cannot be carried by topics.
 
     Example:
         >>> app = App("bank")
@@ -50,47 +76,74 @@ class App:
         version: str | None = None,
         judge: Judge | None = None,
     ) -> None:
-        _check("app", name)
-        _check("namespace", namespace)
+        check_name("app", name)
+        check_name("namespace", namespace)
+        if name == OURS:
+            raise SettingsError(
+                f"app {name!r}: the platform's own schemas have this name; choose another"
+            )
         self.name = name
         self.namespace = namespace
         self.version = version or _version_of(name)
         self.judge: Judge = judge or AllowAll()
-        self.schemas = Schemas()
         self.agents: dict[str, Agent[Any, Any]] = {}
         self.tools: dict[str, Tool[Any, Any]] = {}
         self.models: dict[str, Model] = {}
         self.lifespans: dict[str, Lifespan] = {}
+        self._surface = Surface(name.replace("-", "_"))
+
+    @property
+    def schemas(self) -> Schemas:
+        """Writer schemas that this process knows: the app's own, and what it learns from topics."""
+        return self._surface.schemas
 
     def model(
         self,
         name: str,
         spec: str | Callable[..., Any],
         *,
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
         timeout_s: float | None = None,
         price: Price | None = None,
     ) -> Model:
         """Declare a model; see `Model`."""
-        self._free("model", name, self.models)
+        _free("model", name, self.models)
         self.models[name] = Model(name, spec, settings=settings, timeout_s=timeout_s, price=price)
         return self.models[name]
 
     def tool(
         self,
         *,
-        effect: str,
-        service: str = "default",
-        order_key: str | None = None,
+        effect: Effect,
+        service: str = SERVICE,
+        order_key: OrderKey | None = None,
         timeout_s: float | None = None,
         name: str | None = None,
-    ) -> Callable[[Callable[..., Any]], Tool[Any, Any]]:
-        """Declare a tool; see `Tool`."""
+        approve_if: object = None,
+    ) -> DeclareTool:
+        """Declare a tool.
+
+        Args:
+            effect: What it does to the world: `read` or `write`; `irreversible` comes later.
+            service: Its own topic, process and credentials.
+            order_key: Calls of equal keys start in order: a parameter's name, or a pure function of
+                all arguments by name.
+            timeout_s: How long one call may take.
+            name: By default the function's.
+            approve_if: Refused: it comes later.
+
+        Raises:
+            SettingsError: The function or its terms cannot work; the message names tool and parameter.
+        """
 
         def declare(function: Callable[..., Any]) -> Tool[Any, Any]:
-            of = name or function.__name__
-            self._free("tool", of, self.tools)
-            _check(f"tool {of}: service", service)
+            of = _named("tool", name, function)
+            _free("tool", of, self.tools)
+            if approve_if is not None:
+                raise SettingsError(
+                    f"tool {of}: approve_if comes later; until then wait for a person's signal in the "
+                    "agent, with ctx.receive(...)"
+                )
             self.tools[of] = Tool(
                 function,
                 effect=effect,
@@ -98,50 +151,92 @@ class App:
                 service=service,
                 order_key=order_key,
                 timeout_s=timeout_s,
-                schemas=self.schemas,
+                surface=self._surface,
             )
-            self._learn(self.tools[of].parameters, self.tools[of].result)
             return self.tools[of]
 
         return declare
 
+    @overload
+    def agent(self, function: Callable[[Context, I], Coroutine[Any, Any, O]], /) -> Agent[I, O]: ...
+    @overload
     def agent(
         self,
-        function: Callable[..., Any] | None = None,
+        /,
         *,
         budget: Budget | None = None,
         dedupe_s: int = DEDUPE_S,
+        emits: Sequence[type] = (),
+        name: str | None = None,
+    ) -> Callable[[Callable[[Context, I], Coroutine[Any, Any, O]]], Agent[I, O]]: ...
+    def agent(
+        self,
+        function: Any = None,
+        /,
+        *,
+        budget: Budget | None = None,
+        dedupe_s: int = DEDUPE_S,
+        emits: Sequence[type] = (),
         name: str | None = None,
     ) -> Any:
-        """Declare an agent, with or without arguments; see `Agent`."""
+        """Declare an agent, with or without arguments.
 
-        def declare(function: Callable[..., Any]) -> Agent[Any, Any]:
-            of = name or function.__name__
-            self._free("agent", of, self.agents)
+        Args:
+            function: `async def agent(ctx, task) -> result`.
+            budget: What a run may spend.
+            dedupe_s: How long the same task, published again, is dropped.
+            emits: Types of the events it publishes with `ctx.emit`.
+            name: By default the function's.
+
+        Raises:
+            SettingsError: The function or its terms cannot work; the message names agent and field.
+        """
+
+        def declare(function: Callable[..., Coroutine[Any, Any, Any]]) -> Agent[Any, Any]:
+            of = _named("agent", name, function)
+            _free("agent", of, self.agents)
             self.agents[of] = Agent(
                 function,
                 name=of,
                 budget=budget or Budget(),
                 dedupe_s=dedupe_s,
-                schemas=self.schemas,
+                emits=emits,
+                surface=self._surface,
             )
-            self._learn(self.agents[of].input, self.agents[of].output)
             return self.agents[of]
 
         return declare if function is None else declare(function)
 
-    def lifespan(self, role: str) -> Callable[[Lifespan], Lifespan]:
-        """Declare what a role sets up once per process: an async generator that yields it."""
+    def lifespan(self, role: str) -> Callable[[L], L]:
+        """Declare what a role sets up once per process: an async generator that yields it.
 
-        def declare(function: Lifespan) -> Lifespan:
+        Raises:
+            SettingsError: The role has none, or two.
+        """
+
+        def declare(function: L) -> L:
             if role != "tools":
                 raise SettingsError(f"lifespan of {role!r}: only the tools role has one")
             if role in self.lifespans:
-                raise SettingsError(f"two lifespans of {role!r}")
+                raise SettingsError(f"two lifespans of {role!r}: join them in one")
+            fits = inspect.isasyncgenfunction(function)
+            if not fits:
+                raise SettingsError(
+                    f"lifespan of {role!r}: it must be an async generator, `async def` with one yield"
+                )
             self.lifespans[role] = function
             return function
 
         return declare
+
+    def check(self) -> None:
+        """Refuse an app that nothing could be asked of.
+
+        Raises:
+            SettingsError: It has no agents. Whatever else cannot work is refused where it is declared.
+        """
+        if not self.agents:
+            raise SettingsError(f"app {self.name} has no agents: declare one with @app.agent")
 
     def services(self) -> list[str]:
         """Return the names of the tool services, sorted."""
@@ -151,7 +246,8 @@ class App:
         """Return every shape that crosses a topic, by record name."""
         found: dict[str, Shape[Any]] = {}
         for agent in self.agents.values():
-            found |= {agent.input.name: agent.input, agent.output.name: agent.output}
+            shapes = (agent.input, agent.output, *agent.events.shapes.values())
+            found |= {shape.name: shape for shape in shapes}
         for tool in self.tools.values():
             found |= {tool.parameters.name: tool.parameters, tool.result.name: tool.result}
         return found
@@ -169,21 +265,18 @@ class App:
         text = json.dumps(surface, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def _learn(self, *shapes: Shape[Any]) -> None:
-        for shape in shapes:
-            self.schemas.add(shape.schema)
 
-    def _free(self, kind: str, name: str, taken: dict[str, Any]) -> None:
-        _check(kind, name)
-        if name in taken:
-            raise SettingsError(f"{kind} {name}: declared twice")
+def _named(kind: str, name: str | None, function: Callable[..., Any]) -> str:
+    found: str | None = name or getattr(function, "__name__", None)
+    if found is None:
+        raise SettingsError(f"{kind} {function!r} has no name: give it one with name=")
+    return found
 
 
-def _check(what: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise SettingsError(
-            f"{what} {name!r}: a name is a-z, then up to 63 of a-z 0-9 _ -, because topics carry it"
-        )
+def _free(kind: str, name: str, taken: dict[str, Any]) -> None:
+    check_name(kind, name)
+    if name in taken:
+        raise SettingsError(f"{kind} {name}: declared twice")
 
 
 def _version_of(name: str) -> str:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from headwater import errors
+from headwater.contracts.derive import Shape
 from headwater.contracts.messages import Answered, Failed
 from headwater.core.execution import CallKind
 from headwater.durable.running import current
+
+RUN: contextvars.ContextVar[str] = contextvars.ContextVar("headwater_run", default="")
+"""Id of the run whose function this is, for the ids of its calls."""
 
 _BY_KIND: Mapping[str, type[errors.CallError]] = {
     "tool": errors.ToolError,
     "model": errors.ModelError,
     "agent": errors.AgentError,
 }
-_BY_NAME: Mapping[str, type[errors.CallError]] = {
+_UNSENT: Mapping[str, type[errors.CallError]] = {
     "BudgetExceeded": errors.BudgetExceeded,
     "Denied": errors.Denied,
+}
+_SENT: Mapping[str, type[errors.CallError]] = {
     "DeadlineExceeded": errors.DeadlineExceeded,
     "ToolTimeout": errors.ToolTimeout,
 }
@@ -35,6 +42,14 @@ async def ask(
 ) -> bytes:
     """Make a call and wait for its answer.
 
+    Args:
+        kind: What is called.
+        name: Its name.
+        arguments: As the callee's codec wrote them.
+        digest: 16 bytes over what the arguments mean; by default over the arguments.
+        timeout_s: How long to wait; then the call is withdrawn.
+        options: What the host needs besides.
+
     Raises:
         CallError: It failed, timed out, was denied or would pass the budget.
     """
@@ -42,19 +57,42 @@ async def ask(
     if timeout_s is not None:
         options["timeout_ms"] = round(timeout_s * 1000)
     future = session.ask(kind, name, arguments, digest=digest, options=options)
-    number = session.calls_made
+    call_id = _id(session.calls_made)
     try:
         async with asyncio.timeout(timeout_s):
             outcome = await future
     except TimeoutError:
         message = f"{kind} {name} did not answer within {timeout_s:g} s"
         error = errors.ToolTimeout if kind == "tool" else _BY_KIND[kind]
-        raise error(message, error="Timeout", call_id=str(number)) from None
+        raise error(message, error="Timeout", call_id=call_id) from None
     if isinstance(outcome, Answered):
         return outcome.value
     if isinstance(outcome, Failed):
-        error = _BY_NAME.get(outcome.error, _BY_KIND[kind])
-        raise error(outcome.detail, error=outcome.error, call_id=str(number))
+        _fail(kind, outcome, call_id)
     raise _BY_KIND[kind](
-        f"nobody knows whether {kind} {name} happened", error="InDoubt", call_id=str(number)
+        f"nobody knows whether {kind} {name} happened", error="InDoubt", call_id=call_id
     )
+
+
+def encoded(what: str, shape: Shape[Any], value: Any) -> bytes:
+    """Return a value as its codec writes it.
+
+    Raises:
+        ValueError: It does not fit the declared type: a mistake of the agent's own code.
+    """
+    try:
+        return shape.encode(value)
+    except errors.PoisonError as error:
+        raise ValueError(f"{what} does not fit its declared type: {error}") from error
+
+
+def _fail(kind: CallKind, failed: Failed, call_id: str) -> NoReturn:
+    if failed.error in _UNSENT:
+        raise _UNSENT[failed.error](failed.detail, error=failed.error)
+    error = _SENT.get(failed.error, _BY_KIND[kind])
+    raise error(failed.detail, error=failed.error, call_id=call_id)
+
+
+def _id(number: int) -> str:
+    run = RUN.get()
+    return f"{run}/{number}" if run else str(number)

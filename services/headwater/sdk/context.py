@@ -9,13 +9,14 @@ import logging
 import random
 import uuid
 from collections.abc import MutableMapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import pydantic
 
-from headwater.contracts.derive import shape_of
 from headwater.core.execution import RunInfo
 from headwater.durable.running import Session
+from headwater.sdk.events import Events
+from headwater.sdk.types import NANO
 
 T = TypeVar("T")
 
@@ -31,8 +32,10 @@ class RunView:
         actor: Who asked.
         deadline: When the task stops being wanted, in UTC.
         attempt: 1, and one more for each resume.
-        steps: Steps it may take; `None` for no limit.
-        usd: US dollars it may spend; `None` for no limit.
+        steps: Steps it may take in all; `None` for no limit.
+        tokens: Tokens it may use in all; `None` for no limit.
+        usd: US dollars it may spend in all; `None` for no limit.
+        wall_s: Seconds it may take in all; `None` for no limit.
     """
 
     id: str
@@ -42,7 +45,9 @@ class RunView:
     deadline: datetime.datetime | None
     attempt: int
     steps: int | None
+    tokens: int | None
     usd: float | None
+    wall_s: float | None
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
@@ -51,6 +56,7 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
     def __init__(self, logger: logging.Logger, session: Session, run: str) -> None:
         super().__init__(logger, {"run": run})
         self._session = session
+        self._run = run
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's own name
         return not self._session.replaying and super().isEnabledFor(level)
@@ -58,14 +64,17 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        return f"[{self.extra['run']}] {msg}" if self.extra else msg, kwargs
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), "run": self._run}
+        return f"[{self._run}] {msg}", kwargs
 
 
 class Context:
     """What belongs to the run: its identity, its time and chance, messages in and events out."""
 
-    def __init__(self, session: Session, info: RunInfo) -> None:
+    def __init__(self, session: Session, info: RunInfo, events: Events) -> None:
         self._session = session
+        self._events = events
+        limits = info.limits
         self.run = RunView(
             id=info.run,
             task_id=info.task_id,
@@ -73,8 +82,10 @@ class Context:
             actor=info.actor,
             deadline=None if info.deadline_ms is None else _utc(info.deadline_ms),
             attempt=info.attempt,
-            steps=info.limits.steps,
-            usd=None if info.limits.usd_nano is None else info.limits.usd_nano / 1e9,
+            steps=limits.steps,
+            tokens=limits.tokens,
+            usd=None if limits.usd_nano is None else limits.usd_nano / NANO,
+            wall_s=None if limits.wall_ms is None else limits.wall_ms / 1000,
         )
         name = info.run.split(".", 1)[0]
         self.log = _Log(logging.getLogger(f"headwater.agents.{name}"), session, info.run)
@@ -93,6 +104,10 @@ class Context:
         """The run's own generator; it draws the same when the run is replayed."""
         return self._session.random
 
+    @overload
+    async def receive(self, name: str, *, timeout_s: float | None = None) -> Any: ...
+    @overload
+    async def receive(self, name: type[T], *, timeout_s: float | None = None) -> T: ...
     async def receive(self, name: str | type[T], *, timeout_s: float | None = None) -> Any:
         """Wait for a signal.
 
@@ -115,9 +130,18 @@ class Context:
         return pydantic.TypeAdapter(type_).validate_json(signal.value or b"null")
 
     def emit(self, event: Any) -> None:
-        """Publish an event beside the run's outcome; its CloudEvents type is its class's name."""
-        kind = event.__class__
-        self._session.emit(kind.__name__, shape_of(kind).encode(event))
+        """Publish an event beside the run's outcome, when the turn commits.
+
+        Args:
+            event: A pydantic model or a dataclass; its CloudEvents type is its class's name. Name the
+                class in the agent's `emits=[...]`, so that its schema is published with the app's.
+
+        Raises:
+            SettingsError: It is neither.
+            ValueError: A field does not fit its type.
+        """
+        kind, value = self._events.encode(event)
+        self._session.emit(kind, value)
 
 
 def _utc(time_ms: int) -> datetime.datetime:

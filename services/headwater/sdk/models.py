@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
 
 import pydantic
+from pydantic.errors import PydanticUserError
 
 from headwater.core.prices import Price
-from headwater.errors import ModelError
+from headwater.errors import ModelError, SettingsError
 from headwater.sdk import wire
 from headwater.sdk.calls import ask
+from headwater.sdk.surface import check_timeout
 from headwater.sdk.types import NANO, ModelReply
 
+T = TypeVar("T")
+Prompt = str | Sequence[Any]
+Settings = Mapping[str, Any]
 REPAIRS_MAX = 2
 """How often an answer that does not fit is sent back, each time as a new call in the budget."""
+_FORMS_MAX = 1_024
+_FAULTS_MAX = 5
 
 
 class Model:
@@ -29,6 +36,9 @@ class Model:
         settings: pydantic-ai model settings for every call.
         timeout_s: How long one call may take.
         price: What it costs, where no list knows it.
+
+    Raises:
+        SettingsError: A setting cannot work.
     """
 
     def __init__(
@@ -36,22 +46,77 @@ class Model:
         name: str,
         spec: str | Callable[..., Any],
         *,
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
         timeout_s: float | None = None,
         price: Price | None = None,
     ) -> None:
+        check_timeout(f"model {name}", timeout_s)
         self.name = name
         self.spec = spec
         self.price = price
-        self.settings = settings or {}
+        self.settings = dict(settings or {})
         self.timeout_s = timeout_s
+        self._terms(None)
 
+    @overload
     def __call__(
         self,
-        prompt: str | Sequence[Any],
+        prompt: Prompt,
+        *,
+        settings: Settings | None = None,
+        timeout_s: float | None = None,
+        stream: bool = False,
+        full: Literal[False] = False,
+    ) -> Coroutine[Any, Any, str]: ...
+    @overload
+    def __call__(
+        self,
+        prompt: Prompt,
+        *,
+        settings: Settings | None = None,
+        timeout_s: float | None = None,
+        stream: bool = False,
+        full: Literal[True],
+    ) -> Coroutine[Any, Any, ModelReply[str]]: ...
+    @overload
+    def __call__(
+        self,
+        prompt: Prompt,
+        *,
+        output: type[T],
+        settings: Settings | None = None,
+        timeout_s: float | None = None,
+        stream: bool = False,
+        full: Literal[False] = False,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def __call__(
+        self,
+        prompt: Prompt,
+        *,
+        output: type[T],
+        settings: Settings | None = None,
+        timeout_s: float | None = None,
+        stream: bool = False,
+        full: Literal[True],
+    ) -> Coroutine[Any, Any, ModelReply[T]]: ...
+    @overload
+    def __call__(
+        self,
+        prompt: Prompt,
+        *,
+        output: Any,
+        settings: Settings | None = None,
+        timeout_s: float | None = None,
+        stream: bool = False,
+        full: bool = False,
+    ) -> Coroutine[Any, Any, Any]: ...
+    def __call__(
+        self,
+        prompt: Prompt,
         *,
         output: Any = str,
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
         timeout_s: float | None = None,
         stream: bool = False,
         full: bool = False,
@@ -59,103 +124,147 @@ class Model:
         """Ask the model, from an agent.
 
         Args:
-            prompt: Text, or pydantic-ai messages.
+            prompt: Text, or a conversation: pydantic-ai messages, their JSON, or texts.
             output: The answer's type; anything pydantic can validate.
             settings: pydantic-ai model settings, over the model's own.
-            timeout_s: How long the call may take.
+            timeout_s: How long the call may take; repairs have as long again.
             stream: Publish the answer piece by piece to whoever follows the run.
             full: Return a `ModelReply` instead of the answer alone.
 
         Raises:
-            ModelError: The model failed, or would not answer in the type asked for.
+            ModelError: The model failed, was too slow, or would not answer in the type asked for.
             BudgetExceeded, Denied: Nothing was sent.
+            SettingsError: The type has no JSON schema, or a setting cannot work.
         """
-        terms = {"max_tokens": wire.MAX_TOKENS, **self.settings, **(settings or {})}
-        return self._ask(
-            _messages(prompt), output, terms, timeout_s or self.timeout_s, stream, full
+        check_timeout(f"model {self.name}", timeout_s)
+        conversation = _Conversation(
+            model=self.name,
+            form=None if output is str else Form.of(output),
+            settings=self._terms(settings),
+            timeout_s=self.timeout_s if timeout_s is None else timeout_s,
+            stream=stream,
+            messages=_messages(prompt),
         )
+        return conversation.reply() if full else conversation.answer()
 
-    async def _ask(
+    def _terms(self, settings: Settings | None) -> dict[str, Any]:
+        """Return the settings of one call; without `max_tokens` nobody could say what it may cost."""
+        terms = {"max_tokens": wire.MAX_TOKENS, **self.settings, **(settings or {})}
+        most = terms["max_tokens"]
+        if not isinstance(most, int) or most < 1:
+            raise SettingsError(
+                f"model {self.name}: max_tokens is a number of tokens over 0, not {most!r}"
+            )
+        return terms
+
+
+class _Conversation:
+    """One question and its repairs: each request is a numbered call of the run."""
+
+    def __init__(
         self,
-        messages: list[dict[str, Any]],
-        output: Any,
+        *,
+        model: str,
+        form: Form | None,
         settings: dict[str, Any],
         timeout_s: float | None,
         stream: bool,
-        full: bool,
-    ) -> Any:
-        form = None if output is str else Form.of(output)
-        spent = [0, 0, 0]
+        messages: list[dict[str, Any]],
+    ) -> None:
+        self._model = model
+        self._form = form
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._stream = stream
+        self._messages = messages
+        self._answers: list[wire.ModelAnswer] = []
+
+    async def answer(self) -> Any:
+        """Ask until the answer fits, and return it."""
         for repair in range(REPAIRS_MAX + 1):
-            request = wire.ModelAsk(
-                messages=messages,
-                settings=settings,
-                output=None if form is None else form.schema,
-                stream=stream,
-            )
-            arguments = request.model_dump_json(exclude_defaults=True).encode()
-            value = await ask(
-                "model",
-                self.name,
-                arguments,
-                digest=wire.digest(request),
-                timeout_s=timeout_s,
-                ceiling={
-                    "input_bytes": len(arguments),
-                    "max_tokens": int(settings["max_tokens"]),
-                },
-            )
-            answer = wire.ModelAnswer.model_validate_json(value)
-            spent = [
-                spent[0] + answer.input_tokens,
-                spent[1] + answer.output_tokens,
-                spent[2] + answer.usd_nano,
-            ]
-            messages = [*messages, answer.response]
+            response = await self._request()
+            if self._form is None:
+                return wire.text_of(response)
             try:
-                result = (
-                    wire.text_of(answer.response) if form is None else form.read(answer.response)
-                )
+                return self._form.read(response)
             except pydantic.ValidationError as error:
+                words = _words(error)
                 if repair == REPAIRS_MAX:
                     raise ModelError(
-                        f"model {self.name} answered {repair + 1} times in another form than "
-                        f"{_name(output)}: {_words(error)}",
+                        f"model {self._model} answered {repair + 1} times in another form than "
+                        f"{self._form.name}: {words}",
                         error="InvalidOutput",
                     ) from error
-                messages = [*messages, wire.retry(_words(error))]
-                continue
-            if not full:
-                return result
-            return ModelReply(
-                output=result,
-                model=answer.model,
-                input_tokens=spent[0],
-                output_tokens=spent[1],
-                usd=spent[2] / NANO,
-                messages=messages,
-            )
+                self._messages = [*self._messages, response, wire.retry(words, response)]
         raise AssertionError("the last repair returns or raises")
+
+    async def reply(self) -> ModelReply[Any]:
+        """Ask until the answer fits, and return it with what it took."""
+        output = await self.answer()
+        last = self._answers[-1]
+        return ModelReply(
+            output=output,
+            model=last.model,
+            input_tokens=sum(answer.input_tokens for answer in self._answers),
+            output_tokens=sum(answer.output_tokens for answer in self._answers),
+            usd=sum(answer.usd_nano for answer in self._answers) / NANO,
+            messages=[*self._messages, *wire.closed(last.response)],
+        )
+
+    async def _request(self) -> dict[str, Any]:
+        request = wire.ModelAsk(
+            messages=self._messages,
+            settings=self._settings,
+            output=None if self._form is None else self._form.schema,
+            stream=self._stream,
+        )
+        arguments = request.model_dump_json(exclude_defaults=True).encode()
+        value = await ask(
+            "model",
+            self._model,
+            arguments,
+            digest=wire.digest(request),
+            timeout_s=self._timeout_s,
+            ceiling={
+                "input_bytes": len(arguments),
+                "max_tokens": self._settings["max_tokens"],
+                "model": self._model,
+            },
+        )
+        self._answers.append(wire.ModelAnswer.model_validate_json(value))
+        return self._answers[-1].response
 
 
 class Form:
-    """A type an answer must have; what is no JSON object travels in one with the field `response`."""
+    """A type an answer must have; what is no JSON object travels in one with the field `response`.
+
+    Raises:
+        SettingsError: It has no JSON schema.
+    """
 
     def __init__(self, type_: Any) -> None:
-        adapter = pydantic.TypeAdapter(type_)
-        schema = adapter.json_schema()
-        self._wrapped = schema.get("type") != "object"
-        if self._wrapped:
-            model = pydantic.create_model("Answer", response=(type_, ...))
-            adapter = pydantic.TypeAdapter(model)
+        self.name = getattr(type_, "__name__", str(type_))
+        try:
+            adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(type_)
             schema = adapter.json_schema()
+            self._wrapped = schema.get("type") != "object"
+            if self._wrapped:
+                adapter = pydantic.TypeAdapter(
+                    pydantic.create_model("Answer", response=(type_, ...))
+                )
+                schema = adapter.json_schema()
+        except PydanticUserError as error:
+            raise SettingsError(f"output={self.name}: no JSON schema: {error}") from error
         self._adapter = adapter
         self.schema: dict[str, Any] = schema
 
     @classmethod
     def of(cls, type_: Any) -> Form:
-        """Return a type's form, made once."""
-        return _form(type_)
+        """Return a type's form, made once where the type can be remembered."""
+        try:
+            return _form(type_)
+        except TypeError:  # unhashable: Annotated with a pydantic Field
+            return cls(type_)
 
     def read(self, response: dict[str, Any]) -> Any:
         """Read an answer.
@@ -167,20 +276,20 @@ class Form:
         return value.response if self._wrapped else value
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_FORMS_MAX)
 def _form(type_: Any) -> Form:
     return Form(type_)
 
 
-def _messages(prompt: str | Sequence[Any]) -> list[dict[str, Any]]:
+def _messages(prompt: Prompt) -> list[dict[str, Any]]:
     if isinstance(prompt, str):
         return [wire.prompt(prompt)]
     found: list[dict[str, Any]] = []
     for message in prompt:
         if isinstance(message, str):
             found.append(wire.prompt(message))
-        elif isinstance(message, dict):
-            found.append(message)
+        elif isinstance(message, Mapping):
+            found.append(dict(message))
         else:
             found.append(json.loads(_message_adapter().dump_json([message]))[0])
     return found
@@ -196,9 +305,5 @@ def _message_adapter() -> Any:
 def _words(error: pydantic.ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(str(part) for part in one['loc']) or 'answer'}: {one['msg']}"
-        for one in error.errors(include_url=False, include_input=False)[:5]
+        for one in error.errors(include_url=False, include_input=False)[:_FAULTS_MAX]
     )
-
-
-def _name(type_: Any) -> str:
-    return getattr(type_, "__name__", str(type_))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import inspect
-import typing
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast
 
-from headwater.contracts.catalog import Schemas
-from headwater.contracts.derive import Shape, shape_of, shape_of_parameters
+from headwater.contracts.derive import Shape, shape_of_parameters
 from headwater.core.effector import Safety
-from headwater.errors import SettingsError
-from headwater.sdk.calls import ask
+from headwater.errors import PoisonError, SettingsError, ToolError
+from headwater.sdk.calls import ask, encoded
+from headwater.sdk.surface import Surface, check_name, check_timeout, hints, title
 from headwater.sdk.types import Call
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Effect = Literal["read", "write", "irreversible"]
+OrderKey = str | Callable[[Mapping[str, Any]], object]
 CALL = "call"
+PROGRESS_S_MAX = 30.0
+"""How long a sync tool waits until a piece of its progress is published."""
 
 
 class Tool(Generic[P, T]):
@@ -32,9 +36,10 @@ class Tool(Generic[P, T]):
         effect: What it does to the world.
         name: Its name in this app.
         service: Its topic and process.
-        order_key: Parameter whose value orders calls: those with the same value start in order.
+        order_key: Calls of equal keys start in order: a parameter's name, or a pure function of all
+            arguments by name. Evaluated when the call is made.
         timeout_s: How long one call may take.
-        schemas: Knows callers' schemas.
+        surface: Learns its schemas.
 
     Raises:
         SettingsError: A parameter or the result has no Avro form, or the terms contradict each other.
@@ -47,39 +52,41 @@ class Tool(Generic[P, T]):
         effect: str,
         name: str,
         service: str,
-        order_key: str | None,
+        order_key: OrderKey | None,
         timeout_s: float | None,
-        schemas: Schemas,
+        surface: Surface,
     ) -> None:
+        what = f"tool {name}"
         functools.update_wrapper(self, function)
+        check_timeout(what, timeout_s)
+        check_name(f"{what}: service", service)
         self.function = function
         self.name = name
-        self.safety = _safety(name, effect)
+        self.safety = _safety(what, effect)
         self.service = service
         self.order_key = order_key
         self.timeout_s = timeout_s
-        self._schemas = schemas
+        self._schemas = surface.schemas
         signature = inspect.signature(function)
-        hints = typing.get_type_hints(function, include_extras=True)
         parameters = list(signature.parameters.values())
         self.wants_call = bool(parameters) and parameters[0].name == CALL
         taken = parameters[1:] if self.wants_call else parameters
-        for parameter in taken:
-            if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
-                raise SettingsError(f"tool {name}: *{parameter.name} has no Avro form; name it")
-            if parameter.name not in hints:
-                raise SettingsError(f"tool {name}: parameter {parameter.name} needs a type hint")
-        if "return" not in hints:
-            raise SettingsError(f"tool {name}: its result needs a type hint")
-        if order_key is not None and order_key not in {p.name for p in taken}:
-            raise SettingsError(f"tool {name}: order_key {order_key!r} is none of its parameters")
+        known = _checked(what, function, taken)
+        if isinstance(order_key, str) and order_key not in {p.name for p in taken}:
+            raise SettingsError(f"{what}: order_key {order_key!r} is none of its parameters")
         self._signature = signature.replace(parameters=taken)
-        title = "".join(part.title() for part in name.split("_"))
-        self.parameters: Shape[dict[str, Any]] = shape_of_parameters(
-            [(p.name, hints[p.name], ... if p.default is p.empty else p.default) for p in taken],
-            name=f"{title}Parameters",
+        fields = [
+            (p.name, known[p.name], ... if p.default is p.empty else p.default) for p in taken
+        ]
+        self.parameters: Shape[dict[str, Any]] = surface.learn(
+            what,
+            lambda: shape_of_parameters(
+                fields, name=f"{title(name)}Parameters", namespace=surface.namespace
+            ),
         )
-        self.result: Shape[Any] = shape_of(hints["return"], name=f"{title}Result")
+        self.result: Shape[Any] = surface.shape(
+            f"{what}: its result", known["return"], f"{title(name)}Result"
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Call the tool from an agent.
@@ -88,25 +95,46 @@ class Tool(Generic[P, T]):
             ToolError: It failed, after its retries.
             ToolTimeout: It did not answer in time; what it wrote is not undone.
             BudgetExceeded, Denied: It was never sent.
+            TypeError, ValueError: The arguments are not of its signature.
         """
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return self._ask(dict(bound.arguments))
 
     async def _ask(self, kwargs: dict[str, Any]) -> T:
-        order_key = "" if self.order_key is None else str(kwargs[self.order_key])
         value = await ask(
             "tool",
             self.name,
-            self.parameters.encode(kwargs),
+            encoded(f"an argument of tool {self.name}", self.parameters, kwargs),
             timeout_s=self.timeout_s,
-            order_key=order_key,
+            order_key=self.order_of(kwargs),
         )
-        return cast("T", self.result.decode(value, self._schemas))
+        return self.decode_result(value)
 
-    async def local(self, *args: Any, **kwargs: Any) -> T:
-        """Run the function itself, here and now: for tests and scripts."""
-        return cast("T", await _run(self.function, *args, **kwargs))
+    def order_of(self, kwargs: Mapping[str, Any]) -> str:
+        """Return a call's order key; empty means any order."""
+        if self.order_key is None:
+            return ""
+        key = kwargs[self.order_key] if isinstance(self.order_key, str) else self.order_key(kwargs)
+        return "" if key is None else str(key)
+
+    async def local(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the function itself, here and now, without a log: for tests and scripts.
+
+        A tool that takes a `call` gets one without dependencies; `invoke` takes one of your own.
+        """
+        call = (Call(deps=None),) if self.wants_call else ()
+        return cast("T", await _run(self.function, call, args, kwargs))
+
+    def verify(self, function: object) -> NoReturn:
+        """Refuse what comes with receipts.
+
+        Raises:
+            SettingsError: Always.
+        """
+        raise SettingsError(
+            f"tool {self.name}: verify belongs to effect='irreversible', which comes later with receipts"
+        )
 
     def decode(self, arguments: bytes) -> dict[str, Any]:
         """Read a call's arguments.
@@ -116,10 +144,10 @@ class Tool(Generic[P, T]):
         """
         return self.parameters.decode(arguments, self._schemas)
 
-    async def invoke(self, call: Call[Any], kwargs: dict[str, Any]) -> T:
+    async def invoke(self, call: Call[Any], kwargs: Mapping[str, Any]) -> T:
         """Run the function for a call, in the tools role."""
-        args = (call,) if self.wants_call else ()
-        return cast("T", await _run(self.function, *args, **kwargs))
+        first = (call,) if self.wants_call else ()
+        return cast("T", await _run(self.function, first, (), kwargs))
 
     def encode(self, result: T) -> bytes:
         """Write a result.
@@ -129,20 +157,81 @@ class Tool(Generic[P, T]):
         """
         return self.result.encode(result)
 
+    def decode_result(self, value: bytes) -> T:
+        """Read a result.
 
-async def _run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        Raises:
+            ToolError: It is not of the declared type.
+        """
+        try:
+            return cast("T", self.result.decode(value, self._schemas))
+        except PoisonError as error:
+            raise ToolError(
+                f"tool {self.name} answered in another type: {error}", error=error.code
+            ) from error
+
+
+def _checked(
+    what: str, function: Callable[..., Any], taken: list[inspect.Parameter]
+) -> dict[str, Any]:
+    """Return the type hints of a function all of whose parameters can travel."""
+    known = hints(what, function)
+    for parameter in taken:
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            raise SettingsError(f"{what}: *{parameter.name} has no Avro form; name each parameter")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise SettingsError(
+                f"{what}: {parameter.name} travels by name; it cannot be before the /"
+            )
+        if parameter.name == CALL:
+            raise SettingsError(f"{what}: {CALL} must be its first parameter")
+        if parameter.name not in known:
+            raise SettingsError(f"{what}: parameter {parameter.name} needs a type hint")
+    if "return" not in known:
+        raise SettingsError(f"{what}: its result needs a type hint; None is written `-> bool`")
+    return known
+
+
+async def _run(
+    function: Callable[..., Any], call: tuple[Call[Any], ...], args: Any, kwargs: Mapping[str, Any]
+) -> Any:
     if inspect.iscoroutinefunction(function):
-        return await cast("Awaitable[Any]", function(*args, **kwargs))
-    return await asyncio.to_thread(function, *args, **kwargs)
+        return await cast("Awaitable[Any]", function(*call, *args, **kwargs))
+    loop = asyncio.get_running_loop()
+    near = tuple(_from_thread(one, loop) for one in call)
+    return await asyncio.to_thread(function, *near, *args, **kwargs)
 
 
-def _safety(name: str, effect: str) -> Safety:
+def _from_thread(call: Call[Any], loop: asyncio.AbstractEventLoop) -> Call[Any]:
+    """Return a call whose heartbeat and progress a thread may use; its progress need not be awaited."""
+
+    def heartbeat(state: object) -> None:
+        loop.call_soon_threadsafe(call.heartbeat, state)
+
+    def progress(text: str) -> Awaitable[None]:
+        async def publish() -> None:
+            await call.progress(text)
+
+        asyncio.run_coroutine_threadsafe(publish(), loop).result(PROGRESS_S_MAX)
+        return _Published()
+
+    return dataclasses.replace(call, heartbeat=heartbeat, progress=progress)
+
+
+class _Published:
+    """What a sync tool's progress returns: done already, and awaitable as an async tool's is."""
+
+    def __await__(self) -> Any:
+        """Be done."""
+        return iter(())
+
+
+def _safety(what: str, effect: str) -> Safety:
     if effect not in {"read", "write", "irreversible"}:
-        raise SettingsError(f"tool {name}: effect is read, write or irreversible, not {effect!r}")
+        raise SettingsError(f"{what}: effect is read, write or irreversible, not {effect!r}")
     if effect == "irreversible":
         raise SettingsError(
-            f"tool {name}: effect='irreversible' needs receipts, which this version does not have; "
-            "a call may run again after a crash, so declare effect='write' and make it idempotent "
-            "by call.idempotency_key"
+            f"{what}: effect='irreversible' needs receipts, which come later; until then a call may run "
+            "again after a crash, so declare effect='write' and make it idempotent by call.idempotency_key"
         )
     return Safety(effect)

@@ -1,4 +1,4 @@
-"""Types that authors name: budgets, and what a tool is told of its call."""
+"""Types that authors name: budgets, what a tool is told of its call, what a model answered."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from headwater.contracts.messages import Limits
+from headwater.errors import SettingsError
 
 Deps = TypeVar("Deps")
+T = TypeVar("T")
 NANO = 1_000_000_000
+_NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,13 @@ class Budget:
         usd: US dollars.
         wall_s: Seconds from its start.
         cleanup_steps: Calls it may still make once it is cancelled.
+
+    Raises:
+        SettingsError: One is negative or no number.
+
+    Example:
+        >>> Budget(steps=50, usd=0.25).limits().usd_nano
+        250000000
     """
 
     steps: int | None = 100
@@ -30,6 +40,14 @@ class Budget:
     usd: float | None = 1.0
     wall_s: float | None = 3_600
     cleanup_steps: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens", "usd", "wall_s", "cleanup_steps"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise SettingsError(
+                    f"budget {name}={value}: it must be a number from 0 on, or None for no limit"
+                )
 
     def limits(self) -> Limits:
         """Return the budget as it travels."""
@@ -40,6 +58,14 @@ class Budget:
             wall_ms=None if self.wall_s is None else round(self.wall_s * 1000),
             cleanup_steps=self.cleanup_steps,
         )
+
+
+def _unheard(state: object) -> None:
+    """Nobody listens to a call that was made by hand."""
+
+
+async def _unread(text: str) -> None:
+    """Nobody follows a call that was made by hand."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +80,27 @@ class Call(Generic[Deps]):
         deadline: When the call stops being wanted, in UTC.
         attempt: From 1, within this process.
         heartbeat: Says that the call goes on; its argument reaches the next attempt.
-        progress: Publishes a piece of text to whoever follows the run.
+        progress: Publishes a piece of text to whoever follows the run; a sync tool calls it without `await`.
         last_state: What the previous attempt's last heartbeat said.
+
+    Example:
+        >>> Call(deps=None, idempotency_key="k1").attempt
+        1
     """
 
     deps: Deps
-    idempotency_key: str
-    run: str
-    actor: str
-    deadline: datetime.datetime
-    attempt: int
-    heartbeat: Callable[[object], None]
-    progress: Callable[[str], Awaitable[None]]
+    idempotency_key: str = "local"
+    run: str = ""
+    actor: str = ""
+    deadline: datetime.datetime = _NEVER
+    attempt: int = 1
+    heartbeat: Callable[[object], None] = _unheard
+    progress: Callable[[str], Awaitable[None]] = _unread
     last_state: Any = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReply(Generic[Deps]):
+class ModelReply(Generic[T]):
     """A model's whole answer.
 
     Args:
@@ -79,10 +109,11 @@ class ModelReply(Generic[Deps]):
         input_tokens: Tokens read, repairs included.
         output_tokens: Tokens written, repairs included.
         usd: What it cost, in US dollars.
-        messages: The conversation so far as pydantic-ai's JSON, the answer included; pass it on to go on.
+        messages: The conversation so far as pydantic-ai's JSON, the answer included; to go on, pass
+            it with the next prompt behind it.
     """
 
-    output: Deps
+    output: T
     model: str
     input_tokens: int
     output_tokens: int

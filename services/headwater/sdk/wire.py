@@ -56,10 +56,29 @@ def prompt(text: str) -> dict[str, Any]:
     return {"kind": "request", "parts": [{"part_kind": "user-prompt", "content": text}]}
 
 
-def retry(error: str) -> dict[str, Any]:
-    """Return a message that says why an answer could not be used."""
+def retry(error: str, response: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a message that says why an answer could not be used.
+
+    Args:
+        error: What is wrong with it.
+        response: The answer. Providers want every tool call answered before anything else is said,
+            so an answer by the output tool is sent back as that call's return.
+    """
     text = f"That answer does not fit what was asked for: {error}. Answer again, in the right form."
-    return prompt(text)
+    calls = _calls(response or {})
+    if not calls:
+        return prompt(text)
+    parts = [{"part_kind": "retry-prompt", "content": text, **call} for call in calls]
+    return {"kind": "request", "parts": parts}
+
+
+def closed(response: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a response as the end of a conversation that may go on: its tool calls answered."""
+    calls = _calls(response)
+    if not calls:
+        return [dict(response)]
+    parts = [{"part_kind": "tool-return", "content": "Taken.", **call} for call in calls]
+    return [dict(response), {"kind": "request", "parts": parts}]
 
 
 def text_of(response: Mapping[str, Any]) -> str:
@@ -82,14 +101,27 @@ def structured_of(response: Mapping[str, Any]) -> str:
 
 def digest(ask: ModelAsk) -> bytes:
     """Return 16 bytes over what is asked, whenever its messages were made."""
-    plain = _timeless(ask.model_dump(mode="json"))
+    plain = ask.model_dump(mode="json")
+    plain["messages"] = [_timeless(message) for message in plain["messages"]]
     data = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _timeless(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _timeless(v) for k, v in value.items() if k != "timestamp"}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return [_timeless(item) for item in value]
-    return value
+def _calls(response: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"tool_name": part.get("tool_name"), "tool_call_id": part.get("tool_call_id")}
+        for part in response.get("parts", ())
+        if part.get("part_kind") == "tool-call"
+    ]
+
+
+def _timeless(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out when a message and its parts were made; a timestamp in what they say stays."""
+    parts = message.get("parts", ())
+    if isinstance(parts, Sequence) and not isinstance(parts, str):
+        parts = [_without_time(part) if isinstance(part, Mapping) else part for part in parts]
+    return {**_without_time(message), "parts": parts}
+
+
+def _without_time(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if key != "timestamp"}

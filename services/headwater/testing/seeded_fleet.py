@@ -59,11 +59,11 @@ def fleet() -> App:
         price=usd_per_million(input_usd=1, output_usd=1),
     )
 
-    @app.tool(effect="read")
+    @app.tool(effect="read", service="bank")
     async def balance(account: str) -> int:
         return len(account) * 7
 
-    @app.tool(effect="write", order_key="card")
+    @app.tool(effect="write", service="bank", order_key="card")
     async def block(card: str) -> str:
         return f"{card} is blocked"
 
@@ -249,7 +249,7 @@ class Fleet:
             "runs.desk": lambda platform: platform.runs("desk"),
             "runs.clerk": lambda platform: platform.runs("clerk"),
             "models": lambda platform: Stepped(platform.models()),
-            "tools.default": lambda platform: Stepped(platform.tools("default")),
+            "tools": lambda platform: Stepped(platform.tools("bank")),
         }
         self.specs: Sequence[Spec] = [
             Spec(
@@ -332,7 +332,7 @@ class Fleet:
         """Return what was asked of effectors and children; each call must have been sent once."""
         names = self.platform.names
         sent: Counter[tuple[str, int, str]] = Counter()
-        for topic in (names.req("model"), names.req("tool.default"), names.inbox("clerk")):
+        for topic in (names.req("model"), names.req("tool.bank"), names.inbox("clerk")):
             for record in self._records(topic):
                 message = self._decode(record)
                 if isinstance(message, Ask):
