@@ -249,7 +249,7 @@ class Fleet:
             "runs.desk": lambda platform: platform.runs("desk"),
             "runs.clerk": lambda platform: platform.runs("clerk"),
             "models": lambda platform: Stepped(platform.models()),
-            "tools": lambda platform: Stepped(platform.tools("bank")),
+            "tools.bank": lambda platform: Stepped(platform.tools("bank")),
         }
         self.specs: Sequence[Spec] = [
             Spec(
