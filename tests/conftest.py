@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +48,32 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if (directory / "broker").is_dir():
         _broker(directory / "broker").kill()
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Have the run's report print a line, from any worker."""
+
+    def line(text: str) -> None:
+        request.node.user_properties.append(("said", text))
+
+    return line
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests had to say."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    said = [
+        (report.nodeid, text)
+        for report in reports
+        if report.when == "call"
+        for name, text in report.user_properties
+        if name == "said"
+    ]
+    if said:
+        terminalreporter.section("what tests report")
+    for node, text in said:
+        terminalreporter.write_line(f"{node.rpartition('::')[2]}: {text}")
 
 
 def _broker(directory: pathlib.Path) -> Broker:
