@@ -1,0 +1,111 @@
+"""A fleet as a shell would run it: one OS process a role, killed, stopped and started by pid."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+ROLES = {
+    "coordinator-1": "coordinator",
+    "agents-1": "agents",
+    "agents-2": "agents",
+    "tools-1": "tools",
+    "tools-2": "tools",
+    "models-1": "models",
+}
+
+
+class Fleet:
+    """Processes by instance name.
+
+    Args:
+        bootstrap: The cluster.
+        namespace: The fleet's own.
+        logs: Where each process writes what it says.
+        more: Further environment.
+    """
+
+    def __init__(
+        self, bootstrap: str, namespace: str, logs: pathlib.Path, more: dict[str, str] | None = None
+    ) -> None:
+        self.logs = logs
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")},
+            "PYTHONPATH": str(ROOT),
+            "PYTHONHASHSEED": "0",
+            "HEADWATER_APP": "tests.e2e.app:app",
+            "HEADWATER_NAMESPACE": namespace,
+            "HEADWATER_KAFKA__BOOTSTRAP": bootstrap,
+            "HEADWATER_KAFKA__TRANSACTION_MS": "3000",
+            "HEADWATER_KAFKA__HEARTBEAT_MS": "500",
+            "HEADWATER_KAFKA__SESSION_MS": "6000",
+            "HEADWATER_KAFKA__PARTITIONS": "4",
+            **(more or {}),
+        }
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def command(self, *arguments: str, timeout_s: float = 60) -> str:
+        """Run one `headwater` command and return what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "headwater.cli.main", *arguments],
+            env=self._environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, instance: str) -> None:
+        """Start one process."""
+        with (self.logs / f"{instance}.log").open("ab") as log:
+            self.running[instance] = subprocess.Popen(
+                [sys.executable, "-m", "headwater.cli.main", "run", "--role", ROLES[instance]],
+                env={**self._environment, "HEADWATER_INSTANCE": instance},
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self, instance: str) -> None:
+        """End one at once."""
+        process = self.running.pop(instance)
+        process.kill()
+        process.wait(10)
+
+    def freeze(self, instance: str) -> None:
+        """Stop one where it stands."""
+        self.running[instance].send_signal(signal.SIGSTOP)
+
+    def thaw(self, instance: str) -> None:
+        """Let it go on."""
+        self.running[instance].send_signal(signal.SIGCONT)
+
+    def revive(self) -> list[str]:
+        """Start again whatever has ended, as a supervisor would; return which."""
+        ended = [name for name, process in self.running.items() if process.poll() is not None]
+        for name in ended:
+            self.start(name)
+        return ended
+
+    def stop(self) -> None:
+        """End all, orderly, then at once."""
+        for process in self.running.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        until = time.monotonic() + 20
+        for process in self.running.values():
+            try:
+                process.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+        self.running.clear()

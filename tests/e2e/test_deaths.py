@@ -1,0 +1,163 @@
+"""Real questions, a real Kafka, real deaths: each task has its one outcome, whatever dies between."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import fastavro
+import pytest
+from tests.e2e import app as e2e
+from tests.e2e import plain, questions
+from tests.e2e.checks import Book
+from tests.e2e.fleet import ROLES, Fleet
+
+from headwater.contracts.derive import shape_of
+from headwater.contracts.messages import Ask
+from headwater.log.broker import Broker
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
+
+TENANTS = 5
+FROZEN_S = 9.0
+"""Longer than the fleet's session."""
+BOUND_S = 420.0
+
+
+def expected(asked: dict[str, str]) -> dict[str, dict[str, object]]:
+    """Return each question's answer as plain functions give it."""
+    found = {}
+    for event_id, text in asked.items():
+        words = len(text.split())
+        found[event_id] = {
+            "text": text,
+            "words": words,
+            "digest": e2e.hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
+            "topic": e2e._model(text),
+            "score": 10 * words,
+        }
+    return found
+
+
+def schemas() -> dict[str, object]:
+    """Return the schemas that the fleet writes with, by fingerprint."""
+    shapes = [*e2e.app.shapes().values(), shape_of(Ask)]
+    return {shape.fingerprint.hex(): fastavro.parse_schema(shape.schema) for shape in shapes}
+
+
+class Story:
+    """One run of the fleet over some questions, with faults."""
+
+    def __init__(
+        self, broker: Broker, path: pathlib.Path, more: dict[str, str] | None = None
+    ) -> None:
+        self.broker = broker
+        self.bootstrap = broker.status().bootstrap
+        self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
+        self.fleet = Fleet(self.bootstrap, self.namespace, path, more)
+        self.asked: dict[str, str] = {}
+        self._frozen: dict[str, float] = {}
+
+    def begin(self) -> None:
+        self.fleet.command("topics", "apply", "--yes")
+        for instance in ROLES:
+            self.fleet.start(instance)
+
+    def publish(self, texts: list[str]) -> None:
+        begun = len(self.asked)
+        pairs = [(f"q-{begun + n}", text) for n, text in enumerate(texts)]
+        self.asked |= dict(pairs)
+        plain.publish(self.bootstrap, f"{self.namespace}.cmd.desk.v1", pairs, TENANTS)
+
+    def kill(self, instance: str) -> None:
+        self.fleet.kill(instance)
+        self.fleet.start(instance)
+
+    def freeze(self, instance: str) -> None:
+        """Stop one past its session; a second process does not take its name, others its work."""
+        self.fleet.freeze(instance)
+        self._frozen[instance] = time.monotonic() + FROZEN_S
+
+    def kill_broker(self) -> None:
+        self.broker.kill()
+        assert self.broker.start() == self.bootstrap
+
+    def tend(self) -> None:
+        """Thaw what was frozen long enough, and start again whatever ended by itself."""
+        for instance, until in [*self._frozen.items()]:
+            if time.monotonic() >= until:
+                self.fleet.thaw(instance)
+                del self._frozen[instance]
+        self.fleet.revive()
+
+    def finish(self, bound_s: float = BOUND_S) -> Book:
+        """Wait until every question has an outcome and every slot is closed, or time is over."""
+        until = time.monotonic() + bound_s
+        wanted = len(self.asked)
+        while time.monotonic() < until:
+            self.tend()
+            records = plain.read(self.bootstrap, [f"{self.namespace}.evt.runs.v1"])
+            ended = {
+                record["key"]
+                for record in records
+                if record["key"].startswith("desk.") and b"completed" in record["value"]
+            }
+            if len(ended) >= wanted and not self._frozen:
+                break
+        slots_until = time.monotonic() + 10
+        while True:
+            book = Book(self.bootstrap, self.namespace, schemas())
+            if not book._of_slots(wanted) or time.monotonic() > slots_until:
+                return book
+
+
+@pytest.fixture
+def story(own_kafka: Broker, tmp_path: pathlib.Path) -> Iterator[Callable[..., Story]]:
+    made: list[Story] = []
+
+    def make(**more: str) -> Story:
+        made.append(Story(own_kafka, tmp_path, more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.fleet.stop()
+
+
+@pytest.mark.timeout(900)
+def test_every_task_has_one_outcome_through_twelve_deaths(story, capsys):
+    """3,080 questions, some twice; every role killed, one frozen, the broker killed; nothing lost or doubled."""
+    texts = questions.load()
+    one = story()
+    one.begin()
+    faults: list[tuple[str, Callable[[], None]]] = [
+        *((f"kill {name}", lambda name=name: one.kill(name)) for name in ROLES),
+        ("freeze agents-1", lambda: one.freeze("agents-1")),
+        ("kill coordinator-1", lambda: one.kill("coordinator-1")),
+        ("kill the broker", one.kill_broker),
+        ("kill agents-2", lambda: one.kill("agents-2")),
+        ("kill tools-2", lambda: one.kill("tools-2")),
+        ("kill models-1", lambda: one.kill("models-1")),
+    ]
+    share = -(-len(texts) // (len(faults) + 1))
+    began = time.monotonic()
+    for number, (_, fault) in enumerate(faults):
+        one.publish(texts[number * share : (number + 1) * share])
+        plain.read(one.bootstrap, [f"{one.namespace}.evt.runs.v1"])
+        fault()
+        one.tend()
+    one.publish(texts[len(faults) * share :])
+    book = one.finish()
+    violations = book.violations(expected(one.asked))
+    with capsys.disabled():
+        print(
+            f"\ne2e: {len(one.asked)} tasks, {len(faults)} faults, {len(book.outcomes)} outcomes, "
+            f"{len(book.requests)} requests, {time.monotonic() - began:.0f} s, "
+            f"{len(violations)} violations"
+        )
+    assert violations == []
+    assert book.refused == []
+    assert json.dumps(sorted(one.asked)) != "[]"
