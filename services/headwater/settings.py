@@ -17,6 +17,7 @@ from headwater.errors import SettingsError
 PREFIX = "HEADWATER_"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_SECRET = re.compile(r"password|secret|\.key|\.pem|jaas|oauthbearer\.config")
 
 
 class Http(pydantic.BaseModel):
@@ -225,5 +226,10 @@ def _flat(prefix: str, plain: Mapping[str, Any], default: Mapping[str, Any]) -> 
         if isinstance(value, dict) and name != "extra":
             yield from _flat(f"{full}__", value, was or {})
         else:
-            shown = "" if value is None else str(value)
+            shown = "" if value is None else str(_masked(value) if name == "extra" else value)
             yield PREFIX + full, shown, "default" if value == was else "set"
+
+
+def _masked(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return client properties with those hidden that let somebody in."""
+    return {name: "**********" if _SECRET.search(name) else value for name, value in extra.items()}

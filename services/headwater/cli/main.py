@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from headwater.cli import broker, dev, init, quarantine, runs, shell, tasks, topics
+from headwater.cli import broker, dev, doctor, init, quarantine, runs, shell, tasks, topics
 from headwater.cli import run as running
 from headwater.errors import HeadwaterError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command()(init.init)
 app.command()(dev.dev)
 app.command()(running.run)
+app.command()(doctor.doctor)
 app.add_typer(broker.app, name="broker")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(runs.app, name="runs")

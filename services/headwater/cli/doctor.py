@@ -1,0 +1,251 @@
+"""`headwater doctor`: whether everything is as the app needs it, and what to do where it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated
+
+import httpx
+import typer
+
+from headwater import hosts, provisioning
+from headwater.assembly import Platform
+from headwater.cli import discovery, shell, topics
+from headwater.errors import HeadwaterError, SettingsError
+from headwater.log.kafka import KafkaLog
+from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.kafka_probe import Probe
+from headwater.provisioning import Action
+from headwater.sdk.app import App
+from headwater.settings import Settings
+from headwater.tracing import spans
+
+_SWEEP = "transaction.abort.timed.out.transaction.cleanup.interval.ms"
+_SWEEP_DEFAULT_MS = 10_000
+_WANTED = frozenset({"READ", "WRITE", "DESCRIBE"})
+_REGISTRY_S = 5.0
+
+
+class State(StrEnum):
+    """How a check went."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "FAIL"
+    SKIPPED = "skipped"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What one look found: how it went, and what to do if anything."""
+
+    name: str
+    state: State
+    says: str
+
+
+def doctor(
+    app: shell.AppOption = "",
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Ask the broker the six exactly-once questions as well.")
+    ] = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Look at settings, broker, topics, rights, timeouts, schemas; say what to do."""
+    shell.hush()
+    settings = Settings.of()
+    shown = output is shell.Format.TABLE
+    if shown:
+        _settings(settings)
+    found: list[Check] = []
+    for check in _checks(settings, app, probe=probe):
+        found.append(check)
+        if shown:
+            print(f"{check.state.value:<8}{check.name}: {check.says}", flush=True)
+    if output is shell.Format.JSON:
+        named = [
+            {"name": name, "value": value, "source": source}
+            for name, value, source in settings.describe()
+        ]
+        shell.document({"settings": named, "checks": [dataclasses.asdict(one) for one in found]})
+    failed = [check for check in found if check.state is State.FAIL]
+    if failed:
+        raise shell.RefusedError(f"{len(failed)} of {len(found)} checks fail: {failed[0].says}")
+
+
+def _settings(settings: Settings) -> None:
+    rows = [(name, value, source) for name, value, source in settings.describe()]
+    shell.table(["setting", "value", "source"], rows, keep=["setting"])
+    print()
+
+
+def _checks(settings: Settings, option: str, *, probe: bool) -> Iterator[Check]:
+    yield _tracing()
+    app: App | None = None
+    try:
+        app = discovery.load(option)
+    except shell.RefusedError as error:
+        yield Check(name="app", state=State.SKIPPED if probe else State.FAIL, says=str(error))
+    else:
+        yield Check(name="app", state=State.OK, says=f"{app.name} {app.version}, {_surface(app)}")
+    yield _registry(settings)
+    admin = provisioning.connect(settings.kafka)
+    try:
+        brokers = admin.brokers()
+    except SettingsError as error:
+        yield Check(name="broker", state=State.FAIL, says=str(error))
+        return
+    yield Check(
+        name="broker", state=State.OK, says=f"{brokers} at {settings.kafka.bootstrap} answer"
+    )
+    yield from _timeouts(admin, settings)
+    if app is not None:
+        yield from _cluster(admin, app, settings, brokers)
+    if probe:
+        yield from _probe(settings)
+
+
+def _surface(app: App) -> str:
+    return f"{len(app.agents)} agents, {len(app.tools)} tools, {len(app.models)} models"
+
+
+def _tracing() -> Check:
+    try:
+        ratio = spans.share(os.environ)
+    except SettingsError as error:
+        return Check(name="tracing", state=State.FAIL, says=str(error))
+    if not spans.wanted(os.environ):
+        return Check(
+            name="tracing", state=State.OK, says="off; OTEL_EXPORTER_OTLP_ENDPOINT turns it on"
+        )
+    return Check(name="tracing", state=State.OK, says=f"OTLP over HTTP, {ratio:.0%} of new traces")
+
+
+def _registry(settings: Settings) -> Check:
+    registry = settings.registry
+    if not registry.url:
+        says = "none; schemas travel as fingerprints, known from the app and its ctl.schemas topic"
+        return Check(name="registry", state=State.OK, says=says)
+    auth = (registry.username, registry.password.get_secret_value()) if registry.username else None
+    verify = str(registry.ca_file) if registry.ca_file else True
+    url = f"{registry.url.rstrip('/')}/subjects"
+    try:
+        answer = httpx.get(url, auth=auth, timeout=_REGISTRY_S, verify=verify)
+        answer.raise_for_status()
+    except (httpx.HTTPError, OSError) as error:
+        says = f"{registry.url} does not answer ({error}): correct HEADWATER_REGISTRY__URL, or start it"
+        return Check(name="registry", state=State.FAIL, says=says)
+    return Check(name="registry", state=State.OK, says=f"{registry.url} answers")
+
+
+def _timeouts(admin: KafkaAdmin, settings: Settings) -> Iterator[Check]:
+    kafka, broker = settings.kafka, admin.broker_settings()
+    if not broker:
+        says = "this principal may not see the broker's settings: grant DESCRIBE_CONFIGS on the cluster"
+        yield Check(name="timeouts", state=State.WARN, says=says)
+        return
+    sweep_ms = int(broker.get(_SWEEP) or _SWEEP_DEFAULT_MS)
+    needed_ms = kafka.transaction_ms + sweep_ms + kafka.heartbeat_ms + 1_000
+    if kafka.session_ms < needed_ms:
+        says = (
+            f"the broker sweeps dead transactions every {sweep_ms} ms, so a dead owner's may outlive its "
+            f"session of {kafka.session_ms} ms: set {_SWEEP}={kafka.sweep_ms} on the broker, or "
+            f"HEADWATER_KAFKA__SESSION_MS={needed_ms} and HEADWATER_KAFKA__SWEEP_MS={sweep_ms} here"
+        )
+        yield Check(name="timeouts", state=State.FAIL, says=says)
+    else:
+        says = f"a dead owner's transaction ends before its session of {kafka.session_ms} ms"
+        yield Check(name="timeouts", state=State.OK, says=says)
+    for name, ours, least in (
+        ("group.max.session.timeout.ms", kafka.session_ms, False),
+        ("group.min.session.timeout.ms", kafka.session_ms, True),
+        ("transaction.max.timeout.ms", kafka.transaction_ms, False),
+    ):
+        bound = int(broker.get(name) or ours)
+        if (ours < bound) if least else (ours > bound):
+            says = f"the broker allows {name}={bound}, and here it is {ours}: change one of them"
+            yield Check(name="timeouts", state=State.FAIL, says=says)
+
+
+def _cluster(admin: KafkaAdmin, app: App, settings: Settings, brokers: int) -> Iterator[Check]:
+    log = KafkaLog(provisioning.config_of(settings.kafka))
+    try:
+        platform = topics.platform_of(app, log, settings)
+        needs = [*platform.needs(partitions=settings.kafka.partitions)]
+        lacking = provisioning.plan(admin, needs, platform.groups())
+        if lacking:
+            does = "`headwater topics apply`"
+            if any(change.action is Action.REFUSED for change in lacking):
+                does = "`headwater topics plan` says what must be done by hand"
+            says = f"{len(lacking)} changes needed, first {lacking[0].name}: {does}"
+            yield Check(name="topics", state=State.FAIL, says=says)
+        else:
+            yield Check(
+                name="topics", state=State.OK, says=f"{len(needs)} are as the app needs them"
+            )
+        there = admin.topics([need.name for need in needs])
+        yield _replication(there, brokers)
+        yield _rights(admin, sorted(there))
+        if not lacking:
+            yield _control(platform)
+    finally:
+        log.close()
+
+
+def _replication(there: Mapping[str, provisioning.There], brokers: int) -> Check:
+    least = min((state.replication for state in there.values()), default=0)
+    if not there:
+        return Check(name="replication", state=State.SKIPPED, says="there are no topics yet")
+    if least >= provisioning.REPLICATION:
+        return Check(name="replication", state=State.OK, says=f"{least} replicas at least")
+    says = (
+        f"{least} replica: what its broker loses is lost; fine for a laptop and not for production"
+    )
+    if least > 1:
+        says = f"{least} replicas: with one broker away, writes that need two stop"
+    return Check(name="replication", state=State.WARN, says=f"{says} ({brokers} brokers)")
+
+
+def _rights(admin: KafkaAdmin, names: list[str]) -> Check:
+    for name in names:
+        missing = _WANTED - admin.allowed(name)
+        if missing:
+            says = (
+                f"this principal may not {', '.join(sorted(missing))} {name}: grant it on the prefix "
+                f"{name.split('.')[0]}. for topics, groups and transactional ids"
+            )
+            return Check(name="rights", state=State.FAIL, says=says)
+    return Check(
+        name="rights", state=State.OK, says=f"read, write and describe on {len(names)} topics"
+    )
+
+
+def _control(platform: Platform) -> Check:
+    try:
+        hosts.check_control(platform)
+    except HeadwaterError as error:
+        return Check(name="schemas", state=State.FAIL, says=str(error))
+    says = f"namespace {platform.names.namespace} runs {platform.app.name}, its schemas are known"
+    return Check(name="schemas", state=State.OK, says=says)
+
+
+def _probe(settings: Settings) -> Iterator[Check]:
+    holds = 0
+    probe = Probe(
+        provisioning.config_of(settings.kafka), prefix=settings.namespace or "hw", wait_s=30.0
+    )
+    number = 0
+    for number, finding in enumerate(probe.run(), start=1):
+        holds += finding.holds
+        yield Check(
+            name=f"probe {number}",
+            state=State.OK if finding.holds else State.FAIL,
+            says=f"{finding.name} ({finding.seen}; {finding.took_s:.1f} s)",
+        )
+    says = f"{holds}/{number} hold"
+    if holds != number:
+        says += ": no exactly-once promise counts on this broker"
+    yield Check(name="probe", state=State.OK if holds == number else State.FAIL, says=says)
