@@ -13,7 +13,16 @@ class HeadwaterError(Exception):
 
 
 class TransientError(HeadwaterError):
-    """Something is away for now; the same attempt may succeed later."""
+    """Something is away for now; the same attempt may succeed later.
+
+    Args:
+        *args: What is away, in words.
+        retry_after_s: How long it asks to be left alone, in seconds.
+    """
+
+    def __init__(self, *args: object, retry_after_s: float = 0.0) -> None:
+        super().__init__(*args)
+        self.retry_after_s = retry_after_s
 
 
 class PoisonError(HeadwaterError):

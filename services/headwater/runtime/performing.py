@@ -4,60 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import dataclasses
 import functools
 import logging
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-import stamina
-
-from headwater.contracts.messages import (
-    Answered,
-    Ask,
-    Failed,
-    InDoubt,
-    Outcome,
-    Reply,
-    Token,
-    Usage,
-)
-from headwater.contracts.records import Draft, Record
-from headwater.core.decider import Sent
-from headwater.core.effector import Attempt, Call, Done, Effector, Safety
+from headwater.contracts.messages import Ask, Failed, Reply, Usage
+from headwater.contracts.records import Draft, Partition, Record
+from headwater.core.effector import Effector
 from headwater.core.envelope import Envelope
-from headwater.core.messages import Address, Meta, digest
-from headwater.durable.failure import describe, redact
-from headwater.errors import PoisonError, TransientError
-from headwater.log.port import Claim, Log, Worker
+from headwater.core.messages import Meta
+from headwater.errors import PoisonError
+from headwater.log.port import Claim, Log, Poll, Worker
+from headwater.runtime.answering import Answering, Item
 from headwater.runtime.lanes import Bounds, Lanes, Queued
+from headwater.runtime.retrying import AbandonedError, Retry, Retrying, Sleep
+from headwater.runtime.watermark import Watermark
 from headwater.tracing import context
+
+__all__ = ["CallObserver", "Performing", "Retry"]
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VALUE_BYTES_MAX = 512 * 1024
-_IDLE_MS = 100
+POLL_MS = 100
+"""How long a poll waits, and so how late a mark, a pause or a stop can be."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """How a call is tried again in place, only its own order key waiting.
-
-    Args:
-        total_s: Longest time spent on one call's tries; then the error is the answer.
-        wait_s_min: First wait.
-        wait_s_max: Longest wait.
-        jitter_s: Random time added to each.
-    """
-
-    total_s: float = 300.0
-    wait_s_min: float = 0.2
-    wait_s_max: float = 20.0
-    jitter_s: float = 0.5
+CUT_S = 5.0
+"""How long a call that is cut off may take to notice."""
+_LOOKUPS = 4
 
 
 class CallObserver(Protocol):
@@ -80,43 +57,13 @@ class CallObserver(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Item:
-    """One request in hand."""
-
-    claim: Claim
-    record: Record
-    meta: Meta
-    ask: Ask
-
-    @property
-    def call_id(self) -> str:
-        """The idempotency key."""
-        return f"{self.ask.run}/{self.ask.number}"
-
-
-class _Progress:
-    """How far one claim is: everything below the watermark is answered."""
-
-    __slots__ = ("marked", "next_offset", "open", "paused")
-
-    def __init__(self, next_offset: int) -> None:
-        self.next_offset = next_offset
-        self.marked = next_offset
-        self.open: set[int] = set()
-        self.paused = False
-
-    @property
-    def watermark(self) -> int:
-        """Offsets that were never delivered count as done."""
-        return min(self.open, default=self.next_offset)
-
-
 class Performing:
     """Polls, starts what may start, replies, marks.
 
-    A request of a lost claim that has not started is dropped: the new owner has it. One that is
-    under way goes on and its reply is still appended, because the run takes each number once.
+    What becomes of a lost claim's requests: one that has not started is dropped, for the new owner
+    has it. One whose try is under way ends that try, and its reply is still appended, because the
+    run takes each number once; it is not tried again. Should the claim come back meanwhile, the
+    request is not started a second time: the try under way counts for the new claim.
 
     Args:
         log: For replies.
@@ -131,6 +78,7 @@ class Performing:
         retry: How calls are tried again.
         threaded: Whether the consumer has a thread of its own; off for one that steps by hand.
         observer: Told after each answer.
+        sleep: Waits between two tries.
     """
 
     def __init__(
@@ -148,26 +96,40 @@ class Performing:
         retry: Retry | None = None,
         threaded: bool = True,
         observer: CallObserver | None = None,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._observer = observer
         self._log = log
         self._worker = worker
         self._group = group
-        self._effector = effector
+        self._name = effector.name
         self._envelope = envelope
         self._quarantine = quarantine
-        self._tokens = tokens
         self._clock = clock
         self._bounds = bounds or Bounds()
-        self._retry = retry or Retry()
+        self._retrying = Retrying(retry or Retry(), clock=clock, sleep=sleep)
+        self._answering = Answering(
+            effector=effector,
+            envelope=envelope,
+            append=log.append,
+            retrying=self._retrying,
+            tokens=tokens,
+            clock=clock,
+            quiet_s_max=self._bounds.quiet_s_max,
+        )
         self._lanes: Lanes[Item] = Lanes(self._bounds)
-        self._claims: dict[Claim, _Progress] = {}
+        self._claims: dict[Claim, Watermark] = {}
+        self._begun: list[tuple[Claim, int]] = []
+        self._under_way: dict[tuple[Partition, int], Item] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._marked_ms = 0
+        self._stopping = False
         self._thread = (
-            concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=effector.name)
+            concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=self._name)
             if threaded
             else None
         )
+        self._lookups = concurrent.futures.ThreadPoolExecutor(_LOOKUPS, f"{self._name}-offsets")
         self._failure: BaseException | None = None
         self.stepped_s = time.monotonic()
         """When the last step ended, for health."""
@@ -189,45 +151,58 @@ class Performing:
             Exception: What a task of ours died of; never an error of the effector's, which is an answer.
         """
         poll = await self._member(
-            self._worker.poll, records_max=self._bounds.queued_max, wait_ms=wait_ms
+            self._worker.poll, records_max=self._bounds.poll_max, wait_ms=wait_ms
         )
-        for claim in poll.lost:
-            self._claims.pop(claim, None)
-            self._lanes.discard(functools.partial(_of, claim))
-        for claim in poll.gained:
-            next_offset, _ = await self._blocking(self._log.committed, self._group, claim.partition)
-            self._claims[claim] = _Progress(next_offset)
-            await self._member(self._worker.resume, {claim: next_offset})
+        await self._follow(poll)
         for claim, record in poll.records:
             if claim in self._claims:
-                await self._enqueue(claim, record)
+                self._take(claim, record)
+        await self._press()
         self._start()
-        await self._mark()
+        idle = not poll.records and all(mark.idle for mark in self._claims.values())
+        await self._mark(now=idle)
         self.stepped_s = time.monotonic()
         if self._failure is not None:
             raise self._failure
         return len(poll.records)
 
-    async def run(self, stop: asyncio.Event, *, drain_s: float = 25.0) -> None:
-        """Step until told to stop; then finish what is under way, within `drain_s`, and mark it."""
+    async def run(self, stop: asyncio.Event, *, drain_s: float = 25.0, leave: bool = False) -> None:
+        """Step until told to stop; then finish what is under way, within `drain_s`, and mark it.
+
+        Args:
+            stop: Set to stop.
+            drain_s: How long calls that are under way may take to end.
+            leave: Whether to give the partitions up at once.
+
+        Raises:
+            Exception: What a task of ours died of.
+        """
         try:
             while not stop.is_set():
-                await self.step(_IDLE_MS)
+                await self.step(POLL_MS)
             await self.drain(drain_s)
         finally:
-            await self.close()
+            await self._cut()
+            await self.close(leave=leave)
 
     async def drain(self, drain_s: float) -> None:
-        """Take nothing more; wait for what is under way."""
+        """Take nothing more; wait for what is under way, cut off what is late, mark what is done.
+
+        The membership goes on meanwhile, so that others' partitions need not wait for our calls.
+        """
+        self._stopping = True
         self._lanes.discard(lambda _: True)
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=drain_s)
-            for task in late:
-                task.cancel()
-            if late:
-                logger.warning("%d calls of %s were cut off", len(late), self._effector.name)
-                await asyncio.wait(late)
-        await self._mark()
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + drain_s
+        await self._member(self._worker.pause, [*self._claims])
+        while self._tasks and (left_s := until_s - loop.time()) > 0 and self._failure is None:
+            await self.wait(min(left_s, POLL_MS / 1000))
+            await self._follow(await self._member(self._worker.poll, records_max=1, wait_ms=0))
+            self.stepped_s = time.monotonic()
+        await self._cut()
+        await self._mark(now=True)
+        if self._failure is not None:
+            raise self._failure
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until a call that is under way ends, or the time is over."""
@@ -237,44 +212,89 @@ class Performing:
     async def close(self, *, leave: bool = False) -> None:
         """End the membership."""
         await self._member(self._worker.close, leave=leave)
+        self._lookups.shutdown(wait=False)
         if self._thread is not None:
             self._thread.shutdown(wait=False)
 
-    async def _enqueue(self, claim: Claim, record: Record) -> None:
-        progress = self._claims[claim]
-        progress.next_offset = record.offset + 1
-        progress.open.add(record.offset)
+    async def _follow(self, poll: Poll) -> None:
+        """Drop the claims that were lost, and find out where those gained begin."""
+        if poll.lost:
+            for claim in poll.lost:
+                self._claims.pop(claim, None)
+            self._lanes.discard(functools.partial(_of, poll.lost))
+        for claim in poll.gained:
+            self._claims[claim] = Watermark(claim)
+            if self._thread is None:
+                await self._begin(claim)
+            else:
+                self._spawn(self._begin(claim))
+        begun, self._begun = self._begun, []
+        for claim, next_offset in begun:
+            if not self._stopping and (mark := self._claims.get(claim)) is not None:
+                mark.begin(next_offset)
+                await self._member(self._worker.resume, {claim: next_offset})
+
+    async def _begin(self, claim: Claim) -> None:
+        """Look a claim's offset up, while the others go on."""
+
+        async def committed() -> tuple[int, str]:
+            if self._thread is None:
+                return self._log.committed(self._group, claim.partition)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(
+                self._lookups, self._log.committed, self._group, claim.partition
+            )
+
+        what = f"the offset of {self._group} in {claim.partition}"
+        next_offset, _ = await self._retrying.forever(what, committed)
+        self._begun.append((claim, next_offset))
+
+    def _take(self, claim: Claim, record: Record) -> None:
+        self._claims[claim].take(record)
+        item = self._under_way.get((record.partition, record.offset))
+        if item is not None and item.record == record:
+            item.claim = claim
+            return
         try:
-            meta, ask = self._envelope.open(record)
-            if not isinstance(ask, Ask):
-                raise PoisonError("unexpected", f"{type(ask).__name__} is no request")
+            item = self._open(claim, record)
         except PoisonError as error:
             self._spawn(self._refuse(claim, record, error))
             return
-        item = Item(claim, record, meta, ask)
+        ask = item.ask
         self._lanes.put(
-            Queued(item=item, tenant=meta.tenant, name=ask.name, order_key=ask.order_key)
+            Queued(item=item, tenant=item.meta.tenant, name=ask.name, order_key=ask.order_key)
         )
-        if len(progress.open) > self._bounds.queued_max and not progress.paused:
-            progress.paused = True
-            await self._member(self._worker.pause, [claim])
+
+    def _open(self, claim: Claim, record: Record) -> Item:
+        meta, ask = self._envelope.open(record)
+        if not isinstance(ask, Ask):
+            raise PoisonError("unexpected", f"{type(ask).__name__} is no request")
+        return Item(claim, record, meta, ask)
 
     def _start(self) -> None:
-        while (queued := self._lanes.next()) is not None:
+        while not self._stopping and (queued := self._lanes.next()) is not None:
+            item = queued.item
+            self._under_way[item.record.partition, item.record.offset] = item
             self._spawn(self._perform(queued))
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.critical("a task of %s died: %r", self._effector.name, error)
-            self._failure = error
+        if not task.cancelled():
+            error = task.exception()
         else:
-            self._start()
+            error = (
+                None if self._stopping else RuntimeError("a task was cancelled by nobody of ours")
+            )
+        if error is not None:
+            logger.critical("a task of %s died: %r", self._name, error)
+            self._failure = self._failure or error
+            self._stopping = True
+        self._start()
 
     async def _perform(self, queued: Queued[Item]) -> None:
         item = queued.item
@@ -282,11 +302,58 @@ class Performing:
         try:
             reply = await self._reply(item)
             ended_ns = time.time_ns()
-            await self._append(self._seal(item, reply))
+            await self._send(item, reply)
             self._done(item.claim, item.record)
             self._tell(item, reply, began_ns, ended_ns)
+        except AbandonedError:
+            logger.info("%s of %s is another process's now", item.ask.name, item.call_id)
         finally:
+            self._under_way.pop((item.record.partition, item.record.offset), None)
             self._lanes.done(queued)
+
+    async def _reply(self, item: Item) -> Reply:
+        try:
+            return await self._answering.reply(item, wanted=lambda: item.claim in self._claims)
+        except PoisonError as error:
+            await self._keep(item.record, error)
+            return self._answering.refusal(item, error)
+
+    async def _send(self, item: Item, reply: Reply) -> None:
+        """Append a reply; a request that cannot be answered at all is kept for people."""
+        draft = self._answering.seal(item, reply)
+        try:
+            await self._append(draft)
+        except PoisonError as error:
+            logger.exception("the reply to %s cannot be written", item.call_id)
+            await self._keep(item.record, error)
+
+    async def _refuse(self, claim: Claim, record: Record, error: PoisonError) -> None:
+        """Keep what cannot be read before it counts as done; answer it if it says whom."""
+        await self._keep(record, error)
+        ask = self._readable(record)
+        if ask is not None:
+            meta = Meta(id=f"{record.partition}@{record.offset}", tenant=_tenant(record))
+            item = Item(claim, record, meta, ask)
+            await self._send(item, self._answering.refusal(item, error))
+        self._done(claim, record)
+
+    def _readable(self, record: Record) -> Ask | None:
+        """Return the request in a record whose headers are what is wrong."""
+        try:
+            message = self._envelope.codec.decode(record.value or b"")
+        except PoisonError:
+            return None
+        return message if isinstance(message, Ask) else None
+
+    async def _keep(self, record: Record, error: PoisonError) -> None:
+        place = record.partition
+        logger.warning("%s refused %s@%d: %s", self._name, place, record.offset, error)
+        await self._append(self._quarantine(record, error))
+
+    def _done(self, claim: Claim, record: Record) -> None:
+        mark = self._claims.get(claim)
+        if mark is not None:
+            mark.done(record.offset)
 
     def _tell(self, item: Item, reply: Reply, began_ns: int, ended_ns: int) -> None:
         if self._observer is None or not context.sampled(item.meta.traceparent):
@@ -295,7 +362,7 @@ class Performing:
             item.meta,
             call_id=item.call_id,
             attempt=reply.attempt,
-            kind=self._effector.name.partition(".")[0],
+            kind=self._answering.kind,
             name=item.ask.name,
             started_ns=began_ns,
             ended_ns=ended_ns,
@@ -303,148 +370,44 @@ class Performing:
             error=reply.outcome.error if isinstance(reply.outcome, Failed) else "",
         )
 
-    def _done(self, claim: Claim, record: Record) -> None:
-        progress = self._claims.get(claim)
-        if progress is not None:
-            progress.open.discard(record.offset)
-
-    async def _reply(self, item: Item) -> Reply:
-        ask = item.ask
-        outcome: Outcome
-        usage: Usage | None = None
-        attempt_id = uuid.uuid4().hex
-        try:
-            result = await self._tries(item, attempt_id)
-        except PoisonError as error:
-            await self._append(self._quarantine(item.record, error))
-            result = Failed(error=error.code, detail=str(error))
-        if isinstance(result, Done):
-            usage = result.usage
-            outcome = Answered(value=result.value)
-            if len(result.value) > VALUE_BYTES_MAX:
-                outcome = Failed(
-                    error="TooLarge",
-                    detail=f"the answer has {len(result.value)} bytes; at most {VALUE_BYTES_MAX}",
-                )
-        else:
-            outcome = result
-        return Reply(
-            run=ask.run, number=ask.number, attempt=attempt_id, outcome=outcome, usage=usage
-        )
-
-    async def _tries(self, item: Item, attempt_id: str) -> Done | Failed | InDoubt:
-        """Try, and try again in place while the world is away."""
-        ask, states = item.ask, [None]
-        number = 0
-        left_s = (ask.not_after_ms - self._clock()) / 1000
-        if left_s <= 0:
-            return Failed(error="DeadlineExceeded", detail=f"{ask.name} was asked too long ago")
-        try:
-            async for attempt in stamina.retry_context(
-                on=TransientError,
-                attempts=None,
-                timeout=min(self._retry.total_s, left_s),
-                wait_initial=self._retry.wait_s_min,
-                wait_max=self._retry.wait_s_max,
-                wait_jitter=self._retry.jitter_s,
-            ):
-                with attempt:
-                    number += 1
-                    return await self._effector.perform(
-                        self._call(item), ask, self._attempt(item, attempt_id, number, states)
-                    )
-        except TransientError as error:
-            return Failed(error=_class(error), detail=redact(str(error)))
-        except PoisonError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever users' code raises is the call's answer
-            name, words = describe(error)
-            logger.info("%s of %s failed: %s: %s", ask.name, item.call_id, name, words)
-            return Failed(error=name, detail=words)
-        raise AssertionError("the last try returns or raises")
-
-    def _call(self, item: Item) -> Call:
-        ask = item.ask
-        return Call(
-            id=item.call_id,
-            safety=Safety(ask.safety),
-            order_key=ask.order_key,
-            not_after_ms=ask.not_after_ms,
-            reply_to=ask.reply_to,
-            meta=item.meta,
-        )
-
-    def _attempt(self, item: Item, attempt_id: str, number: int, states: list[Any]) -> Attempt:
-        pieces = 0
-
-        def heartbeat(state: object) -> None:
-            states[0] = state
-
-        async def progress(text: str) -> None:
-            nonlocal pieces
-            pieces += 1
-            token = Token(
-                run=item.ask.run,
-                number=item.ask.number,
-                attempt=f"{number}.{attempt_id}",
-                seq=pieces,
-                text=text,
-            )
-            to = Address(self._tokens, item.ask.run)
-            await self._log.append(self._envelope.seal(Sent(message=token, to=to, meta=item.meta)))
-
-        return Attempt(
-            id=attempt_id,
-            number=number,
-            heartbeat=heartbeat,
-            progress=progress,
-            last_state=states[0],
-        )
-
-    def _seal(self, item: Item, reply: Reply) -> Draft:
-        to, meta = item.ask.reply_to, item.meta
-        own = digest(item.call_id, reply.attempt).hex()
-        trace = context.below(meta.traceparent, context.call_span_id(item.call_id, reply.attempt))
-        return self._envelope.seal(
-            Sent(
-                message=reply,
-                to=Address(to.topic, to.run, to.partition),
-                meta=dataclasses.replace(meta, id=own, causation_id=meta.id, traceparent=trace),
-                headers=(("ce_runid", to.run.encode()),),
-            )
-        )
-
-    async def _refuse(self, claim: Claim, record: Record, error: PoisonError) -> None:
-        """Keep what nobody can read, before it counts as done."""
-        logger.warning(
-            "%s refused %s@%d: %s", self._effector.name, record.partition, record.offset, error
-        )
-        await self._append(self._quarantine(record, error))
-        self._done(claim, record)
-
     async def _append(self, draft: Draft) -> None:
-        """Append, however long the log is away; said once."""
-        said = False
-        async for attempt in stamina.retry_context(
-            on=TransientError, attempts=None, timeout=None, wait_max=5.0
-        ):
-            with attempt:
-                try:
-                    await self._log.append(draft)
-                except TransientError as error:
-                    if not said:
-                        logger.warning("a reply of %s waits: %s", self._effector.name, error)
-                        said = True
-                    raise
+        await self._retrying.forever(f"a reply of {self._name}", lambda: self._log.append(draft))
 
-    async def _mark(self) -> None:
-        for claim, progress in [*self._claims.items()]:
-            if progress.paused and len(progress.open) < self._bounds.queued_max // 2:
-                progress.paused = False
-                await self._member(self._worker.resume, {claim: None})
-            if progress.watermark > progress.marked:
-                progress.marked = progress.watermark
-                await self._member(self._worker.mark, claim, progress.marked)
+    async def _press(self) -> None:
+        """Pause partitions with too much in hand, and let those go on that have room again."""
+        over = [m for m in self._claims.values() if not m.paused and m.over(self._bounds)]
+        under = [m for m in self._claims.values() if m.paused and m.under(self._bounds)]
+        await self._turn(over, paused=True)
+        await self._turn(under, paused=False)
+
+    async def _turn(self, marks: Iterable[Watermark], *, paused: bool) -> None:
+        for mark in marks:
+            mark.paused = paused
+            if paused:
+                await self._member(self._worker.pause, [mark.claim])
+            else:
+                await self._member(self._worker.resume, {mark.claim: None})
+
+    async def _mark(self, *, now: bool) -> None:
+        if not now and self._clock() - self._marked_ms < self._bounds.mark_ms_min:
+            return
+        self._marked_ms = self._clock()
+        for claim, mark in [*self._claims.items()]:
+            if mark.value > mark.marked:
+                mark.marked = mark.value
+                await self._member(self._worker.mark, claim, mark.marked)
+
+    async def _cut(self) -> None:
+        """Cut off what is still under way; it is not answered, so its next owner begins it again."""
+        self._stopping = True
+        if self._tasks:
+            logger.warning("%d calls of %s were cut off", len(self._tasks), self._name)
+        for task in [*self._tasks]:
+            task.cancel()
+        if self._tasks:
+            _, deaf = await asyncio.wait(self._tasks, timeout=CUT_S)
+            if deaf:
+                logger.error("%d calls of %s do not let themselves be cut", len(deaf), self._name)
 
     async def _member(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the membership, always on its one thread."""
@@ -453,15 +416,10 @@ class Performing:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
-    async def _blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._thread is None:
-            return function(*args, **kwargs)
-        return await asyncio.to_thread(function, *args, **kwargs)
+
+def _of(claims: frozenset[Claim], item: Item) -> bool:
+    return item.claim in claims
 
 
-def _class(error: BaseException) -> str:
-    return type(error).__name__
-
-
-def _of(claim: Claim, item: Item) -> bool:
-    return item.claim == claim
+def _tenant(record: Record) -> str:
+    return (record.header("ce_tenantid") or b"").decode("utf-8", "replace")

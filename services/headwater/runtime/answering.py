@@ -1,0 +1,237 @@
+"""Answering: one request tried until there is a reply to it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+
+from headwater.contracts.messages import Answered, Ask, Failed, InDoubt, Outcome, Reply, Token
+from headwater.contracts.records import Draft, Record
+from headwater.core.decider import Sent
+from headwater.core.effector import Attempt, Call, Done, Effector, Safety
+from headwater.core.envelope import Envelope
+from headwater.core.messages import Address, Meta, digest
+from headwater.durable.failure import DETAIL_MAX, describe, redact
+from headwater.errors import PoisonError, TransientError
+from headwater.log.port import Claim
+from headwater.runtime.retrying import Retrying
+from headwater.tracing import context
+
+logger = logging.getLogger(__name__)
+
+VALUE_BYTES_MAX = 512 * 1024
+"""Largest answer; a larger one is answered as an error."""
+TOKEN_CHARS_MAX = 32 * 1024
+"""Longest text of one token; a longer piece becomes several."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Item:
+    """One request in hand; its claim changes when its partition is lost and comes back meanwhile."""
+
+    claim: Claim
+    record: Record
+    meta: Meta
+    ask: Ask
+
+    @property
+    def call_id(self) -> str:
+        """The idempotency key."""
+        return f"{self.ask.run}/{self.ask.number}"
+
+
+class Answering:
+    """Makes replies.
+
+    Args:
+        effector: What performs.
+        envelope: Seals replies and tokens.
+        append: Writes one record to the log.
+        retrying: How a call is tried again.
+        tokens: Topic of streamed pieces.
+        clock: Wall clock in milliseconds.
+        quiet_s_max: How long a try may go on without a heartbeat.
+        draw: Draws an attempt's id.
+    """
+
+    def __init__(
+        self,
+        *,
+        effector: Effector,
+        envelope: Envelope,
+        append: Callable[[Draft], Awaitable[object]],
+        retrying: Retrying,
+        tokens: str,
+        clock: Callable[[], int],
+        quiet_s_max: float,
+        draw: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self.kind = effector.name.partition(".")[0]
+        self._effector = effector
+        self._envelope = envelope
+        self._append = append
+        self._retrying = retrying
+        self._tokens = tokens
+        self._clock = clock
+        self._quiet_s_max = quiet_s_max
+        self._draw = draw
+
+    async def reply(self, item: Item, *, wanted: Callable[[], bool]) -> Reply:
+        """Try a call until there is an answer; whatever the effector's code raises is one.
+
+        Args:
+            item: The request.
+            wanted: Whether this process is still the one to try it again.
+
+        Raises:
+            PoisonError: The request cannot be understood.
+            AbandonedError: It is another process's by now.
+        """
+        ask, attempt_id = item.ask, self._draw()
+        result = await self._tries(item, attempt_id, wanted)
+        usage = result.usage if isinstance(result, Done) else None
+        outcome: Outcome = Answered(value=result.value) if isinstance(result, Done) else result
+        if isinstance(outcome, Answered) and len(outcome.value) > VALUE_BYTES_MAX:
+            outcome = Failed(
+                error="TooLarge",
+                detail=f"the answer of {ask.name} has {len(outcome.value)} bytes; "
+                f"at most {VALUE_BYTES_MAX} travel",
+            )
+        return Reply(
+            run=ask.run, number=ask.number, attempt=attempt_id, outcome=outcome, usage=usage
+        )
+
+    def refusal(self, item: Item, error: PoisonError) -> Reply:
+        """Return the answer to a request that went to quarantine."""
+        outcome = Failed(error=error.code, detail=redact(str(error))[:DETAIL_MAX])
+        ask = item.ask
+        return Reply(run=ask.run, number=ask.number, attempt=self._draw(), outcome=outcome)
+
+    def seal(self, item: Item, reply: Reply) -> Draft:
+        """Return a reply's record: to the run's inbox partition, caused by the request."""
+        to, meta = item.ask.reply_to, item.meta
+        own = digest(item.call_id, reply.attempt).hex()
+        trace = context.below(meta.traceparent, context.call_span_id(item.call_id, reply.attempt))
+        return self._envelope.seal(
+            Sent(
+                message=reply,
+                to=Address(to.topic, to.run, to.partition),
+                meta=dataclasses.replace(meta, id=own, causation_id=meta.id, traceparent=trace),
+                headers=(("ce_runid", to.run.encode()),),
+            )
+        )
+
+    async def _tries(
+        self, item: Item, attempt_id: str, wanted: Callable[[], bool]
+    ) -> Done | Failed | InDoubt:
+        """Try, and try again in place while the world is away."""
+        ask = item.ask
+        left_s = (ask.not_after_ms - self._clock()) / 1000
+        if left_s <= 0:
+            return Failed(
+                error="DeadlineExceeded",
+                detail=f"{ask.name} was not begun: its time was over {-left_s:g} s before its turn",
+            )
+        states: list[object] = [None]
+
+        async def one(number: int) -> Done | Failed | InDoubt:
+            return await self._once(item, attempt_id, number, states)
+
+        try:
+            return await self._retrying.call(one, within_s=left_s, wanted=wanted)
+        except TransientError as error:
+            return Failed(error=type(error).__name__, detail=redact(str(error))[:DETAIL_MAX])
+
+    async def _once(
+        self, item: Item, attempt_id: str, number: int, states: list[object]
+    ) -> Done | Failed | InDoubt:
+        """Perform once; a call that says nothing for too long is ended."""
+        ask = item.ask
+        quiet = asyncio.timeout(self._quiet_s_max)
+        attempt = self._attempt(item, attempt_id, number, states, quiet)
+        call = Call(
+            id=item.call_id,
+            safety=Safety(ask.safety),
+            order_key=ask.order_key,
+            not_after_ms=ask.not_after_ms,
+            reply_to=ask.reply_to,
+            meta=item.meta,
+        )
+        try:
+            async with quiet:
+                return await self._effector.perform(call, ask, attempt)
+        except (TransientError, PoisonError):
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # we are told to stop; anything else was the effector's own doing
+            return self._failed(item, error)
+        except TimeoutError as error:
+            if not quiet.expired():
+                return self._failed(item, error)
+            return Failed(
+                error="ToolTimeout" if self.kind == "tool" else "Timeout",
+                detail=f"{ask.name} gave no heartbeat for {self._quiet_s_max:g} s; "
+                "what it did is not undone",
+            )
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever users' code raises is the call's answer
+            return self._failed(item, error)
+
+    def _failed(self, item: Item, error: BaseException) -> Failed:
+        name, words = describe(error)
+        logger.info("%s of %s failed: %s: %s", item.ask.name, item.call_id, name, words)
+        return Failed(error=name, detail=words)
+
+    def _attempt(
+        self,
+        item: Item,
+        attempt_id: str,
+        number: int,
+        states: list[object],
+        quiet: asyncio.Timeout,
+    ) -> Attempt:
+        loop = asyncio.get_running_loop()
+        pieces = 0
+
+        def heard() -> None:
+            when = quiet.when()
+            if when is not None and not quiet.expired():
+                quiet.reschedule(loop.time() + self._quiet_s_max)
+
+        def heartbeat(state: object) -> None:
+            states[0] = state
+            heard()
+
+        async def progress(text: str) -> None:
+            nonlocal pieces
+            heard()
+            for start in range(0, len(text), TOKEN_CHARS_MAX):
+                pieces += 1
+                token = Token(
+                    run=item.ask.run,
+                    number=item.ask.number,
+                    attempt=f"{number}.{attempt_id}",
+                    seq=pieces,
+                    text=text[start : start + TOKEN_CHARS_MAX],
+                )
+                await self._publish(item, token)
+
+        return Attempt(
+            id=attempt_id,
+            number=number,
+            heartbeat=heartbeat,
+            progress=progress,
+            last_state=states[0],
+        )
+
+    async def _publish(self, item: Item, token: Token) -> None:
+        """Append a token; a lost one must not have the call repeated, so it is only said."""
+        to = Address(self._tokens, item.ask.run)
+        try:
+            await self._append(self._envelope.seal(Sent(message=token, to=to, meta=item.meta)))
+        except TransientError as error:
+            logger.warning("a token of %s is lost: %s", item.call_id, error)
