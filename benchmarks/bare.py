@@ -1,0 +1,106 @@
+"""Yardsticks: what a careful hand would write with the client alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from headwater.log.kafka_config import KafkaConfig
+
+BATCH = 5_000
+WAIT_S = 60.0
+
+
+class Relay:
+    """Consume, transform, produce, commit: exactly once, with nothing else.
+
+    Args:
+        cluster: The cluster.
+        source: Topic of one partition.
+        sink: Topic of one partition.
+        group: The group.
+    """
+
+    def __init__(self, cluster: KafkaConfig, source: str, sink: str, group: str) -> None:
+        self._source, self._sink = source, sink
+        self._consumer = Consumer(
+            {
+                **cluster.consumer(),
+                "group.id": group,
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": 10_000,
+            }
+        )
+        self._consumer.subscribe([source])
+        self._producer = Producer(
+            {
+                **cluster.producer(),
+                "transactional.id": group,
+                "retry.backoff.ms": 2,
+                "retry.backoff.max.ms": 2,
+                "linger.ms": 5,
+            }
+        )
+        self._producer.init_transactions(WAIT_S)
+
+    def step(self, wait_s: float = 0.5) -> int:
+        """Move one batch; return how many records it had."""
+        first = self._consumer.poll(wait_s)
+        if first is None:
+            return 0
+        messages = [first, *self._consumer.consume(BATCH - 1, 0)]
+        self._producer.begin_transaction()
+        last = 0
+        for message in messages:
+            assert message.error() is None, message.error()
+            value = message.value().upper()
+            while True:
+                try:
+                    self._producer.produce(self._sink, value, message.key(), partition=0)
+                except BufferError:
+                    self._producer.poll(0.05)
+                else:
+                    break
+            last = message.offset()
+        self._producer.send_offsets_to_transaction(
+            [TopicPartition(self._source, 0, last + 1)],
+            self._consumer.consumer_group_metadata(),
+            WAIT_S,
+        )
+        self._producer.commit_transaction(WAIT_S)
+        return len(messages)
+
+    def ready(self) -> None:
+        """Poll until the partition is ours and its first record is here; nothing is committed."""
+        until = time.monotonic() + WAIT_S
+        while not self._consumer.assignment():
+            assert time.monotonic() < until, "no partition came"
+            self._consumer.poll(0.05)
+
+    def run(self, stop: threading.Event) -> None:
+        """Step until told to stop."""
+        while not stop.is_set():
+            self.step(0.05)
+        self.close()
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()
+
+
+def throughput(cluster: KafkaConfig, source: str, sink: str, group: str, count: int) -> float:
+    """Return records a second over `count` records that are there already."""
+    relay = Relay(cluster, source, sink, group)
+    done, began = 0, 0.0
+    while done < count:
+        moved = relay.step(5.0)
+        if not began and moved:
+            began = time.perf_counter()  # joining the group is not what is measured
+            count -= moved
+            continue
+        done += moved
+    seconds = time.perf_counter() - began
+    relay.close()
+    return done / seconds

@@ -1,0 +1,172 @@
+"""How many agent turns a second, against bare exactly-once messages a second on the same broker.
+
+A turn here has all its duties: a reply is decoded and matched, the durable function goes on, the next
+call is reserved, judged and sent, rows and a life-cycle event are written, and everything commits with
+the offset in one transaction.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import functools
+import time
+from typing import Any
+
+from benchmarks import bare, cluster
+
+from headwater.assembly import Parts, Platform
+from headwater.contracts.messages import Answered, Reply, Start, Task
+from headwater.core.decider import Sent
+from headwater.core.envelope import Envelope
+from headwater.core.messages import Address, Meta, RunId
+from headwater.hosts import clock_ms
+from headwater.log.kafka import KafkaConfig, KafkaLog
+from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.kafka_owner import KafkaOwner
+from headwater.runs.decider import Runs
+from headwater.runtime.committing import Batch
+from headwater.sdk.app import App
+from headwater.sdk.context import Context
+from headwater.sdk.types import Budget
+
+RUNS = 600
+CALLS = 9
+BARE = 60_000
+WARM = 0.2
+"""Share of the turns that go before the clock starts: joining, restoring and the first fetch."""
+
+app = App("bench", namespace="bench")
+
+
+@app.tool(effect="read")
+async def look(key: str) -> str:
+    """Answered by the benchmark itself."""
+    return key
+
+
+@app.agent(budget=Budget(steps=1_000))
+async def walker(ctx: Context, task: str) -> str:
+    """Make calls, one after another."""
+    for _ in range(CALLS):
+        task = await look(task)
+    return task
+
+
+class Stages:
+    """Seconds per stage, by wrapping the functions where each begins and ends."""
+
+    def __init__(self) -> None:
+        self.seconds: collections.Counter[str] = collections.Counter()
+        self._undo: list[tuple[Any, str, Any]] = []
+
+    def watch(self, of: Any, name: str, stage: str, *, less: str = "") -> None:
+        """Count the time of `of.name` for a stage, less what `less` took within it."""
+        real = getattr(of, name)
+        seconds = self.seconds
+
+        @functools.wraps(real)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began, inner = time.perf_counter(), seconds[less]
+            try:
+                return real(*args, **kwargs)
+            finally:
+                seconds[stage] += (
+                    time.perf_counter() - began - (seconds[less] - inner if less else 0)
+                )
+
+        self._undo.append((of, name, real))
+        setattr(of, name, timed)
+
+    def undo(self) -> None:
+        """Put everything back."""
+        for of, name, real in self._undo:
+            setattr(of, name, real)
+
+
+def inbox(platform: Platform) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
+    """Return every record of the inbox: all starts, then all first replies, and so on."""
+    envelope = platform.envelope("bench")
+    topic = platform.names.inbox("walker")
+    task = app.agents["walker"].input.encode("x")
+    answer = app.tools["look"].result.encode("x")
+    runs = [str(RunId("walker", 0, f"{n:032x}")) for n in range(RUNS)]
+    messages: list[tuple[str, Any]] = [
+        (run, Start(run=run, task_id=run[-32:], slot=run, task=Task(value=task))) for run in runs
+    ]
+    for number in range(1, CALLS + 1):
+        messages += [
+            (run, Reply(run=run, number=number, attempt="a", outcome=Answered(value=answer)))
+            for run in runs
+        ]
+    records = []
+    for place, (run, message) in enumerate(messages):
+        meta = Meta(id=f"{place:032x}", tenant="t", correlation_id=run[-32:])
+        draft = envelope.seal(Sent(message=message, to=Address(topic, run, 0), meta=meta))
+        records.append((draft.key or b"", draft.value or b"", [*draft.headers]))
+    return records  # type: ignore[return-value] # our own headers have values
+
+
+def turns(config: KafkaConfig, stages: Stages | None = None) -> float:
+    """Return turns a second of one agents' worker on a fresh namespace."""
+    namespace = cluster.fresh("hop")
+    log = KafkaLog(config)
+    executor = concurrent.futures.ThreadPoolExecutor(2)
+    parts = Parts(clock=clock_ms, instance="bench", executor=executor)
+    platform = Platform(app, log, parts, namespace=namespace)
+    for need in platform.needs(partitions=1, coordinators=1):
+        cluster.topic(config, need.name, compacted=need.compacted)
+    KafkaAdmin(config).begin_group(
+        platform.group("runs.walker"), {platform.names.inbox("walker"): 1}
+    )
+    records = inbox(platform)
+    cluster.fill(config, platform.names.inbox("walker"), records)
+    loop = platform.runs("walker")
+    done, began = 0, 0.0
+    while done < len(records):
+        done += loop.step(200)
+        if not began and done >= WARM * len(records):
+            began, first = time.perf_counter(), done
+            if stages is not None:
+                stages.seconds.clear()
+    seconds = time.perf_counter() - began
+    loop.close()
+    log.close()
+    executor.shutdown()
+    return (done - first) / seconds
+
+
+def breakdown(config: KafkaConfig) -> None:
+    """Print where a turn's time goes, from one run with stopwatches in it."""
+    stages = Stages()
+    stages.watch(Envelope, "open", "decode")
+    stages.watch(Runs, "react", "turn")
+    stages.watch(Envelope, "seal", "encode")
+    stages.watch(Batch, "work", "encode")
+    stages.watch(KafkaOwner, "_transact", "commit")
+    try:
+        rate = turns(config, stages)
+    finally:
+        stages.undo()
+    count = (1 - WARM) * RUNS * (CALLS + 1)
+    parts = ", ".join(
+        f"{stage} {s / count * 1e6:.0f}" for stage, s in stages.seconds.items() if stage
+    )
+    print(f"  us a turn, of {1e6 / rate:.0f} with stopwatches: {parts}")
+
+
+def main() -> None:
+    """Alternate, and print the ratio."""
+    with cluster.config() as config:
+        source, sink = (cluster.topic(config, cluster.fresh(name)) for name in ("source", "sink"))
+        cluster.fill(config, source, [(b"key", b"x" * 100, [])] * BARE)
+        pairs = []
+        for _ in range(cluster.REPETITIONS):
+            yardstick = bare.throughput(config, source, sink, cluster.fresh("bare"), BARE)
+            pairs.append((turns(config), yardstick))
+        cluster.report("hop", pairs, unit="turns/s against messages/s")
+        breakdown(config)
+
+
+if __name__ == "__main__":
+    main()
