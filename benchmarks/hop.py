@@ -20,7 +20,7 @@ from headwater.contracts.messages import Answered, Reply, Start, Task
 from headwater.core.decider import Sent
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, RunId
-from headwater.hosts import clock_ms
+from headwater.hosts import calm_collector, clock_ms
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_owner import KafkaOwner
@@ -157,6 +157,7 @@ def breakdown(config: KafkaConfig) -> None:
 
 def main() -> None:
     """Alternate, and print the ratio."""
+    calm_collector()
     with cluster.config() as config:
         source, sink = (cluster.topic(config, cluster.fresh(name)) for name in ("source", "sink"))
         cluster.fill(config, source, [(b"key", b"x" * 100, [])] * BARE)

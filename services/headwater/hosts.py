@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import gc
 import json
 import logging
 import pathlib
@@ -55,6 +56,16 @@ _STALLED_S = 60.0
 def clock_ms() -> int:
     """Return the wall clock in milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def calm_collector() -> None:
+    """Have Python look for cycles less often: batches hold many live objects, and few cycles.
+
+    Measured on a batch of turns: a third of the time went into collections that found nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 class Meter:
@@ -143,6 +154,7 @@ class Host:
         Raises:
             SettingsError: Something that is set cannot work.
         """
+        calm_collector()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._tracing.close)
             deps = None

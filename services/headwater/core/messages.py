@@ -17,12 +17,11 @@ def digest(*parts: bytes | str | int, size: int = 16) -> bytes:
         *parts: What to hash; text as UTF-8, integers as decimal text.
         size: Length of the digest, in bytes.
     """
-    state = hashlib.blake2b(digest_size=size)
+    pieces: list[bytes] = []
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
-        state.update(len(data).to_bytes(4, "big"))
-        state.update(data)
-    return state.digest()
+        pieces += (len(data).to_bytes(4, "big"), data)
+    return hashlib.blake2b(b"".join(pieces), digest_size=size).digest()
 
 
 def task_id(tenant: str, agent: str, source: str, event_id: str) -> str:
