@@ -18,6 +18,8 @@ OURS = "headwater"
 """Namespace of the platform's own schemas; no app may have it."""
 RESERVED = frozenset({"admission", "runs", "tokens"})
 """Names of the platform's own inboxes and event topics; no agent may have them."""
+_REFUSALS = (PydanticUserError, NameError, TypeError, ValueError)
+"""What pydantic raises for types that it cannot take."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -46,14 +48,29 @@ class Surface:
         """
         return self.learn(where, lambda: shape_of(type_, name=name, namespace=self.namespace))
 
+    def try_parameter(self, what: str, name: str, type_: Any) -> None:
+        """Refuse a parameter's type by the parameter's name.
+
+        Raises:
+            SettingsError: It has no Avro form.
+        """
+        try:
+            shape_of(type_, name=name, namespace=self.namespace)
+        except SettingsError as error:
+            raise SettingsError(f"{what}: parameter {error}") from error
+        except _REFUSALS as error:
+            raise SettingsError(
+                f"{what}: parameter {name}: the type cannot be used: {error}"
+            ) from error
+
     def learn(self, where: str, make: Callable[[], Shape[Any]]) -> Shape[Any]:
         """Make a shape and learn it; see `shape`."""
         try:
             shape = make()
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}") from error
-        except (PydanticUserError, NameError, TypeError, ValueError) as error:
-            raise SettingsError(f"{where}: pydantic refuses the type: {error}") from error
+        except _REFUSALS as error:
+            raise SettingsError(f"{where}: the type cannot be used: {error}") from error
         for name, definition in definitions(shape.schema):
             first, known = self._definitions.setdefault(name, (where, definition))
             if known != definition:

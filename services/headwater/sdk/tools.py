@@ -72,6 +72,8 @@ class Tool(Generic[P, T]):
         self.wants_call = bool(parameters) and parameters[0].name == CALL
         taken = parameters[1:] if self.wants_call else parameters
         known = _checked(what, function, taken)
+        for parameter in taken:
+            surface.try_parameter(what, parameter.name, known[parameter.name])
         if isinstance(order_key, str) and order_key not in {p.name for p in taken}:
             raise SettingsError(f"{what}: order_key {order_key!r} is none of its parameters")
         self._signature = signature.replace(parameters=taken)
@@ -185,6 +187,8 @@ def _checked(
             )
         if parameter.name == CALL:
             raise SettingsError(f"{what}: {CALL} must be its first parameter")
+        if parameter.name.startswith("_"):
+            raise SettingsError(f"{what}: parameter {parameter.name} must not begin with _")
         if parameter.name not in known:
             raise SettingsError(f"{what}: parameter {parameter.name} needs a type hint")
     if "return" not in known:

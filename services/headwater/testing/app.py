@@ -285,14 +285,11 @@ class App:
 
     def emitted(self, run: Run, type_: type) -> list[Any]:
         """Return the events of a type that a run emitted."""
-        from headwater.contracts.derive import shape_of  # noqa: PLC0415 - only here
-
-        shape = shape_of(type_)
-        self.platform.schemas.add(shape.schema)
-        agent = run._agent.name  # noqa: SLF001 - the same module
+        agent = run._agent  # noqa: SLF001 - the same module
+        shape = agent.events.shape(type_)
         return [
             shape.decode(value, self.platform.schemas)
-            for kind, value in self.outcomes(agent, run.id)
+            for kind, value in self.outcomes(agent.name, run.id)
             if kind == type_.__name__
         ]
 
