@@ -1,0 +1,206 @@
+"""`topics` and `doctor` against a real Kafka, as an operator runs them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from headwater import provisioning
+from headwater.cli import main
+from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.kafka_config import KafkaConfig
+
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.xdist_group("cluster-commands"),
+    pytest.mark.timeout(180),
+]
+
+_APP = """
+import headwater
+app = headwater.App("small")
+
+@app.agent
+async def greet(ctx: headwater.Context, name: str) -> str:
+    return f"Hello, {name}"
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """What a command line led to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Operator:
+    """Somebody with a shell, an app and a namespace of their own."""
+
+    def __init__(
+        self, kafka: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.namespace = f"ops{uuid.uuid4().hex[:8]}"
+        self.admin = KafkaAdmin(KafkaConfig(bootstrap=kafka))
+        self._patch, self._capsys = patch, capsys
+        self._environment = {
+            "HEADWATER_KAFKA__BOOTSTRAP": kafka,
+            "HEADWATER_KAFKA__PARTITIONS": "2",
+            "HEADWATER_NAMESPACE": self.namespace,
+            "HEADWATER_APP": "small:app",
+        }
+
+    def hw(self, *arguments: str, **environment: str) -> Ran:
+        """Run a command line."""
+        with self._patch.context() as patch:
+            for name, value in (self._environment | environment).items():
+                patch.setenv(name, value)
+            self._capsys.readouterr()
+            status = main.main(arguments)
+        said = self._capsys.readouterr()
+        return Ran(status, said.out, said.err)
+
+    def checks(self, *arguments: str, **environment: str) -> dict[str, str]:
+        """Run `doctor` and return each check's last state."""
+        ran = self.hw("doctor", "--output", "json", *arguments, **environment)
+        return {check["name"]: check["state"] for check in json.loads(ran.stdout)["checks"]}
+
+
+@pytest.fixture
+def operator(
+    tmp_path: pathlib.Path,
+    kafka: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Operator]:
+    (tmp_path / "small.py").write_text(_APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in [name for name in os.environ if name.startswith(("HEADWATER_", "OTEL_"))]:
+        monkeypatch.delenv(name)
+    yield Operator(kafka, monkeypatch, capsys)
+    sys.modules.pop("small", None)
+
+
+def test_topics_are_planned_applied_once_and_then_in_order(operator: Operator) -> None:
+    """A plan changes nothing, applying it makes everything, and after it doctor has no complaint."""
+    planned = operator.hw("topics", "plan", "--output", "json")
+    assert planned.returncode == 0
+    changes = json.loads(planned.stdout)
+    assert f"{operator.namespace}.inbox.greet.v1" in {change["name"] for change in changes}
+    assert operator.checks()["topics"] == "FAIL"
+    tried = operator.hw("topics", "apply", "--dry-run")
+    assert tried.returncode == 0
+    assert operator.admin.topics([change["name"] for change in changes]) == {}
+    applied = operator.hw("topics", "apply")
+    assert applied.returncode == 0, applied.stderr
+    assert "GETPID" not in applied.stderr
+    again = operator.hw("topics", "plan")
+    assert (again.returncode, again.stderr) == (0, "the cluster has everything\n")
+    made = operator.admin.topics([f"{operator.namespace}.state.runs.greet.v1"])
+    (state,) = made.values()
+    assert state.partitions == 2
+    assert state.config["cleanup.policy"] == "compact"
+    assert state.config["message.timestamp.type"] == "LogAppendTime"
+    found = operator.checks()
+    assert "FAIL" not in found.values(), found
+    assert found["schemas"] == "ok"
+    assert found["replication"] == "warn"
+
+
+def test_growth_is_asked_for_and_drift_is_put_back(operator: Operator) -> None:
+    """An inbox grows with a yes, its state with it; admission stays; a setting that drifted returns."""
+    assert operator.hw("topics", "apply").returncode == 0
+    inbox = f"{operator.namespace}.inbox.greet.v1"
+    unasked = operator.hw("topics", "apply", "--partitions", "3")
+    assert unasked.returncode == 2
+    assert "add --yes" in unasked.stderr
+    assert operator.admin.topics([inbox])[inbox].partitions == 2
+    assert operator.hw("topics", "apply", "--partitions", "3", "--yes").returncode == 0
+    assert operator.admin.topics([inbox])[inbox].partitions == 3
+    state = f"{operator.namespace}.state.runs.greet.v1"
+    assert operator.admin.topics([state])[state].partitions == 3
+    fixed = f"{operator.namespace}.inbox.admission.v1"
+    assert operator.admin.topics([fixed])[fixed].partitions == 6
+    operator.admin.configure(fixed, {"message.timestamp.type": "CreateTime"})
+    assert operator.checks()["topics"] == "FAIL"
+    assert operator.hw("topics", "apply").returncode == 0
+    assert operator.checks()["topics"] == "ok"
+
+
+def test_doctor_names_what_to_change(operator: Operator, kafka: str) -> None:
+    """A broker that is away, a registry that is away, a sampler that is unknown: each with its variable."""
+    away = operator.hw("doctor", HEADWATER_KAFKA__BOOTSTRAP="127.0.0.1:9")
+    assert away.returncode == 1
+    assert "HEADWATER_KAFKA__BOOTSTRAP" in away.stdout
+    registry = operator.hw("doctor", HEADWATER_REGISTRY__URL="http://127.0.0.1:9")
+    assert "HEADWATER_REGISTRY__URL" in registry.stdout
+    tracing = operator.checks(OTEL_TRACES_EXPORTER="otlp", OTEL_TRACES_SAMPLER="dice")
+    assert tracing["tracing"] == "FAIL"
+    short = operator.hw("doctor", HEADWATER_KAFKA__SESSION_MS="2000")
+    assert short.returncode == 1
+    assert "HEADWATER_KAFKA" in short.stderr
+    assert short.stderr.count("\n") == 1
+
+
+def test_doctor_hides_secrets_and_names_sources(operator: Operator) -> None:
+    """Every setting is listed with where it came from; what lets somebody in is not."""
+    ran = operator.hw(
+        "doctor",
+        "--output",
+        "json",
+        HEADWATER_KAFKA__BOOTSTRAP="127.0.0.1:9",
+        HEADWATER_KAFKA__SASL_PASSWORD="hunter2",  # noqa: S106 - what must not be shown
+        HEADWATER_KAFKA__EXTRA='{"sasl.password": "hunter2", "client.rack": "a"}',
+    )
+    assert "hunter2" not in ran.stdout + ran.stderr
+    settings = {one["name"]: one for one in json.loads(ran.stdout)["settings"]}
+    assert settings["HEADWATER_KAFKA__BOOTSTRAP"]["source"] == "set"
+    assert settings["HEADWATER_KAFKA__SESSION_MS"]["source"] == "default"
+    assert "client.rack" in settings["HEADWATER_KAFKA__EXTRA"]["value"]
+
+
+def test_doctor_probes_the_broker(operator: Operator) -> None:
+    """`--probe` needs no app, and says how many of the six hold."""
+    ran = operator.hw("doctor", "--probe", HEADWATER_APP="")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "6/6 hold" in ran.stdout
+
+
+def test_a_role_refuses_a_cluster_that_lacks_topics(operator: Operator, kafka: str) -> None:
+    """Before joining: a message with the command that helps, and no traceback."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "headwater.cli.main", "run", "--role", "coordinator"],
+        env={
+            **os.environ,
+            "HEADWATER_KAFKA__BOOTSTRAP": kafka,
+            "HEADWATER_NAMESPACE": operator.namespace,
+            "HEADWATER_APP": "small:app",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "headwater topics apply" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_verifying_passes_on_what_was_applied(operator: Operator) -> None:
+    """The check that roles make is the plan that operators see."""
+    changes = json.loads(operator.hw("topics", "plan", "--output", "json").stdout)
+    groups = {change["name"] for change in changes if change["action"] == "begin"}
+    assert {
+        f"{operator.namespace}.{name}" for name in ("intake", "admission", "runs.greet")
+    } <= groups
+    assert provisioning.Action.CREATE in {change["action"] for change in changes}

@@ -1,0 +1,223 @@
+"""The end of a transaction is the one request whose loss nobody can see: did it commit or not?
+
+An owner that does not know lets go of its producer and begins again from the log. The control
+keeps the producer and calls commit again, as the client's documentation allows.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import random
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+from tests.integration.proxy import Fault, Proxy
+
+from headwater.contracts.records import Draft, Partition
+from headwater.log import kafka_owner
+from headwater.log.kafka import KafkaConfig, KafkaLog
+from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.kafka_owner import KafkaOwner
+from headwater.log.kafka_watch import Watchdog
+from headwater.log.port import Claim, Work
+from headwater.testing.conformance_world import put
+
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("end-of-transaction")]
+
+TRIES = int(os.environ.get("HEADWATER_END_OF_TRANSACTION_TRIES", "24"))
+"""How many transactions; 1,000 for the figure in the documentation."""
+CALL_S = 0.6
+ANSWER_S = 5.0
+POLLS_MAX = 600
+PEEKS_MAX = 20
+FAULTS = (Fault.SWALLOW_REPLY, Fault.DELAY_REPLY, Fault.HOLD_REQUEST)
+
+
+class Meddled(KafkaOwner):
+    """An owner whose next commit meets what an earlier end of a transaction left behind.
+
+    `proxy` and `peek` are set by the test.
+    """
+
+    proxy: Proxy
+    peek: Callable[[], bool]
+    torn = 0
+
+    def _end(self, producer: Producer) -> None:
+        if self.proxy.holds:
+            assert self.proxy.release(ANSWER_S), "the broker answers a late request"
+            self.torn += self.peek()
+        self._commit(producer)
+
+    def _commit(self, producer: Producer) -> None:
+        super()._end(producer)
+
+
+class Stubborn(Meddled):
+    """The control: it keeps the producer and calls commit again until that says something."""
+
+    def _commit(self, producer: Producer) -> None:
+        for _ in range(20):
+            try:
+                producer.commit_transaction(CALL_S)
+            except KafkaException as failure:
+                if not failure.args[0].retriable():
+                    raise
+            else:
+                return
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of the tasks.
+
+    Args:
+        lost: Outputs that are nowhere.
+        doubled: Outputs that are there more than once.
+        torn: Transactions that readers saw a part of.
+        unknown: Commits whose outcome the owner did not learn.
+        met: Ends of transactions that met a fault.
+    """
+
+    lost: int
+    doubled: int
+    torn: int
+    unknown: int
+    met: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.met} ends of {TRIES} transactions met a fault: {self.lost} outputs lost, "
+            f"{self.doubled} doubled, {self.torn} transactions torn, {self.unknown} outcomes unknown"
+        )
+
+
+class Bench:
+    """One inbox of `TRIES` tasks; each leads to an output in both of two topics."""
+
+    def __init__(self, bootstrap: str, kind: type[Meddled]) -> None:
+        name = f"end-{uuid.uuid4().hex[:8]}"
+        self.inbox, self.left, self.right = f"{name}.inbox", f"{name}.left", f"{name}.right"
+        self.group = f"{name}.group"
+        self.direct = KafkaLog(KafkaConfig(bootstrap=bootstrap))
+        admin = KafkaAdmin(self.direct.config)
+        for topic in (self.inbox, self.left, self.right):
+            admin.create(
+                topic,
+                partitions=1,
+                replication=1,
+                config={"message.timestamp.type": "LogAppendTime"},
+            )
+        admin.begin_group(self.group, {self.inbox: 1})
+        put(self.direct, *(Draft(topic=self.inbox, value=b"%d" % n) for n in range(TRIES)))
+        self.proxy = Proxy(bootstrap, delay_s=CALL_S * 2)
+        # A request that gets no answer is sent again while its transaction still lives.
+        config = KafkaConfig(
+            bootstrap=self.proxy.bootstrap,
+            call_s=CALL_S,
+            transaction_ms=20_000,
+            extra={"socket.timeout.ms": "500"},
+        )
+        self.owner = kind(
+            config, [self.inbox], group=self.group, instance="a", first=self.direct.committed
+        )
+        self.owner.proxy = self.proxy
+        self.owner.peek = self.peek
+        self._writing = b""
+
+    def peek(self) -> bool:
+        """Return whether a reader sees the output of the transaction that is still open."""
+        seen = read_committed(self.direct, self.left)
+        return self._writing in seen
+
+    def run(self, seed: int) -> Outcome:
+        """Take one task a transaction, the end of every other one meeting a fault."""
+        dice = random.Random(seed)
+        unknown, done = 0, 0
+        for _ in range(POLLS_MAX * TRIES):
+            poll = self.owner.poll(records_max=1, wait_ms=100)
+            for claim in poll.gained:
+                done, _ = self.direct.committed(self.group, claim.partition)
+                self.owner.resume({claim: done})
+            for claim, record in poll.records:
+                self._writing = record.value or b""
+                if not self.proxy.holds and dice.random() < 0.5:
+                    self.proxy.arm(dice.choice(FAULTS))
+                held = self.owner.commit([self.work(claim, record.offset)])
+                unknown += not held
+                done = record.offset + 1 if held else done
+            if done >= TRIES:
+                break
+        self.proxy.release(ANSWER_S)
+        met = self.proxy.met
+        counts = [
+            collections.Counter(read_committed(self.direct, topic))
+            for topic in (self.left, self.right)
+        ]
+        expected = [b"%d" % n for n in range(TRIES)]
+        return Outcome(
+            lost=sum(count[value] == 0 for count in counts for value in expected),
+            doubled=sum(count[value] > 1 for count in counts for value in expected),
+            torn=self.owner.torn,
+            unknown=unknown,
+            met=met,
+        )
+
+    def work(self, claim: Claim, offset: int) -> Work:
+        """Return one task's work: its value to both topics."""
+        drafts = [Draft(topic=topic, value=self._writing) for topic in (self.left, self.right)]
+        return Work(claim=claim, next_offset=offset + 1, drafts=drafts)
+
+    def close(self) -> None:
+        self.owner.close()
+        self.proxy.close()
+        self.direct.close()
+
+
+def read_committed(log: KafkaLog, topic: str) -> list[bytes | None]:
+    """Return what readers see now; a transaction that is open hides itself and what follows."""
+    reader = log.read({Partition(topic, 0): 0})
+    seen: list[bytes | None] = []
+    for _ in range(PEEKS_MAX):
+        records = reader.poll(records_max=10_000, wait_ms=150)
+        seen += [record.value for record in records]
+        if seen and not records:
+            break
+    reader.close()
+    return seen
+
+
+@pytest.fixture
+def bench(kafka: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(kafka, request.param)
+    yield bench
+    bench.close()
+
+
+@pytest.mark.timeout(120 + TRIES * 6)
+@pytest.mark.parametrize("bench", [Meddled], indirect=True)
+def test_a_lost_end_of_a_transaction_tears_and_doubles_nothing(
+    bench: Bench, say: Callable[[str], None]
+) -> None:
+    """Whatever becomes of the end, every task's outputs are there once, in both topics."""
+    outcome = bench.run(seed=1)
+    say(str(outcome))
+    assert (outcome.lost, outcome.doubled, outcome.torn) == (0, 0, 0)
+    assert outcome.met > TRIES // 4
+    assert bench.direct.committed(bench.group, Partition(bench.inbox, 0))[0] == TRIES
+
+
+@pytest.mark.timeout(120 + TRIES * 6)
+@pytest.mark.parametrize("bench", [Stubborn], indirect=True)
+def test_control_committing_again_on_the_same_producer_tears(
+    bench: Bench, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late end of one transaction ends the next one, half written."""
+    monkeypatch.setattr(kafka_owner, "WATCHDOG", Watchdog(tick_s=60))  # it waits for long
+    outcome = bench.run(seed=1)
+    say(f"control: {outcome}")
+    assert outcome.torn + outcome.lost + outcome.doubled > 0
