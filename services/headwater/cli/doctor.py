@@ -17,7 +17,7 @@ from headwater.cli import discovery, shell, topics
 from headwater.errors import HeadwaterError, SettingsError
 from headwater.log.kafka import KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
-from headwater.log.kafka_probe import Probe
+from headwater.log.probe import Probe
 from headwater.provisioning import Action
 from headwater.sdk.app import App
 from headwater.settings import Settings
@@ -27,6 +27,7 @@ _SWEEP = "transaction.abort.timed.out.transaction.cleanup.interval.ms"
 _SWEEP_DEFAULT_MS = 10_000
 _WANTED = frozenset({"READ", "WRITE", "DESCRIBE"})
 _REGISTRY_S = 5.0
+_CALL_S = 5.0
 
 
 class State(StrEnum):
@@ -92,7 +93,8 @@ def _checks(settings: Settings, option: str, *, probe: bool) -> Iterator[Check]:
     else:
         yield Check(name="app", state=State.OK, says=f"{app.name} {app.version}, {_surface(app)}")
     yield _registry(settings)
-    admin = provisioning.connect(settings.kafka)
+    config = dataclasses.replace(provisioning.config_of(settings.kafka), call_s=_CALL_S)
+    admin = KafkaAdmin(config)
     try:
         brokers = admin.brokers()
     except SettingsError as error:
@@ -233,19 +235,19 @@ def _control(platform: Platform) -> Check:
 
 
 def _probe(settings: Settings) -> Iterator[Check]:
-    holds = 0
-    probe = Probe(
-        provisioning.config_of(settings.kafka), prefix=settings.namespace or "hw", wait_s=30.0
-    )
-    number = 0
-    for number, finding in enumerate(probe.run(), start=1):
-        holds += finding.holds
+    config = provisioning.config_of(settings.kafka)
+    copies = settings.kafka.replication or 1
+    answers = []
+    for answer in Probe(config, namespace=settings.namespace or "hw", replication=copies).run():
+        answers.append(answer)
         yield Check(
-            name=f"probe {number}",
-            state=State.OK if finding.holds else State.FAIL,
-            says=f"{finding.name} ({finding.seen}; {finding.took_s:.1f} s)",
+            name=f"probe {len(answers)}",
+            state=State.OK if answer.held else State.FAIL,
+            says=f"{answer.name} ({answer.detail}; {answer.seconds:.1f} s)",
         )
-    says = f"{holds}/{number} hold"
-    if holds != number:
+    held = sum(answer.held for answer in answers)
+    says = f"{held}/{len(answers)} hold"
+    if held != len(answers):
         says += ": no exactly-once promise counts on this broker"
-    yield Check(name="probe", state=State.OK if holds == number else State.FAIL, says=says)
+    state = State.OK if held == len(answers) else State.FAIL
+    yield Check(name="probe", state=state, says=says)
