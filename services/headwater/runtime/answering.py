@@ -151,7 +151,14 @@ class Answering:
         """Perform once; a call that says nothing for too long is ended."""
         ask = item.ask
         quiet = asyncio.timeout(self._quiet_s_max)
-        attempt = self._attempt(item, attempt_id, number, states, quiet)
+        loop, going_on = asyncio.get_running_loop(), True
+
+        def heard() -> None:
+            """Put the end off; who was left behind may still speak, and changes nothing."""
+            if going_on and not quiet.expired():
+                quiet.reschedule(loop.time() + self._quiet_s_max)
+
+        attempt = self._attempt(item, attempt_id, number, states, heard)
         call = Call(
             id=item.call_id,
             safety=Safety(ask.safety),
@@ -180,6 +187,8 @@ class Answering:
             )
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever users' code raises is the call's answer
             return self._failed(item, error)
+        finally:
+            going_on = False
 
     def _failed(self, item: Item, error: BaseException) -> Failed:
         name, words = describe(error)
@@ -192,15 +201,9 @@ class Answering:
         attempt_id: str,
         number: int,
         states: list[object],
-        quiet: asyncio.Timeout,
+        heard: Callable[[], None],
     ) -> Attempt:
-        loop = asyncio.get_running_loop()
         pieces = 0
-
-        def heard() -> None:
-            when = quiet.when()
-            if when is not None and not quiet.expired():
-                quiet.reschedule(loop.time() + self._quiet_s_max)
 
         def heartbeat(state: object) -> None:
             states[0] = state
