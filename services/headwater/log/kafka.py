@@ -9,9 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
-    KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
@@ -23,6 +21,7 @@ from headwater.errors import SettingsError, TransientError
 from headwater.log import kafka_errors
 from headwater.log.kafka_append import Appender
 from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_offsets import Offsets
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.log.kafka_reader import KafkaReader
 from headwater.log.kafka_watch import WATCHDOG
@@ -51,6 +50,7 @@ class KafkaLog:
         self.config = config
         self._admin = AdminClient(config.common())
         self._appender = Appender(config)
+        self._offsets = Offsets(config)
         self._ids: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._closing = threading.Event()
@@ -89,25 +89,12 @@ class KafkaLog:
         place = TopicPartition(partition.topic, partition.number)
         until = time.monotonic() + _STABLE_S
 
-        def ask() -> TopicPartition | None:
-            answer = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, [place])],
-                require_stable=True,
-                request_timeout=self.config.call_s,
-            )
-            try:
-                found: TopicPartition = answer[group].result().topic_partitions[0]
-                if found.error is not None:
-                    raise KafkaException(found.error)
-            except KafkaException as failure:
-                if failure.args[0].code() == KafkaError.UNSTABLE_OFFSET_COMMIT:
-                    return None
-                raise
-            return found
-
         while True:
-            found = self._patiently(f"the offset of {group} in {partition}", ask)
-            if found is not None:
+            answer = self._patiently(
+                f"the offset of {group} in {partition}",
+                lambda: self._offsets.stable(group, [place], self.config.call_s),
+            )
+            if answer is not None:
                 break
             if time.monotonic() > until:
                 raise TransientError(
@@ -115,6 +102,7 @@ class KafkaLog:
                     f"{_STABLE_S:.0f} s: look for hanging ones with kafka-transactions.sh"
                 )
             self._closing.wait(_UNSTABLE_WAIT_S)
+        (found,) = answer
         if found.offset < 0:
             raise SettingsError(
                 f"group {group} has no offset in {partition} (new or expired), and guessing one would "
@@ -168,6 +156,7 @@ class KafkaLog:
         """Write what is still to be written, and stop."""
         self._closing.set()
         self._appender.close()
+        self._offsets.close()
 
     def _describe(self, topic: str) -> None:
         def ask() -> None:

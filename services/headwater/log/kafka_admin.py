@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     KafkaException,
     TopicCollection,
     TopicPartition,
@@ -27,6 +26,7 @@ from confluent_kafka.admin import (
 from headwater.errors import SettingsError
 from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_offsets import Offsets
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ class KafkaAdmin:
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
         self._admin = AdminClient(config.common())
+        self._offsets = Offsets(config)
 
     def brokers(self) -> int:
         """Return how many brokers answer.
@@ -103,7 +104,9 @@ class KafkaAdmin:
         topic = NewTopic(
             name, num_partitions=partitions, replication_factor=replication, config=dict(config)
         )
-        self._do(f"create topic {name}", lambda: self._admin.create_topics([topic])[name])
+        self._do(
+            f"create topic {name}", lambda: self._answer(self._admin.create_topics([topic])[name])
+        )
         self._until_there(name, partitions)
 
     def grow(self, name: str, partitions: int) -> None:
@@ -113,7 +116,9 @@ class KafkaAdmin:
             SettingsError: The cluster refuses it.
         """
         more = NewPartitions(name, partitions)
-        self._do(f"grow topic {name}", lambda: self._admin.create_partitions([more])[name])
+        self._do(
+            f"grow topic {name}", lambda: self._answer(self._admin.create_partitions([more])[name])
+        )
         self._until_there(name, partitions)
 
     def configure(self, name: str, config: Mapping[str, str]) -> None:
@@ -129,7 +134,7 @@ class KafkaAdmin:
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         self._do(
             f"change the settings of topic {name}",
-            lambda: self._admin.incremental_alter_configs([resource])[resource],
+            lambda: self._answer(self._admin.incremental_alter_configs([resource])[resource]),
         )
 
     def broker_settings(self) -> dict[str, str]:
@@ -174,10 +179,9 @@ class KafkaAdmin:
         ]
         missing = [TopicPartition(p.topic, p.partition, 0) for p in self._missing(group, places)]
         if missing:
-            request = ConsumerGroupTopicPartitions(group, missing)
             self._do(
                 f"write the first offsets of group {group}",
-                lambda: self._admin.alter_consumer_group_offsets([request])[group],
+                lambda: self._offsets.write(group, missing),
             )
         return len(missing)
 
@@ -191,19 +195,20 @@ class KafkaAdmin:
         return len(self._missing(group, places))
 
     def _missing(self, group: str, places: Sequence[TopicPartition]) -> list[TopicPartition]:
-        request = ConsumerGroupTopicPartitions(group, [*places])
-        answer = self._do(
+        found = self._do(
             f"list the offsets of group {group}",
-            lambda: self._admin.list_consumer_group_offsets([request])[group],
+            lambda: self._offsets.stable(group, places, self._config.call_s),
         )
-        return [place for place in answer.topic_partitions if place.offset < 0]
+        if found is None:
+            raise SettingsError(f"a transaction has held offsets of group {group} back: look again")
+        return [place for place in found if place.offset < 0]
 
-    def _do(self, what: str, ask: Callable[[], Future[T]]) -> T:
+    def _do(self, what: str, ask: Callable[[], T]) -> T:
         """Ask until the cluster answers, for a while: a coordinator that loads is nobody's mistake."""
         until = time.monotonic() + self._config.call_s * 2
         while True:
             try:
-                return ask().result(self._config.call_s)
+                return ask()
             except KafkaException as failure:
                 error = failure.args[0]
                 if error.code() in kafka_errors.FORBIDDEN:
@@ -211,6 +216,9 @@ class KafkaAdmin:
                 if not kafka_errors.is_away(error) or time.monotonic() > until:
                     raise SettingsError(f"the cluster did not {what}: {error.str()}") from failure
             time.sleep(_LOOK_S)
+
+    def _answer(self, future: Future[T]) -> T:
+        return future.result(self._config.call_s)
 
     def _until_there(self, name: str, partitions: int) -> None:
         """Wait until every partition has a leader; a topic is made before it can be used."""

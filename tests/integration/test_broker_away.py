@@ -1,0 +1,120 @@
+"""A broker that dies and comes back is waited for: said once, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from headwater.contracts.records import Draft, Partition
+from headwater.errors import SettingsError, TransientError
+from headwater.log.broker import Broker
+from headwater.log.kafka import KafkaConfig, KafkaLog
+from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.port import Work
+from headwater.testing.conformance_world import Follower, put, read_all, until, values
+
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-away"), pytest.mark.timeout(240)]
+
+TASKS = 40
+
+
+@pytest.fixture
+def log(own_kafka: Broker) -> Iterator[KafkaLog]:
+    running = own_kafka.status()
+    assert running is not None
+    log = KafkaLog(KafkaConfig(bootstrap=running.bootstrap, call_s=5.0, append_s=60.0))
+    admin = KafkaAdmin(log.config)
+    for topic in ("away.inbox", "away.out"):
+        config = {"message.timestamp.type": "LogAppendTime"}
+        admin.create(topic, partitions=1, replication=1, config=config)
+    admin.begin_group("away.group", {"away.inbox": 1})
+    yield log
+    log.close()
+
+
+def test_an_owner_goes_on_after_its_broker_died_between_commits(
+    own_kafka: Broker, log: KafkaLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each task leads to its output once, though commits met a dead broker."""
+    inbox = Partition("away.inbox", 0)
+    put(log, *(Draft(topic=inbox.topic, value=b"%d" % n) for n in range(TASKS)))
+    follower = Follower(log.own([inbox.topic], group="away.group", instance="a"), log, "away.group")
+    deaths = [10, 25]
+    revival = threading.Thread(target=lambda: None)
+    revival.start()
+
+    def done() -> bool:
+        nonlocal revival
+        poll = follower.poll(records_max=1)
+        for claim, record in poll.records:
+            if deaths and record.offset == deaths[0]:
+                deaths.pop(0)
+                own_kafka.kill()
+                revival.join()
+                revival = threading.Thread(target=own_kafka.start)
+                revival.start()
+            draft = Draft(topic="away.out", value=record.value)
+            work = Work(claim=claim, next_offset=record.offset + 1, drafts=[draft])
+            follower.member.commit([work])  # type: ignore[attr-defined] # an owner follows
+        return not deaths and log.committed("away.group", inbox)[0] == TASKS
+
+    with caplog.at_level(logging.WARNING):
+        until(done, "every task")
+    revival.join()
+    assert values(read_all(log, Partition("away.out", 0))) == [b"%d" % n for n in range(TASKS)]
+    waits = [r for r in caplog.records if "away.group waits for the cluster" in r.getMessage()]
+    assert len(waits) <= 2, "it is said once a death"
+    follower.member.close()
+
+
+def test_appends_and_questions_wait_for_a_broker_that_is_away(
+    own_kafka: Broker, log: KafkaLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An append made while the broker is down is written when it is back, and so is an answer."""
+    inbox = Partition("away.inbox", 0)
+    put(log, Draft(topic=inbox.topic, value=b"before"))
+    own_kafka.kill()
+    revival = threading.Thread(target=own_kafka.start)
+
+    async def across() -> int:
+        waiting = asyncio.create_task(log.append(Draft(topic=inbox.topic, value=b"meanwhile")))
+        asked = asyncio.create_task(asyncio.to_thread(log.committed, "away.group", inbox))
+        await asyncio.sleep(0)
+        revival.start()
+        await waiting
+        return (await asked)[0]
+
+    assert asyncio.run(across()) == 0
+    revival.join()
+    assert values(read_all(log, inbox)) == [b"before", b"meanwhile"]
+    said = [r for r in caplog.records if "waiting for the cluster" in r.getMessage()]
+    assert len(said) <= 1
+
+
+def test_closing_ends_the_wait_for_a_broker_that_is_away(own_kafka: Broker, log: KafkaLog) -> None:
+    """SIGTERM is obeyed while there is no cluster."""
+    own_kafka.kill()
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            log.committed("away.group", Partition("away.inbox", 0))
+        except TransientError as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    log.close()
+    asking.join(60)
+    assert len(failures) == 1
+
+
+def test_an_admin_without_a_cluster_names_the_setting() -> None:
+    """A wrong address is a message, not a hang."""
+    admin = KafkaAdmin(KafkaConfig(bootstrap="127.0.0.1:9", call_s=0.5))
+    with pytest.raises(SettingsError, match="HEADWATER_KAFKA__BOOTSTRAP"):
+        admin.brokers()
