@@ -27,11 +27,11 @@ class Fleet:
         bootstrap: The cluster.
         namespace: The fleet's own.
         logs: Where each process writes what it says.
-        more: Further environment.
+        sabotage: Which protection is taken out, for a control; empty for none.
     """
 
     def __init__(
-        self, bootstrap: str, namespace: str, logs: pathlib.Path, more: dict[str, str] | None = None
+        self, bootstrap: str, namespace: str, logs: pathlib.Path, sabotage: str = ""
     ) -> None:
         self.logs = logs
         self._environment = {
@@ -45,8 +45,8 @@ class Fleet:
             "HEADWATER_KAFKA__HEARTBEAT_MS": "500",
             "HEADWATER_KAFKA__SESSION_MS": "6000",
             "HEADWATER_KAFKA__PARTITIONS": "4",
-            **(more or {}),
         }
+        self._program = ["tests.e2e.sabotage", sabotage] if sabotage else ["headwater.cli.main"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def command(self, *arguments: str, timeout_s: float = 60) -> str:
@@ -67,7 +67,7 @@ class Fleet:
         """Start one process."""
         with (self.logs / f"{instance}.log").open("ab") as log:
             self.running[instance] = subprocess.Popen(
-                [sys.executable, "-m", "headwater.cli.main", "run", "--role", ROLES[instance]],
+                [sys.executable, "-m", *self._program, "run", "--role", ROLES[instance]],
                 env={**self._environment, "HEADWATER_INSTANCE": instance},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

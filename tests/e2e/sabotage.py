@@ -1,0 +1,47 @@
+"""Runs a role with one protection taken out, for the controls: `python -m tests.e2e.sabotage KIND …`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+from confluent_kafka import TopicPartition
+
+from headwater.admission.decider import Admission
+from headwater.cli import main
+from headwater.core.messages import digest
+from headwater.log.kafka_owner import KafkaOwner
+
+
+def no_dedupe() -> None:
+    """A task that is published twice is two tasks."""
+    real = Admission._admit
+
+    def admit(self: Admission, turn: Any, message: Any) -> None:
+        other = digest(message.task_id, turn.at.number, turn.at.offset).hex()
+        real(self, turn, dataclasses.replace(message, task_id=other))
+
+    Admission._admit = admit  # type: ignore[method-assign] # that is the sabotage
+
+
+def offsets_outside() -> None:
+    """Offsets are committed by themselves, before what they stand for."""
+    real = KafkaOwner._transact
+
+    def transact(self: Any, held: Any) -> None:
+        offsets = [
+            TopicPartition(w.claim.partition.topic, w.claim.partition.number, w.next_offset)
+            for w in held
+        ]
+        self._consumer.commit(offsets=offsets, asynchronous=False)
+        real(self, held)
+
+    KafkaOwner._transact = transact  # type: ignore[method-assign] # that is the sabotage
+
+
+KINDS = {kind.__name__: kind for kind in (no_dedupe, offsets_outside)}
+
+if __name__ == "__main__":
+    KINDS[sys.argv[1]]()
+    sys.exit(main.main(sys.argv[2:]))
