@@ -96,7 +96,7 @@ async def _follow(hw: headwater.Client, line: Timeline, letter: Message, number:
     """Publish one letter and tell what becomes of it."""
     who = f"#{number}"
     line.say(who, f"{letter.customer} writes: {letter.text}", "cyan")
-    task = await hw.submit("desk", letter, output=Answer, id=f"letter-{number}")
+    task = await hw.submit("desk", letter, output=Answer)
     words = ""
     async for event in task.events():
         data = event["data"]

@@ -16,7 +16,7 @@ from headwater.core.prices import Price
 from headwater.errors import SettingsError
 from headwater.sdk.agents import Agent
 from headwater.sdk.context import Context
-from headwater.sdk.models import Model, Settings
+from headwater.sdk.models import Model, ModelSettings
 from headwater.sdk.surface import OURS, Surface, check_name
 from headwater.sdk.tools import Effect, OrderKey, Tool
 from headwater.sdk.types import Budget, Call
@@ -102,7 +102,7 @@ class App:
         name: str,
         spec: str | Callable[..., Any],
         *,
-        settings: Settings | None = None,
+        settings: ModelSettings | None = None,
         timeout_s: float | None = None,
         price: Price | None = None,
     ) -> Model:

@@ -19,7 +19,7 @@ from headwater.sdk.types import NANO, ModelReply
 
 T = TypeVar("T")
 Prompt = str | Sequence[Any]
-Settings = Mapping[str, Any]
+ModelSettings = Mapping[str, Any]
 REPAIRS_MAX = 2
 """How often an answer that does not fit is sent back, each time as a new call in the budget."""
 _FORMS_MAX = 1_024
@@ -46,7 +46,7 @@ class Model:
         name: str,
         spec: str | Callable[..., Any],
         *,
-        settings: Settings | None = None,
+        settings: ModelSettings | None = None,
         timeout_s: float | None = None,
         price: Price | None = None,
     ) -> None:
@@ -63,7 +63,7 @@ class Model:
         self,
         prompt: Prompt,
         *,
-        settings: Settings | None = None,
+        settings: ModelSettings | None = None,
         timeout_s: float | None = None,
         stream: bool = False,
         full: Literal[False] = False,
@@ -73,7 +73,7 @@ class Model:
         self,
         prompt: Prompt,
         *,
-        settings: Settings | None = None,
+        settings: ModelSettings | None = None,
         timeout_s: float | None = None,
         stream: bool = False,
         full: Literal[True],
@@ -84,7 +84,7 @@ class Model:
         prompt: Prompt,
         *,
         output: type[T],
-        settings: Settings | None = None,
+        settings: ModelSettings | None = None,
         timeout_s: float | None = None,
         stream: bool = False,
         full: Literal[False] = False,
@@ -95,7 +95,7 @@ class Model:
         prompt: Prompt,
         *,
         output: type[T],
-        settings: Settings | None = None,
+        settings: ModelSettings | None = None,
         timeout_s: float | None = None,
         stream: bool = False,
         full: Literal[True],
@@ -106,7 +106,7 @@ class Model:
         prompt: Prompt,
         *,
         output: Any,
-        settings: Settings | None = None,
+        settings: ModelSettings | None = None,
         timeout_s: float | None = None,
         stream: bool = False,
         full: bool = False,
@@ -116,7 +116,7 @@ class Model:
         prompt: Prompt,
         *,
         output: Any = str,
-        settings: Settings | None = None,
+        settings: ModelSettings | None = None,
         timeout_s: float | None = None,
         stream: bool = False,
         full: bool = False,
@@ -147,7 +147,7 @@ class Model:
         )
         return conversation.reply() if full else conversation.answer()
 
-    def _terms(self, settings: Settings | None) -> dict[str, Any]:
+    def _terms(self, settings: ModelSettings | None) -> dict[str, Any]:
         """Return the settings of one call; without `max_tokens` nobody could say what it may cost."""
         terms = {"max_tokens": wire.MAX_TOKENS, **self.settings, **(settings or {})}
         most = terms["max_tokens"]
@@ -181,7 +181,8 @@ class _Conversation:
 
     async def answer(self) -> Any:
         """Ask until the answer fits, and return it."""
-        for repair in range(REPAIRS_MAX + 1):
+        repairs = 0
+        while True:
             response = await self._request()
             if self._form is None:
                 return wire.text_of(response)
@@ -189,14 +190,14 @@ class _Conversation:
                 return self._form.read(response)
             except pydantic.ValidationError as error:
                 words = _words(error)
-                if repair == REPAIRS_MAX:
+                if repairs == REPAIRS_MAX:
                     raise ModelError(
-                        f"model {self._model} answered {repair + 1} times in another form than "
+                        f"model {self._model} answered {repairs + 1} times in another form than "
                         f"{self._form.name}: {words}",
                         error="InvalidOutput",
                     ) from error
-                self._messages = [*self._messages, response, wire.retry(words, response)]
-        raise AssertionError("the last repair returns or raises")
+            repairs += 1
+            self._messages = [*self._messages, response, wire.retry(words, response)]
 
     async def reply(self) -> ModelReply[Any]:
         """Ask until the answer fits, and return it with what it took."""

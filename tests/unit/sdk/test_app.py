@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import functools
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import pytest
@@ -239,6 +239,16 @@ def test_unsupported_type_is_refused_naming_agent_and_field() -> None:
         app().agent(odd)
     odd.__annotations__["return"] = list[Unknown]
     with pytest.raises(headwater.SettingsError, match=r"agent odd: its result: .*Unknown"):
+        app().agent(odd)
+
+
+def test_type_that_nothing_can_carry_is_refused() -> None:
+    """Whoever notices first, the message names agent and field."""
+
+    async def odd(ctx: headwater.Context, claim: Annotated[int, ["unhashable"]]) -> int:
+        return 1
+
+    with pytest.raises(headwater.SettingsError, match="agent odd: claim: the type cannot be used"):
         app().agent(odd)
 
 

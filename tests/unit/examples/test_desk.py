@@ -1,0 +1,167 @@
+"""The desk in memory: what customers are told, and when a person is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import decimal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from examples.desk import app as desk_app
+from examples.desk import bank, demo, scripts
+from examples.desk.app import app, balance, desk, pay, reader
+from examples.desk.types import Answer, ApprovalWanted, Decision, Message, Transfer
+
+import headwater
+from headwater.testing import App, Run, StillWaitingError
+
+
+def serve(
+    text: str, act: Callable[[App, Run], Awaitable[None]] | None = None, **options: Any
+) -> tuple[Answer, list[str], list[ApprovalWanted]]:
+    """Return the answer to a letter, the calls made, and the approvals asked for."""
+
+    async def main() -> tuple[Answer, list[str], list[ApprovalWanted]]:
+        async with App(app, **options) as t:
+            run = await t.start(desk, Message(customer="ana", text=text))
+            if act is not None:
+                await act(t, run)
+            answer = await run.result()
+            calls = [f"{call.kind} {call.name}" for call in run.calls]
+            return answer, calls, t.emitted(run, ApprovalWanted)
+
+    return asyncio.run(main())
+
+
+LOOK = ["tool balance", "model reader"]
+
+
+def test_lost_card_is_blocked() -> None:
+    """The model names the card, the tool blocks it."""
+    answer, calls, _ = serve("My card 4711 was stolen!")
+    assert answer == Answer(text="Card 4711 is blocked.", done=["blocked 4711: B-0001"])
+    assert calls == [*LOOK, "tool block_card"]
+
+
+def test_question_is_answered_from_the_facts() -> None:
+    """What the model may say comes from a tool."""
+    answer, calls, _ = serve("How much have I got?")
+    assert answer.text == "You have 15000.00 euros."
+    assert calls == [*LOOK, "model writer"]
+
+
+@pytest.mark.parametrize("kind", ["lost_card", "transfer"])
+def test_intent_without_its_facts_is_a_question(kind: str) -> None:
+    """A model that names no card and no sum blocks none and sends none."""
+    answer, calls, _ = serve("?", models={reader: [{"kind": kind}]})
+    assert answer.done == []
+    assert calls == [*LOOK, "model writer"]
+
+
+def test_small_transfer_asks_nobody() -> None:
+    """Below the limit and without suspicion the desk pays."""
+    answer, calls, asked = serve("Send 20 euros to ben")
+    assert answer.text == "20.00 euros are on their way to ben."
+    assert calls == [*LOOK, "agent assess", "tool pay"]
+    assert asked == []
+
+
+@pytest.mark.parametrize("text", ["Transfer 5000 euros to ben", "Pay 75.50 to mule"])
+@pytest.mark.parametrize("approve", [True, False])
+def test_person_decides_where_much_money_moves(text: str, approve: bool) -> None:
+    """Nothing is paid before the signal; the control is that the run waits without it."""
+
+    async def decide(t: App, run: Run) -> None:
+        with pytest.raises(StillWaitingError, match="signal Decision"):
+            await run.result()
+        assert "tool pay" not in [f"{call.kind} {call.name}" for call in run.calls]
+        await t.crash(run)
+        await t.signal(run, "Decision", Decision(approve=approve, by="eva"))
+
+    answer, calls, asked = serve(text, decide)
+    assert ("tool pay" in calls) is approve
+    assert [one.transfer.account for one in asked] == ["ana"]
+    if not approve:
+        assert answer.done == ["declined by eva"]
+
+
+def test_nobody_decides_in_time() -> None:
+    """After a day the money stays."""
+
+    async def wait(t: App, run: Run) -> None:
+        await t.advance(days=1, seconds=1)
+
+    answer, calls, _ = serve("Transfer 5000 euros to ben", wait)
+    assert answer.text == "Nobody could check your transfer in time; nothing was sent."
+    assert "tool pay" not in calls
+
+
+def test_payment_that_fails_is_told() -> None:
+    """A tool's error is an error that the agent can catch."""
+    answer, _, _ = serve("Send 900 to ben", tools={pay: refuses})
+    assert answer.text == "Nothing was sent: closed on sundays"
+
+
+def refuses(transfer: Transfer) -> str:
+    raise ValueError("closed on sundays")
+
+
+def test_bank_does_the_same_thing_once() -> None:
+    """The same key changes nothing and answers the same; another key is another transfer."""
+    here = bank.example()
+    first = here.transfer("ana", "ben", decimal.Decimal(100), "k1")
+    assert here.transfer("ana", "ben", decimal.Decimal(100), "k1") == first
+    assert here.balance("ben") == decimal.Decimal("180.50")
+    assert here.transfer("ana", "ben", decimal.Decimal(100), "k2") != first
+    assert here.block("4711", "k3") == here.block("4711", "k3")
+    with pytest.raises(ValueError, match="less than"):
+        here.transfer("ben", "ana", decimal.Decimal(10_000), "k4")
+
+
+def test_tools_run_without_a_log() -> None:
+    """`invoke` takes a call of one's own."""
+    call = headwater.Call(deps=bank.example())
+    assert asyncio.run(balance.invoke(call, {"account": "ben"})) == decimal.Decimal("80.50")
+
+
+def test_scripts_read_what_customers_write() -> None:
+    """The demo's models are rules; these are theirs."""
+    assert scripts.read("card 4711 is fine") == {"kind": "question"}
+    assert scripts.read("PAY 3.50 to Ben")["to"] == "ben"
+    assert scripts.write("hm") == "Could you say that in other words?"
+
+
+def test_desk_is_an_app_that_can_run() -> None:
+    """Every role would load it."""
+    app.check()
+    assert app.services() == ["cards", "payments", "tools"]
+    assert f"{app.namespace}.cmd.{desk_app.desk.name}.v1" == demo.TOPIC
+
+
+@pytest.mark.slow
+def test_demo_runs_offline() -> None:
+    """`make demo`: a timeline, a refusal, a tree, tokens and money."""
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.desk.demo"],
+        cwd=demo.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "ana writes: My card 4711 was stolen!",
+        "refused with 422: desk.Message: text:",
+        "quarantined as wrong-magic",
+        "eva approves",
+        "eva declines",
+        "5000.00 euros are on their way to carl.",
+        "agent assess answered",
+        "tokens",
+        "$0.",
+    ):
+        assert words in done.stdout

@@ -1,0 +1,22 @@
+"""Authors' code under a strict type checker."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_declarations_keep_their_types() -> None:
+    """What authors declare is typed as what they await, their mistakes are found, and examples are clean."""
+    command = [sys.executable, "-m", "mypy", "tests/unit/sdk/typed.py", "examples"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=380, check=False
+    )
+    assert done.returncode == 0, done.stdout
