@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute
 from headwater.admission import shards
 from headwater.admission.decider import Quotas
 from headwater.assembly import Parts, Platform
+from headwater.contracts import registry
 from headwater.contracts.messages import AppRecord, SchemaRecord, ShardTable
 from headwater.contracts.records import Draft, Partition
 from headwater.doors import health
@@ -42,7 +43,7 @@ from headwater.runtime.performing import Performing, Retry
 from headwater.runtime.process import Process, Served, Threaded
 from headwater.runtime.projecting import Projecting
 from headwater.sdk.app import App
-from headwater.settings import LOOPBACK, Settings
+from headwater.settings import LOOPBACK, Registry, Settings
 from headwater.tools.lifespans import entered
 from headwater.tracing import context, spans
 from headwater.views.runs import RunIndex
@@ -141,6 +142,9 @@ class Host:
         self.platform = Platform(
             app, log, self._parts(settings), namespace=settings.namespace or None
         )
+        found = registry_of(settings.registry)
+        if found is not None:
+            self.platform.schemas.connect(found)
         self._index = RunIndex(self.platform.names.evt("runs"), index_path)
         self._tail = Tail(self.platform.names.evt("tokens"))
         self._deciding: list[Deciding] = []
@@ -403,6 +407,29 @@ def check_control(platform: Platform) -> None:
                 f"{table.topic} has {partitions} partitions, but its shards are mapped for "
                 "another number: it must not grow"
             )
+
+
+def recorded_schemas(platform: Platform) -> list[SchemaRecord]:
+    """Return the schemas that earlier versions of the app wrote with; empty before the first apply.
+
+    Raises:
+        SettingsError: The topic of schemas is not there.
+    """
+    values = _newest(platform.log, platform.names.ctl("schemas")).values()
+    found = [platform.codec.decode(value) for value in values]
+    return [message for message in found if isinstance(message, SchemaRecord)]
+
+
+def registry_of(settings: Registry) -> registry.Registry | None:
+    """Return the schema registry that the settings name, if they do."""
+    if not settings.url:
+        return None
+    return registry.connect(
+        settings.url,
+        username=settings.username,
+        password=settings.password.get_secret_value(),
+        ca_file=settings.ca_file,
+    )
 
 
 def _newest(log: Log, topic: str) -> dict[bytes, bytes]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from headwater.cli import broker, dev, doctor, init, quarantine, runs, shell, tasks, topics
+from headwater.cli import broker, dev, doctor, init, quarantine, runs, schemas, shell, tasks, topics
 from headwater.cli import run as running
 from headwater.errors import HeadwaterError
 
@@ -34,6 +34,7 @@ app.add_typer(broker.app, name="broker")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(runs.app, name="runs")
 app.add_typer(topics.app, name="topics")
+app.add_typer(schemas.app, name="schemas")
 app.add_typer(quarantine.app, name="quarantine")
 
 

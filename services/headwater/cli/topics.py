@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
 from headwater import hosts, provisioning
 from headwater.assembly import Parts, Platform
 from headwater.cli import discovery, shell
+from headwater.contracts import compatibility
 from headwater.log.kafka import KafkaLog
 from headwater.provisioning import Action, Change
 from headwater.sdk.app import App
@@ -63,6 +65,7 @@ def apply_(
         refused = [change for change in changes if change.action is Action.REFUSED]
         if refused:
             raise shell.RefusedError(f"{refused[0].name}: {refused[0].detail}; nothing was done")
+        _refuse_breaks(platform, changes)
         if dry_run:
             return
         grown = [change for change in changes if change.action is Action.GROW]
@@ -77,10 +80,26 @@ def apply_(
     shell.note(f"{len(changes)} changes made; {platform.names.namespace} runs {loaded.name}")
 
 
+def _refuse_breaks(platform: Platform, changes: list[Change]) -> None:
+    """Refuse an app whose types cannot read, or be read by, the versions that wrote before it."""
+    made = platform.names.ctl("schemas")
+    if any(change.action is Action.CREATE and change.name == made for change in changes):
+        return
+    old = [json.loads(one.schema) for one in hosts.recorded_schemas(platform)]
+    found = compatibility.broken(schemas_of(platform.app), old)
+    if found:
+        raise shell.RefusedError(f"{compatibility.refusal(found)}; nothing was done")
+
+
 def platform_of(loaded: App, log: KafkaLog, settings: Settings) -> Platform:
     """Return the app on a cluster, to ask what it needs."""
     parts = Parts(clock=hosts.clock_ms, instance=settings.instance)
     return Platform(loaded, log, parts, namespace=settings.namespace or None)
+
+
+def schemas_of(loaded: App) -> list[dict[str, Any]]:
+    """Return every schema that crosses a topic of the app's."""
+    return [shape.schema for shape in loaded.shapes().values()]
 
 
 def _changes(platform: Platform, settings: Settings, partitions: int) -> list[Change]:

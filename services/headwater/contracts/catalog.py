@@ -25,6 +25,10 @@ class Schemas:
         self._parsed: dict[bytes, Any] = {}
         self._ids: dict[int, Any] = {}
 
+    def connect(self, registry: Registry) -> None:
+        """Look ids up in this registry from now on."""
+        self._registry = registry
+
     def add(self, schema: dict[str, Any] | str) -> bytes:
         """Learn a schema; return its fingerprint."""
         loaded = json.loads(schema) if isinstance(schema, str) else schema

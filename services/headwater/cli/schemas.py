@@ -1,0 +1,210 @@
+"""`headwater schemas`: the Avro schemas that an app's types become, and whether they may change."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from headwater import hosts, provisioning
+from headwater.cli import discovery, shell, topics
+from headwater.contracts import compatibility, messages
+from headwater.contracts.derive import Shape, shape_of
+from headwater.contracts.topics import Names
+from headwater.log.kafka import KafkaLog
+from headwater.sdk.app import App
+from headwater.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="See, export, check and register schemas.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A schema, and whose it is: headwater's own (`shipped`) or the app's."""
+
+    name: str
+    owner: str
+    fingerprint: str
+    schema: dict[str, Any]
+
+
+@app.command("list")
+def list_(app: shell.AppOption = "", output: shell.Output = shell.Format.TABLE) -> None:
+    """List the app's schemas, and headwater's own."""
+    found = [*_known(app)]
+    if output is shell.Format.JSON:
+        shell.document([dataclasses.asdict(one) for one in found])
+        return
+    shell.table(
+        ["schema", "whose", "fingerprint"],
+        [(one.name, one.owner, one.fingerprint) for one in found],
+        keep=["schema", "fingerprint"],
+    )
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="As `schemas list` names it.")],
+    app: shell.AppOption = "",
+) -> None:
+    """Print one schema, as JSON."""
+    found = {one.name: one for one in _known(app)}
+    shell.document(found[shell.one_of("schema", name, found)].schema)
+
+
+@app.command()
+def export(
+    directory: Annotated[pathlib.Path, typer.Argument(help="Where the files go.")],
+    app: shell.AppOption = "",
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Write the app's schemas as DIRECTORY/<name>/v<n>.avsc; a changed one becomes the next version."""
+    written = []
+    for one in _known(app):
+        if one.owner == "shipped":
+            continue
+        path = next_version(directory / file_name(one.name), one.schema)
+        if path is None:
+            continue
+        written.append(str(path))
+        if not dry_run:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text_of(one.schema), encoding="utf-8")
+    if output is shell.Format.JSON:
+        shell.document({"files": written, "written": not dry_run})
+        return
+    for name in written:
+        print(f"{'would write' if dry_run else 'wrote'} {name}")
+    if not written:
+        shell.note("every schema is there already")
+
+
+@app.command()
+def check(
+    app: shell.AppOption = "",
+    against: Annotated[
+        pathlib.Path | None,
+        typer.Option("--against", help="A directory of exports, instead of the cluster's schemas."),
+    ] = None,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Check the app's types against the versions before them; refuse what would break readers."""
+    shell.hush()
+    loaded = discovery.load(app)
+    old = _exported(against) if against is not None else _recorded(loaded, Settings.of())
+    found = compatibility.broken(topics.schemas_of(loaded), old)
+    if output is shell.Format.JSON:
+        shell.document([{**dataclasses.asdict(one), "says": str(one)} for one in found])
+    if found:
+        raise shell.RefusedError(compatibility.refusal(found))
+    if output is shell.Format.TABLE:
+        print(
+            f"{len(loaded.shapes())} schemas read, and are read by, {len(old)} versions before them"
+        )
+
+
+@app.command()
+def register(
+    app: shell.AppOption = "",
+    yes: shell.Yes = False,
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Register the schemas of tasks and outcomes with the registry, checked against its newest."""
+    loaded, settings = discovery.load(app), Settings.of()
+    registry = hosts.registry_of(settings.registry)
+    if registry is None:
+        raise shell.RefusedError(
+            "which registry? Set HEADWATER_REGISTRY__URL", status=shell.WRONG_USAGE
+        )
+    wanted = [*_subjects(loaded, settings)]
+    for subject, shape in wanted:
+        newest = registry.latest(subject)
+        if newest is not None and (found := compatibility.breaks(json.loads(newest), shape.schema)):
+            raise shell.RefusedError(f"{subject}: {compatibility.refusal(found)}")
+    if not dry_run:
+        shell.confirm(f"Register {len(wanted)} schemas? They stay there.", yes=yes)
+    rows: list[dict[str, Any]] = []
+    for subject, shape in wanted:
+        number = None if dry_run else registry.register(subject, shape.schema)
+        rows.append({"subject": subject, "id": number})
+    if output is shell.Format.JSON:
+        shell.document(rows)
+    else:
+        shell.table(["subject", "id"], [tuple(row.values()) for row in rows], keep=["subject"])
+
+
+def file_name(record: str) -> str:
+    """Return a record name as a directory: `RunEvent` is `run-event`."""
+    return (
+        re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", record.rpartition(".")[2]).lower().replace("_", "-")
+    )
+
+
+def text_of(schema: dict[str, Any]) -> str:
+    """Return a schema as its file has it."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def next_version(home: pathlib.Path, schema: dict[str, Any]) -> pathlib.Path | None:
+    """Return the file that a schema goes into, or `None` if the newest is the same."""
+    versions = sorted(
+        int(path.stem[1:]) for path in home.glob("v*.avsc") if path.stem[1:].isdecimal()
+    )
+    if not versions:
+        return home / "v1.avsc"
+    newest = home / f"v{versions[-1]}.avsc"
+    if json.loads(newest.read_text(encoding="utf-8")) == json.loads(text_of(schema)):
+        return None
+    return home / f"v{versions[-1] + 1}.avsc"
+
+
+def shipped() -> list[Shape[Any]]:
+    """Return the shapes of headwater's own messages."""
+    return [shape_of(kind) for kind in messages.SHIPPED]
+
+
+def _known(option: str) -> Iterator[Named]:
+    for owner, shapes in (
+        ("app", [*discovery.load(option).shapes().values()]),
+        ("shipped", shipped()),
+    ):
+        for shape in sorted(shapes, key=lambda shape: shape.name):
+            yield Named(
+                name=shape.name,
+                owner=owner,
+                fingerprint=shape.fingerprint.hex(),
+                schema=shape.schema,
+            )
+
+
+def _exported(directory: pathlib.Path) -> list[dict[str, Any]]:
+    files = sorted(directory.glob("*/v*.avsc"))
+    if not files:
+        raise shell.RefusedError(
+            f"--against {directory}: there is no <name>/v<n>.avsc", status=shell.WRONG_USAGE
+        )
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+
+
+def _recorded(loaded: App, settings: Settings) -> list[dict[str, Any]]:
+    log = KafkaLog(provisioning.config_of(settings.kafka))
+    try:
+        platform = topics.platform_of(loaded, log, settings)
+        return [json.loads(one.schema) for one in hosts.recorded_schemas(platform)]
+    finally:
+        log.close()
+
+
+def _subjects(loaded: App, settings: Settings) -> Iterator[tuple[str, Shape[Any]]]:
+    """Yield subjects: the topic's for commands, topic and record for events, which have many types."""
+    names = Names(settings.namespace or loaded.namespace)
+    for name, agent in sorted(loaded.agents.items()):
+        yield f"{names.cmd(name)}-value", agent.input
+        yield f"{names.evt(name)}-{compatibility.full_name(agent.output.schema)}", agent.output
