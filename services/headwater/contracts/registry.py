@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 import httpx
@@ -42,6 +42,18 @@ class Registry(Protocol):
             SettingsError: It breaks the subject's rules.
             TransientError: It is away.
         """
+        ...
+
+    def close(self) -> None:
+        """Close its connections."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Use it for a while."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
         ...
 
 
@@ -106,6 +118,18 @@ class HttpRegistry:
             )
         return int(answer["id"])
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        """Use it for a while."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
     def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any] | None:
         """Return what it answers; `None` where it has no such thing."""
         try:
@@ -161,6 +185,16 @@ class MemoryRegistry:
         if number not in ids:
             ids.append(number)
         return number
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> Self:
+        """Use it for a while."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
 
 
 def _words(answer: httpx.Response) -> str:
