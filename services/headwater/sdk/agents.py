@@ -84,7 +84,7 @@ class Agent(Generic[I, O]):
         self.events = Events(what, emits, surface)
         self._terms = Terms()
 
-    def __call__(self, task: I) -> Coroutine[Any, Any, O]:
+    def __call__(self, task: I) -> Coroutine[object, None, O]:
         """Run it as a child, from another agent.
 
         Raises:

@@ -67,7 +67,7 @@ class Model:
         timeout_s: float | None = None,
         stream: bool = False,
         full: Literal[False] = False,
-    ) -> Coroutine[Any, Any, str]: ...
+    ) -> Coroutine[object, None, str]: ...
     @overload
     def __call__(
         self,
@@ -77,7 +77,7 @@ class Model:
         timeout_s: float | None = None,
         stream: bool = False,
         full: Literal[True],
-    ) -> Coroutine[Any, Any, ModelReply[str]]: ...
+    ) -> Coroutine[object, None, ModelReply[str]]: ...
     @overload
     def __call__(
         self,
@@ -88,7 +88,7 @@ class Model:
         timeout_s: float | None = None,
         stream: bool = False,
         full: Literal[False] = False,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[object, None, T]: ...
     @overload
     def __call__(
         self,
@@ -99,7 +99,7 @@ class Model:
         timeout_s: float | None = None,
         stream: bool = False,
         full: Literal[True],
-    ) -> Coroutine[Any, Any, ModelReply[T]]: ...
+    ) -> Coroutine[object, None, ModelReply[T]]: ...
     @overload
     def __call__(
         self,
@@ -110,7 +110,7 @@ class Model:
         timeout_s: float | None = None,
         stream: bool = False,
         full: bool = False,
-    ) -> Coroutine[Any, Any, Any]: ...
+    ) -> Coroutine[object, None, Any]: ...
     def __call__(
         self,
         prompt: Prompt,
@@ -120,7 +120,7 @@ class Model:
         timeout_s: float | None = None,
         stream: bool = False,
         full: bool = False,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, None, Any]:
         """Ask the model, from an agent.
 
         Args:

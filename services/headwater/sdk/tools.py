@@ -90,7 +90,7 @@ class Tool(Generic[P, T]):
             f"{what}: its result", known["return"], f"{title(name)}Result"
         )
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, T]:
         """Call the tool from an agent.
 
         Raises:

@@ -45,8 +45,7 @@ async def child(ctx: headwater.Context, number: int) -> str:
 
 @app.agent(budget=headwater.Budget(steps=1))
 async def parent(ctx: headwater.Context, verdict: Verdict) -> str:
-    asked = near("42", cents=True)
-    assert_type(asked, Coroutine[Any, Any, int])
+    asked: Coroutine[object, None, int] = near("42", cents=True)
     assert_type(await asked, int)
     assert_type(await with_call("c1"), bool)
     assert_type(await sync(card="c1"), bool)
@@ -60,6 +59,8 @@ async def parent(ctx: headwater.Context, verdict: Verdict) -> str:
     assert_type(await ctx.receive(Verdict, timeout_s=1), Verdict)
     both = await asyncio.gather(near("1"), child(1))
     assert_type(both, tuple[int, str])
+    three = await asyncio.gather(near("1"), small("?", output=Verdict), child(1))
+    assert_type(three, tuple[int, Verdict, str])
     await near(42)  # type: ignore[arg-type] # an account is text
     await with_call(headwater.Call(deps=1), "c1")  # type: ignore[arg-type, call-arg] # the call is never passed
     await child("one")  # type: ignore[arg-type] # a task is a number
