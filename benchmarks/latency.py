@@ -1,0 +1,143 @@
+"""How long three hops take with one task in flight, against three relays written by hand.
+
+A task's three hops are intake, admission and the run, each an exactly-once transaction of its own;
+the yardstick moves a record through three bare relays.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import statistics
+import threading
+import time
+import uuid
+
+from benchmarks import bare, cluster
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from headwater.assembly import Parts, Platform
+from headwater.hosts import calm_collector, clock_ms
+from headwater.log.kafka import KafkaConfig, KafkaLog
+from headwater.log.kafka_admin import KafkaAdmin
+from headwater.sdk.app import App
+from headwater.sdk.context import Context
+
+TASKS = 40
+WARM = 10
+
+app = App("bench", namespace="bench")
+
+
+@app.agent
+async def echo(ctx: Context, task: str) -> str:
+    """Answer at once."""
+    return task
+
+
+class Probe:
+    """Sends one record and waits for the one it leads to.
+
+    Args:
+        config: The cluster.
+        source: Where to send.
+        sink: Where to wait.
+    """
+
+    def __init__(self, config: KafkaConfig, source: str, sink: str) -> None:
+        self._source = source
+        self._producer = Producer({**config.producer(), "linger.ms": 0})
+        self._consumer = Consumer({**config.consumer(), "group.id": uuid.uuid4().hex})
+        self._consumer.assign([TopicPartition(sink, 0, 0)])
+
+    def seconds(self, value: bytes, headers: list[tuple[str, bytes]]) -> float:
+        """Return how long one record took."""
+        began = time.perf_counter()
+        self._producer.produce(self._source, value, b"key", partition=0, headers=headers)
+        self._producer.flush(30)
+        until = began + 60
+        while time.perf_counter() < until:
+            message = self._consumer.poll(1.0)
+            if message is not None and message.error() is None:
+                return time.perf_counter() - began
+        raise TimeoutError(f"nothing came of a record in {self._source}")
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()
+
+
+def measure(probe: Probe, value: bytes, *, named: bool) -> list[float]:
+    """Return the seconds of each task, one in flight, after some to warm up."""
+    seconds = []
+    for number in range(WARM + TASKS):
+        headers = [("ce_id", f"{number}".encode()), ("ce_tenantid", b"t")] if named else []
+        took = probe.seconds(value, headers)
+        if number >= WARM:
+            seconds.append(took)
+    probe.close()
+    return seconds
+
+
+def relays(config: KafkaConfig) -> list[float]:
+    """Return the seconds of three bare relays in a row."""
+    name = cluster.fresh("relay")
+    topics = [cluster.topic(config, f"{name}-{n}") for n in range(4)]
+    hops = [bare.Relay(config, topics[n], topics[n + 1], f"{name}-{n}") for n in range(3)]
+    stop = threading.Event()
+    threads = [threading.Thread(target=hop.run, args=(stop,), daemon=True) for hop in hops]
+    for thread in threads:
+        thread.start()
+    try:
+        return measure(Probe(config, topics[0], topics[3]), b"x" * 40, named=False)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def hops(config: KafkaConfig) -> list[float]:
+    """Return the seconds of a task through intake, admission and its run."""
+    log = KafkaLog(config)
+    executor = concurrent.futures.ThreadPoolExecutor(2)
+    parts = Parts(clock=clock_ms, instance="bench", executor=executor)
+    platform = Platform(app, log, parts, namespace=cluster.fresh("latency"))
+    for need in platform.needs(partitions=1, coordinators=1):
+        cluster.topic(config, need.name, compacted=need.compacted)
+    for group, topics in platform.groups().items():
+        KafkaAdmin(config).begin_group(group, dict.fromkeys(topics, 1))
+    loops = [platform.intake(), platform.admission(), platform.runs("echo")]
+    stop = threading.Event()
+    threads = [threading.Thread(target=loop.run, args=(stop,), daemon=True) for loop in loops]
+    for thread in threads:
+        thread.start()
+    names = platform.names
+    try:
+        value = app.agents["echo"].input.encode("x" * 30)
+        return measure(Probe(config, names.cmd("echo"), names.evt("echo")), value, named=True)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        log.close()
+        executor.shutdown()
+
+
+def main() -> None:
+    """Alternate, and print the ratio of medians, and of the 99th percentiles."""
+    calm_collector()
+    with cluster.config() as config:
+        medians, tails = [], []
+        for _ in range(cluster.REPETITIONS):
+            yardstick, candidate = relays(config), hops(config)
+            medians.append((statistics.median(candidate) * 1e3, statistics.median(yardstick) * 1e3))
+            tails.append((_p99(candidate) * 1e3, _p99(yardstick) * 1e3))
+        cluster.report("latency", medians, unit="ms at the median")
+        cluster.report("latency-p99", tails, unit="ms at the 99th percentile")
+
+
+def _p99(seconds: list[float]) -> float:
+    return sorted(seconds)[min(len(seconds) - 1, round(len(seconds) * 0.99))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""How many bytes an open run takes on one worker, at 100,000 of them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pathlib
+
+from headwater.assembly import AppCatalogue, Parts, Platform
+from headwater.contracts.messages import Start, Task
+from headwater.core.decider import Turn
+from headwater.core.judge import AllowAll
+from headwater.core.messages import Address, Meta, Position, RunId
+from headwater.core.prices import Prices
+from headwater.hosts import calm_collector, clock_ms
+from headwater.log.local import LocalLog
+from headwater.runs.calls import Routes
+from headwater.runs.decider import Runs
+from headwater.runtime.table import Table
+from headwater.sdk.app import App
+from headwater.sdk.context import Context
+
+RUNS = 100_000
+CACHED = 10_000
+
+app = App("bench", namespace="bench")
+
+
+@app.agent
+async def waiter(ctx: Context, task: str) -> str:
+    """Wait for a person."""
+    return str(await ctx.receive("decision"))
+
+
+def resident() -> int:
+    """Return the process's resident bytes."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    """Start the runs on one decider and its table, and print what they took."""
+    calm_collector()
+    platform = Platform(app, LocalLog(), Parts(clock=clock_ms))
+    names = platform.names
+    decider = Runs(
+        app.agents["waiter"],
+        catalogue=AppCatalogue(app, Prices()),
+        judge=AllowAll(),
+        routes=Routes(
+            inbox=names.inbox,
+            request=names.req,
+            events=names.evt,
+            dead=names.dlq,
+            life=names.evt("runs"),
+            admission=lambda tenant: Address(names.inbox("admission"), tenant, 0),
+            place=lambda tenant, agent, task: 0,
+        ),
+        dead_letter=lambda record, topic, ended: None,  # type: ignore[arg-type,return-value] # none fails
+        version="1",
+        executions_max=CACHED,
+    )
+    table = Table()
+    task = Task(value=app.agents["waiter"].input.encode("a question of usual length, about a card"))
+    gc.collect()
+    before = resident()
+    for number in range(RUNS):
+        task_id = f"{number:032x}"
+        run = str(RunId("waiter", 0, task_id))
+        turn = Turn(
+            table,
+            at=Position("id", names.inbox("waiter"), 0, number),
+            meta=Meta(id=task_id, tenant="t", correlation_id=task_id),
+            now_ms=clock_ms(),
+        )
+        decider.react(turn, Start(run=run, task_id=task_id, slot=run, task=task))
+        table.apply(turn.layer)
+    gc.collect()
+    took = resident() - before
+    print(f"memory median ratio {took / RUNS / 1024:.2f}")
+    print(
+        f"  {took / RUNS:,.0f} bytes an open run ({RUNS:,} runs, {len(table):,} rows, "
+        f"{CACHED:,} of them suspended in memory); the ratio is to 1 KiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
