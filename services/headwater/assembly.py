@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import dataclasses
 import functools
@@ -38,6 +39,7 @@ from headwater.runtime.lanes import Bounds
 from headwater.runtime.performing import CallObserver, Performing, Retry
 from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Restorer
+from headwater.runtime.retrying import Sleep
 from headwater.sdk.app import App
 from headwater.sdk.models import Model
 from headwater.sdk.tools import Tool
@@ -88,6 +90,7 @@ class Parts:
         observer: Told of what was committed.
         calls: Told of what was answered.
         executions_max: Suspended runs kept in memory, per agent.
+        sleep: Waits for so many seconds between two tries of a call.
     """
 
     clock: Callable[[], int]
@@ -106,6 +109,7 @@ class Parts:
     observer: Observer | None = None
     calls: CallObserver | None = None
     executions_max: int = 10_000
+    sleep: Sleep = asyncio.sleep
 
 
 class Platform:
@@ -334,6 +338,7 @@ class Platform:
             retry=self.parts.retry,
             threaded=self.parts.threaded,
             observer=self.parts.calls,
+            sleep=self.parts.sleep,
         )
 
 

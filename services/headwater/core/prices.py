@@ -33,10 +33,12 @@ class Prices:
     Args:
         of: Model's name in the app to its price.
         source: Where they come from, for messages.
+        declared: Models whose price a person named; all others' comes from a public list.
     """
 
     of: Mapping[str, Price] = dataclasses.field(default_factory=dict)
     source: str = "HEADWATER_PRICES__FILE"
+    declared: frozenset[str] = frozenset()
 
     def ceiling(self, model: str, *, input_bytes: int, max_tokens: int) -> tuple[Spent | None, str]:
         """Return the most one call can cost, or `None` and why that is unknown.

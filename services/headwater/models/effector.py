@@ -20,6 +20,7 @@ from pydantic_ai.models import Model as ProviderModel
 from pydantic_ai.models import ModelRequestParameters, infer_model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.usage import RequestUsage
 
 from headwater.contracts.messages import Ask, Failed, Usage
 from headwater.core.effector import Attempt, Call, Done
@@ -75,7 +76,7 @@ class Models:
                 "invalid-request", f"model {ask.name}: {error.errors()[0]['msg']}"
             ) from error
         model = self._model(ask.name)
-        settings = ModelSettings(**request.settings)  # type: ignore[typeddict-item] # the author's own settings
+        settings = _settings(model, request)
         try:
             if request.stream:
                 response = await _stream(model, messages, settings, _parameters(request), attempt)
@@ -88,18 +89,25 @@ class Models:
                 )
         except exceptions.ModelAPIError as error:
             if _passing(error):
-                raise TransientError(f"model {ask.name}: {redact(str(error))}") from error
+                raise TransientError(
+                    f"model {ask.name}: {redact(str(error))}",
+                    retry_after_s=max(0.0, error.retry_after or 0.0),
+                ) from error
             return Failed(error="ModelError", detail=redact(str(error)))
         except (exceptions.UnexpectedModelBehavior, json.JSONDecodeError) as error:
             return Failed(error="ModelError", detail=redact(f"{type(error).__name__}: {error}"))
-        return self._done(ask.name, response)
+        return self._done(ask, response)
 
-    def _done(self, name: str, response: ModelResponse) -> Done:
+    def _done(self, ask: Ask, response: ModelResponse) -> Done:
+        if response.usage.unmeasured_requests:
+            # Nobody counted, so the run is charged for a token a byte: never less than was used.
+            size = len(ModelMessagesTypeAdapter.dump_json([response]))
+            response.usage = RequestUsage(input_tokens=len(ask.arguments), output_tokens=size)
         usage = Usage(
             model=response.model_name or "",
             input_tokens=response.usage.input_tokens,
             output_tokens=response.usage.output_tokens,
-            usd_nano=billed(self._prices, name, response),
+            usd_nano=billed(self._prices, ask.name, response),
         )
         answer = wire.ModelAnswer(
             response=json.loads(ModelMessagesTypeAdapter.dump_json([response]))[0],
@@ -115,11 +123,20 @@ class Models:
         if built is None:
             spec: str | Callable[..., Any] = self._models[name].spec
             try:
-                made = infer_model(spec) if isinstance(spec, str) else spec(self._settings)
+                built = infer_model(spec if isinstance(spec, str) else spec(self._settings))
             except (exceptions.UserError, ImportError, ValueError) as error:
                 raise SettingsError(f"model {name} cannot be built: {error}") from error
-            built = self._built[name] = infer_model(made)
+            self._built[name] = built
         return built
+
+
+def _settings(model: ProviderModel, request: wire.ModelAsk) -> ModelSettings:
+    """Return the author's settings; a provider's client that would try again itself is told not to.
+
+    Otherwise each try in place would be several, and Retry-After be counted down twice.
+    """
+    once = {} if "max_retries" in model.unsupported_settings else {"max_retries": 0}
+    return ModelSettings(**{**once, **request.settings})  # type: ignore[typeddict-item] # the author's own
 
 
 def _parameters(request: wire.ModelAsk) -> ModelRequestParameters:
@@ -160,9 +177,14 @@ async def _stream(
 
 
 def _passing(error: exceptions.ModelAPIError) -> bool:
-    """Say whether the same request may succeed later."""
+    """Say whether the same request may succeed later.
+
+    A quota used up is no limit of the rate, and nonsense was an answer, perhaps a paid one.
+    """
+    if isinstance(
+        error, (exceptions.ModelRequestRejectedError, exceptions.ModelQuotaExceededError)
+    ):
+        return False
     if isinstance(error, exceptions.ModelHTTPError):
         return error.status_code in _PASSING_STATUS or error.status_code >= _SERVER_ERROR
-    return not isinstance(
-        error, (exceptions.ModelRequestRejectedError, exceptions.ModelQuotaExceededError)
-    )
+    return not isinstance(error.__cause__, ValueError)

@@ -1,4 +1,4 @@
-"""Prices: from the app's own declarations, a file, and genai-prices, in that order."""
+"""Prices: from a file, the app's own declarations, and genai-prices, in that order."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class FilePrice(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    input_usd: float = pydantic.Field(ge=0)
-    output_usd: float = pydantic.Field(ge=0)
+    input_usd: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    output_usd: float = pydantic.Field(ge=0, allow_inf_nan=False)
 
     def price(self) -> Price:
         """Return it in billionths."""
@@ -46,23 +46,30 @@ def snapshot(models: Mapping[str, Model], file: pathlib.Path | None = None) -> P
     """
     written = {} if file is None else _read(file)
     found: dict[str, Price] = {}
+    declared: set[str] = set()
     for name, model in models.items():
         spec = model.spec if isinstance(model.spec, str) else ""
-        price = model.price or written.get(name) or written.get(spec) or _listed(spec)
+        named = written.get(name) or written.get(spec) or model.price
+        if named is not None:
+            declared.add(name)
+        price = named or _listed(spec)
         if price is not None:
             found[name] = price
-    return Prices(of=found)
+    return Prices(of=found, declared=frozenset(declared))
 
 
 def billed(prices: Prices, name: str, response: ModelResponse) -> int:
-    """Return what an answer cost, in billionths of a US dollar; 0 if nobody knows."""
+    """Return what an answer cost, in billionths of a US dollar; 0 if nobody knows.
+
+    A price that a person named counts before the list's, which knows tiers and cached tokens.
+    """
     usage, price = response.usage, prices.of.get(name)
-    if price is not None:
-        return price.cost(usage.input_tokens, usage.output_tokens)
-    try:
-        return _nano(response.cost().total_price)
-    except (LookupError, AssertionError, ValueError):
-        return 0
+    if name not in prices.declared:
+        try:
+            return _nano(response.cost().total_price)
+        except (LookupError, AssertionError, ValueError):
+            pass  # the list does not know what answered; its price for what was asked still counts
+    return 0 if price is None else price.cost(usage.input_tokens, usage.output_tokens)
 
 
 def _read(file: pathlib.Path) -> dict[str, Price]:
@@ -70,8 +77,16 @@ def _read(file: pathlib.Path) -> dict[str, Price]:
         content = yaml.safe_load(file.read_text())
         adapter = pydantic.TypeAdapter(dict[str, FilePrice])
         return {name: one.price() for name, one in adapter.validate_python(content or {}).items()}
-    except (OSError, yaml.YAMLError, pydantic.ValidationError) as error:
-        raise SettingsError(f"HEADWATER_PRICES__FILE {file}: {error}") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SettingsError(
+            f"HEADWATER_PRICES__FILE {file}: {where}: {first['msg']}; it is a mapping of "
+            "model: {input_usd: ..., output_usd: ...}, in US dollars for a million tokens"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        words = " ".join(str(error).split())
+        raise SettingsError(f"HEADWATER_PRICES__FILE {file}: {words}") from error
 
 
 def _listed(spec: str) -> Price | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pydantic
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
-Answer = str | dict[str, Any] | list[Any] | pydantic.BaseModel | int | float | bool
-Script = str | Sequence[Answer] | Mapping[str, Answer] | Callable[[str], Answer]
+Answer = str | dict[str, Any] | list[Any] | pydantic.BaseModel | int | float | bool | Exception
+Function = Callable[[str], Answer | Awaitable[Answer]]
+FullFunction = Callable[[list[ModelMessage], AgentInfo], Answer | Awaitable[Answer]]
+Script = str | Sequence[Answer] | Mapping[str, Answer] | Function | FullFunction
 _PIECE = 24
 
 
@@ -20,8 +23,9 @@ class Scripted:
 
     Args:
         script: One answer for everything; a sequence, one answer a call, the last again and again;
-            a mapping from a piece of the prompt to the answer (`""` for any other); or a function
-            of the prompt.
+            a mapping from a piece of the prompt to the answer (`""` for any other); or a function,
+            async if you like, of the prompt, or of pydantic-ai's messages and `AgentInfo`. An
+            exception is raised: `TransientError` stands for a provider that is away.
 
     Example:
         >>> Scripted({"card": "block it", "": "hello"}).answer("my card is gone")
@@ -36,8 +40,8 @@ class Scripted:
         """Build the model, as the models role does."""
         return FunctionModel(self._respond, stream_function=self._stream, model_name="scripted")
 
-    def answer(self, prompt: str) -> Answer:
-        """Return the script's answer to a prompt.
+    def answer(self, prompt: str) -> Any:
+        """Return the script's answer to a prompt, where it is none of messages.
 
         Raises:
             LookupError: A mapping has no answer for it.
@@ -45,8 +49,6 @@ class Scripted:
         script = self._script
         if isinstance(script, str):
             return script
-        if callable(script):
-            return script(prompt)
         if isinstance(script, Mapping):
             for piece, answer in script.items():
                 if piece and piece in prompt:
@@ -54,11 +56,24 @@ class Scripted:
             if "" in script:
                 return script[""]
             raise LookupError(f"the script has no answer for {prompt[:80]!r}")
-        self._calls += 1
-        return script[min(self._calls, len(script)) - 1]
+        if isinstance(script, Sequence):
+            self._calls += 1
+            return script[min(self._calls, len(script)) - 1]
+        return script(prompt)  # type: ignore[call-arg,arg-type] # the one of the two that takes a prompt
 
-    def _respond(self, messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        answer = self.answer(_prompt(messages))
+    async def _answer(self, messages: list[ModelMessage], info: AgentInfo) -> Answer:
+        if callable(self._script) and len(inspect.signature(self._script).parameters) > 1:
+            answer = self._script(messages, info)  # type: ignore[call-arg,arg-type] # the other one
+        else:
+            answer = self.answer(_prompt(messages))
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _respond(self, messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        answer = await self._answer(messages, info)
         if info.output_tools:
             return ModelResponse(
                 parts=[ToolCallPart(info.output_tools[0].name, _arguments(answer, info))]
@@ -68,7 +83,7 @@ class Scripted:
     async def _stream(
         self, messages: list[ModelMessage], info: AgentInfo
     ) -> AsyncIterator[str | dict[int, DeltaToolCall]]:
-        answer = self.answer(_prompt(messages))
+        answer = await self._answer(messages, info)
         if info.output_tools:
             name = info.output_tools[0].name
             yield {0: DeltaToolCall(name=name, json_args=json.dumps(_arguments(answer, info)))}

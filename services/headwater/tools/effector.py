@@ -9,6 +9,8 @@ from typing import Any
 
 from headwater.contracts.messages import Ask, Failed
 from headwater.core.effector import Attempt, Call, Done
+from headwater.durable.failure import describe, redact
+from headwater.errors import PoisonError
 from headwater.sdk import types
 from headwater.sdk.tools import Tool
 
@@ -52,7 +54,16 @@ class Tools:
                 error="ToolTimeout",
                 detail=f"{ask.name} took over {tool.timeout_s:g} s; what it wrote is not undone",
             )
-        return Done(value=tool.encode(result))
+        except PoisonError as error:
+            name, words = describe(error)  # the tool's own; the request was in order
+            return Failed(error=name, detail=words)
+        try:
+            return Done(value=tool.encode(result))
+        except PoisonError as error:
+            return Failed(
+                error="InvalidResult",
+                detail=f"{ask.name} returned what is not of its declared type: {redact(str(error))}",
+            )
 
     def _call(self, call: Call, ask: Ask, attempt: Attempt) -> types.Call[Any]:
         return types.Call(

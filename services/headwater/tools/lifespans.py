@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from headwater.durable.failure import redact
 from headwater.errors import SettingsError
 
 
@@ -22,14 +23,13 @@ async def entered(
         yield None
         return
     name = getattr(lifespan, "__name__", "lifespan")
-    steps = lifespan(settings)
-    try:
-        deps = await anext(steps)
-    except Exception as error:
-        raise SettingsError(f"lifespan {name} failed: {type(error).__name__}: {error}") from error
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            manager = contextlib.asynccontextmanager(lifespan)(settings)
+            deps = await stack.enter_async_context(manager)
+        except Exception as error:
+            raise SettingsError(
+                f"lifespan {name} failed at the start: {type(error).__name__}: {redact(str(error))}; "
+                "it is an async generator of the settings that yields once"
+            ) from error
         yield deps
-    finally:
-        with contextlib.suppress(StopAsyncIteration):
-            await anext(steps)
-            raise SettingsError(f"lifespan {name} yields twice")
