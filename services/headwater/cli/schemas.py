@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -61,14 +61,15 @@ def show(
 def export(
     directory: Annotated[pathlib.Path, typer.Argument(help="Where the files go.")],
     app: shell.AppOption = "",
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="headwater's own schemas instead of the app's.")
+    ] = False,
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Write the app's schemas as DIRECTORY/<name>/v<n>.avsc; a changed one becomes the next version."""
+    """Write schemas as DIRECTORY/<name>/v<n>.avsc; a changed one becomes the next version."""
     written = []
-    for one in _known(app):
-        if one.owner == "shipped":
-            continue
+    for one in _named("shipped", _shipped()) if shipped else _app(app):
         path = next_version(directory / file_name(one.name), one.schema)
         if path is None:
             continue
@@ -124,16 +125,18 @@ def register(
             "which registry? Set HEADWATER_REGISTRY__URL", status=shell.WRONG_USAGE
         )
     wanted = [*_subjects(loaded, settings)]
-    for subject, shape in wanted:
-        newest = registry.latest(subject)
-        if newest is not None and (found := compatibility.breaks(json.loads(newest), shape.schema)):
-            raise shell.RefusedError(f"{subject}: {compatibility.refusal(found)}")
-    if not dry_run:
-        shell.confirm(f"Register {len(wanted)} schemas? They stay there.", yes=yes)
     rows: list[dict[str, Any]] = []
-    for subject, shape in wanted:
-        number = None if dry_run else registry.register(subject, shape.schema)
-        rows.append({"subject": subject, "id": number})
+    with registry:
+        for subject, shape in wanted:
+            newest = registry.latest(subject)
+            old = [] if newest is None else [json.loads(newest)]
+            if found := compatibility.broken([shape.schema], old):
+                raise shell.RefusedError(f"{subject}: {compatibility.refusal(found)}")
+        if not dry_run:
+            shell.confirm(f"Register {len(wanted)} schemas? They stay there.", yes=yes)
+        for subject, shape in wanted:
+            number = None if dry_run else registry.register(subject, shape.schema)
+            rows.append({"subject": subject, "id": number})
     if output is shell.Format.JSON:
         shell.document(rows)
     else:
@@ -165,23 +168,25 @@ def next_version(home: pathlib.Path, schema: dict[str, Any]) -> pathlib.Path | N
     return home / f"v{versions[-1] + 1}.avsc"
 
 
-def shipped() -> list[Shape[Any]]:
-    """Return the shapes of headwater's own messages."""
+def _known(option: str) -> Iterator[Named]:
+    yield from _app(option)
+    yield from _named("shipped", _shipped())
+
+
+def _app(option: str) -> Iterator[Named]:
+    return _named("app", discovery.load(option).shapes().values())
+
+
+def _shipped() -> list[Shape[Any]]:
     return [shape_of(kind) for kind in messages.SHIPPED]
 
 
-def _known(option: str) -> Iterator[Named]:
-    for owner, shapes in (
-        ("app", [*discovery.load(option).shapes().values()]),
-        ("shipped", shipped()),
-    ):
-        for shape in sorted(shapes, key=lambda shape: shape.name):
-            yield Named(
-                name=shape.name,
-                owner=owner,
-                fingerprint=shape.fingerprint.hex(),
-                schema=shape.schema,
-            )
+def _named(owner: str, shapes: Iterable[Shape[Any]]) -> Iterator[Named]:
+    named = {compatibility.full_name(shape.schema): shape for shape in shapes}
+    for name, shape in sorted(named.items()):
+        yield Named(
+            name=name, owner=owner, fingerprint=shape.fingerprint.hex(), schema=shape.schema
+        )
 
 
 def _exported(directory: pathlib.Path) -> list[dict[str, Any]]:
