@@ -169,6 +169,7 @@ class KafkaConfig:
             "delivery.timeout.ms": self.transaction_ms,
             "delivery.report.only.error": True,
             "linger.ms": 5,
+            **self.extra,
         }
 
 

@@ -56,6 +56,8 @@ FENCED = frozenset(
         KafkaError.FENCED_INSTANCE_ID,
     }
 )
+UNSETTLED = frozenset({KafkaError._STATE, KafkaError._PREV_IN_PROGRESS})
+"""A partition that was assigned a moment ago, or is being taken away."""
 EXPIRED = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 FORBIDDEN = frozenset(
     {

@@ -103,9 +103,12 @@ class KafkaMember:
             position = self._positions.get(claim) if offset is None else offset
             if position is None:
                 position, _ = self._first(self.group, claim.partition)
+            if not self._seek(claim.partition, position):
+                self._drop(claim.partition)
+                self._claim(claim.partition)
+                continue
             self._positions[claim] = position
             self._paused.discard(claim)
-            self._seek(claim.partition, position)
             self._consumer.resume([_place(claim.partition)])
 
     def close(self, *, leave: bool = False) -> None:
@@ -226,22 +229,26 @@ class KafkaMember:
             logger.warning("%s waits for the cluster: %s", self.group, error.str())
             self._said_away = True
 
-    def _seek(self, place: Partition, offset: int) -> None:
-        """Seek; a partition that was assigned a moment ago takes a little to be seekable."""
+    def _seek(self, place: Partition, offset: int) -> bool:
+        """Seek; a partition that was assigned a moment ago takes a little to be seekable.
+
+        Returns:
+            `False` if it does not become so: it is probably on its way to someone else.
+        """
         until = time.monotonic() + _SEEK_S
         while True:
             try:
                 with WATCHDOG.over(f"seek of {self.group}", self.config.call_s):
                     self._consumer.seek(TopicPartition(place.topic, place.number, offset))
-            except KafkaException as error:
-                if (
-                    error.args[0].code() != KafkaError._STATE  # noqa: SLF001 - the client's own name
-                    or time.monotonic() > until
-                ):
+            except KafkaException as failure:
+                if failure.args[0].code() not in kafka_errors.UNSETTLED:
                     raise
+                if time.monotonic() > until:
+                    logger.warning("%s: %s cannot be taken up: %s", self.group, place, failure)
+                    return False
                 time.sleep(_SEEK_AGAIN_S)
             else:
-                return
+                return True
 
 
 def record_of(message: Message, place: Partition) -> Record:

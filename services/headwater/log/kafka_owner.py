@@ -225,7 +225,9 @@ class KafkaOwner(KafkaMember):
     def _discard(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.purge(in_queue=True, in_flight=True, blocking=False)
+            with WATCHDOG.over(f"end of a producer of {self.group}", self.config.call_s * 2):
+                producer.purge(in_queue=True, in_flight=True, blocking=False)
+                del producer
 
     def _open(self) -> bool:
         """Have a producer that fences whatever had this id before."""

@@ -1,0 +1,86 @@
+"""A local Kafka starts, dies, comes back with its data on the same port, and stops."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from headwater.contracts.records import Draft, Partition
+from headwater.log.broker import Broker, BrokerError
+from headwater.log.kafka import KafkaConfig, KafkaLog
+from headwater.log.kafka_admin import KafkaAdmin
+from headwater.testing.conformance_world import put, read_all, values
+
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker"), pytest.mark.timeout(180)]
+
+
+def test_what_was_written_survives_a_kill(own_kafka: Broker) -> None:
+    """The same directory is the same broker, at the same address."""
+    running = own_kafka.status()
+    assert running is not None
+    config = KafkaConfig(bootstrap=running.bootstrap)
+    KafkaAdmin(config).create("kept", partitions=1, replication=1, config={})
+    log = KafkaLog(config)
+    put(log, Draft(topic="kept", value=b"before"))
+    assert own_kafka.kill()
+    assert own_kafka.status() is None
+    assert own_kafka.start() == running.bootstrap
+    put(log, Draft(topic="kept", value=b"after"))
+    assert values(read_all(log, Partition("kept", 0))) == [b"before", b"after"]
+    log.close()
+
+
+def test_started_twice_it_is_one_broker(own_kafka: Broker) -> None:
+    """Two that start it at once find one."""
+    again = [Broker(own_kafka.directory, docker=False) for _ in range(4)]
+    with ThreadPoolExecutor() as pool:
+        found = {*pool.map(Broker.start, again)}
+    running = own_kafka.status()
+    assert running is not None
+    assert found == {running.bootstrap}
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: pathlib.Path) -> None:
+    """Its own last words are quoted."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(BrokerError, match="ended as it started"):
+            Broker(tmp_path / "b", docker=False).start(taken.getsockname()[1])
+
+
+def test_the_command_starts_tells_and_stops(tmp_path: pathlib.Path) -> None:
+    """`headwater broker start|status|stop`, with exit statuses that scripts can use."""
+
+    def run(verb: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "headwater.cli.main",
+                "broker",
+                verb,
+                "--dir",
+                tmp_path / "b",
+                *more,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    assert run("status").returncode == 1
+    started = run("start", "--output", "json")
+    assert started.returncode == 0, started.stderr
+    told = json.loads(run("status", "--output", "json").stdout)
+    assert told == json.loads(started.stdout)
+    host, _, port = told["bootstrap"].rpartition(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
+    assert run("stop").stdout == "stopped\n"
+    assert run("status").returncode == 1
+    assert "no local broker" in run("stop").stderr
