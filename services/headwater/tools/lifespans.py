@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -25,7 +26,11 @@ async def entered(
     name = getattr(lifespan, "__name__", "lifespan")
     async with contextlib.AsyncExitStack() as stack:
         try:
-            manager = contextlib.asynccontextmanager(lifespan)(settings)
+            steps = lifespan(settings)
+            if inspect.iscoroutine(steps):
+                steps.close()
+                raise TypeError("it never yields")
+            manager = contextlib.asynccontextmanager(lambda: steps)()
             deps = await stack.enter_async_context(manager)
         except Exception as error:
             raise SettingsError(
