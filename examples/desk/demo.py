@@ -22,11 +22,12 @@ from headwater.log.broker import Broker, free_port
 from headwater.settings import Settings
 
 ROOT = pathlib.Path(__file__).parents[2]
-TOPIC = "hw.cmd.desk.v1"
 TREE_OF = 3
 """The letter whose journey is shown: the large transfer."""
 STOP_S_MAX = 20.0
+LOOK_S = 0.5
 _TAIL = 15
+Roles = dict[str, subprocess.Popen[bytes]]
 
 
 async def local() -> None:
@@ -37,7 +38,8 @@ async def local() -> None:
     host = hosts.Host(app, log, settings, roles=hosts.ROLES, announce=found.set_result)
 
     async def raw(value: bytes) -> None:
-        await log.append(Draft(topic=TOPIC, value=value, headers=(("ce_tenantid", b"default"),)))
+        headers = (("ce_tenantid", b"default"),)
+        await log.append(Draft(topic=topic(app.namespace), value=value, headers=headers))
 
     async with asyncio.TaskGroup() as group:
         group.create_task(host.run(signals=False))
@@ -57,22 +59,30 @@ async def kafka() -> None:
         broker = Broker(logs / "broker", external=external)
         print("starting a Kafka; the first time it is fetched ...", flush=True)
         bootstrap = await asyncio.to_thread(broker.start)
+        namespace = Settings.of().namespace or app.namespace
         port = free_port()
         environment = {
             "HEADWATER_APP": "examples.desk.app:app",
             "HEADWATER_KAFKA__BOOTSTRAP": bootstrap,
-            "HEADWATER_KAFKA__REPLICATION": "1",
         }
 
         async def raw(value: bytes) -> None:
-            await asyncio.to_thread(_produce, bootstrap, value)
+            await asyncio.to_thread(_produce, bootstrap, topic(namespace), value)
 
         try:
             await command(["topics", "apply", "--yes"], environment, quiet=True)
-            with _fleet(environment, port, logs):
-                await show(f"http://127.0.0.1:{port}", raw, environment)
+            with _fleet(environment, port, logs) as running:
+                shown = asyncio.create_task(
+                    show(f"http://127.0.0.1:{port}", raw, environment), name="story"
+                )
+                await _until(shown, running)
         finally:
             await asyncio.to_thread(broker.stop)
+
+
+def topic(namespace: str) -> str:
+    """Return the desk's command topic."""
+    return f"{namespace}.cmd.desk.v1"
 
 
 async def show(url: str, raw: story.Raw, environment: Mapping[str, str]) -> None:
@@ -106,9 +116,9 @@ async def command(
 
 
 @contextlib.contextmanager
-def _fleet(environment: Mapping[str, str], port: int, logs: pathlib.Path) -> Iterator[None]:
+def _fleet(environment: Mapping[str, str], port: int, logs: pathlib.Path) -> Iterator[Roles]:
     """Run each role as a process; if the body fails, say what they said last."""
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    running: Roles = {}
     try:
         for role in hosts.ROLES:
             more = {"HEADWATER_INSTANCE": role}
@@ -124,7 +134,7 @@ def _fleet(environment: Mapping[str, str], port: int, logs: pathlib.Path) -> Ite
                     stderr=words,
                 )
             print(f"{role} is process {running[role].pid}", flush=True)
-        yield
+        yield running
     except BaseException:
         for role in running:
             tail = (logs / f"{role}.log").read_text(errors="replace").splitlines()[-_TAIL:]
@@ -141,16 +151,30 @@ def _fleet(environment: Mapping[str, str], port: int, logs: pathlib.Path) -> Ite
                 process.wait()
 
 
+async def _until(shown: asyncio.Task[None], running: Roles) -> None:
+    """Wait for the story's end, or for a role's, which must not come first.
+
+    Raises:
+        SystemExit: A role ended.
+    """
+    while not (await asyncio.wait({shown}, timeout=LOOK_S))[0]:
+        ended = [role for role, process in running.items() if process.poll() is not None]
+        if ended:
+            shown.cancel()
+            raise SystemExit(f"{', '.join(ended)} ended before the story did")
+    await shown
+
+
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", **more}
 
 
-def _produce(bootstrap: str, value: bytes) -> None:
+def _produce(bootstrap: str, to: str, value: bytes) -> None:
     """Publish as any producer would: with a Kafka client and nothing of headwater."""
     from confluent_kafka import Producer  # noqa: PLC0415 - only where there is a Kafka
 
     producer = Producer({"bootstrap.servers": bootstrap})
-    producer.produce(TOPIC, value=value, headers={"ce_tenantid": b"default"})
+    producer.produce(to, value=value, headers={"ce_tenantid": b"default"})
     producer.flush(10)
 
 

@@ -21,7 +21,9 @@ _BY_KIND: Mapping[str, type[errors.CallError]] = {
     "model": errors.ModelError,
     "agent": errors.AgentError,
 }
-_UNSENT: Mapping[str, type[errors.CallError]] = {
+_UNSENT = frozenset({"TooLarge", "Unknown"})
+"""Further failures of calls that were never sent; each is of its call's kind."""
+_REFUSED: Mapping[str, type[errors.CallError]] = {
     "BudgetExceeded": errors.BudgetExceeded,
     "Denied": errors.Denied,
 }
@@ -87,8 +89,10 @@ def encoded(what: str, shape: Shape[Any], value: Any) -> bytes:
 
 
 def _fail(kind: CallKind, failed: Failed, call_id: str) -> NoReturn:
+    if failed.error in _REFUSED:
+        raise _REFUSED[failed.error](failed.detail, error=failed.error)
     if failed.error in _UNSENT:
-        raise _UNSENT[failed.error](failed.detail, error=failed.error)
+        raise _BY_KIND[kind](failed.detail, error=failed.error)
     error = _SENT.get(failed.error, _BY_KIND[kind])
     raise error(failed.detail, error=failed.error, call_id=call_id)
 

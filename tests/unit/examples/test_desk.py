@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import decimal
+import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -138,21 +140,38 @@ def test_desk_is_an_app_that_can_run() -> None:
     """Every role would load it."""
     app.check()
     assert app.services() == ["cards", "payments", "tools"]
-    assert f"{app.namespace}.cmd.{desk_app.desk.name}.v1" == demo.TOPIC
+    assert demo.topic(app.namespace) == Names(app.namespace).cmd(desk_app.desk.name)
 
 
 @pytest.mark.slow
 def test_demo_runs_offline() -> None:
     """`make demo`: a timeline, a refusal, a tree, tokens and money."""
+    check_demo([], {})
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_demo_runs_on_kafka(kafka: str) -> None:
+    """`make demo LOG=kafka`: the same as a fleet of processes."""
+    namespace = f"demo-{uuid.uuid4().hex[:8]}"
+    check_demo(
+        ["--log", "kafka"],
+        {"HEADWATER_KAFKA__BOOTSTRAP": kafka, "HEADWATER_NAMESPACE": namespace},
+    )
+
+
+def check_demo(arguments: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "examples.desk.demo"],
+        [sys.executable, "-m", "examples.desk.demo", *arguments],
         cwd=demo.ROOT,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     for words in (
         "ana writes: My card 4711 was stolen!",
         "refused with 422: desk.Message: text:",

@@ -69,6 +69,15 @@ def test_what_was_never_sent_has_no_call_id(kind: str, error: str) -> None:
     assert host.result == [error, error, "", "no"]
 
 
+@pytest.mark.parametrize(("kind", "expected"), KINDS.items())
+@pytest.mark.parametrize("error", ["TooLarge", "Unknown"])
+def test_what_could_not_be_sent_has_no_call_id(kind: str, expected: str, error: str) -> None:
+    """The same goes for what is too large, and for what this app does not have."""
+    host = Host(tries, kind)
+    host.fail(1, error)
+    assert host.result == [expected, error, "", "no"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_deadline_is_told_apart(kind: str) -> None:
     """The task's own deadline passed, whoever noticed."""
