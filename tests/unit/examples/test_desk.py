@@ -18,6 +18,7 @@ from examples.desk.app import app, balance, desk, pay, reader
 from examples.desk.types import Answer, ApprovalWanted, Decision, Message, Transfer
 
 import headwater
+from headwater.contracts.topics import Names
 from headwater.testing import App, Run, StillWaitingError
 
 
