@@ -1,0 +1,349 @@
+"""Admission: seen once, counted, placed, held in order, closed once, controlled behind the task."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from headwater.admission.decider import CONTROLS_MAX, Admission, Quotas, Routes
+from headwater.admission.placement import Placement
+from headwater.admission.rows import Expiry, Queued, Seen, Slot, Tenant
+from headwater.admission.shards import SHARDS, partition, shard, table
+from headwater.contracts.messages import Admit, Closed, Control, RunEvent, Start, Task, Wake
+from headwater.contracts.records import Partition, Record
+from headwater.core.decider import Encoded, Sent, Timer, Turn
+from headwater.core.messages import Meta, Position, RunId
+from headwater.core.state import Rows
+from headwater.errors import PoisonError
+
+DAY_MS = 86_400_000
+
+
+class World:
+    """One admission partition: rows, and what was sent."""
+
+    def __init__(self, *, quota: int = 10, **more):
+        self.rows = Rows()
+        self.sent: list[Sent] = []
+        self.offset = 0
+        self.now_ms = 1_000_000
+        self.decider = Admission(
+            Routes(
+                inbox=lambda agent: f"hw.inbox.{agent}.v1",
+                events=lambda agent: f"hw.evt.{agent}.v1",
+                life="hw.evt.runs.v1",
+                partitions=lambda agent: 4,
+                dedupe_s={"a": 86_400, "b": 60},
+            ),
+            placement=more.pop("placement", Placement()),
+            quotas=Quotas(default=quota, of={"small": 1}),
+            **more,
+        )
+
+    def take(self, message, tenant="t"):
+        self.offset += 1
+        at = Position("id", "hw.inbox.admission.v1", 0, self.offset)
+        meta = Meta(id=f"m{self.offset}", tenant=tenant, correlation_id="c", actor="ana")
+        turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms)
+        if isinstance(message, Wake):
+            turn.drop(self.rows.get(Timer, *message.name))
+        self.decider.react(turn, message)
+        for kind, key, row in turn.layer.written():
+            if row is None:
+                self.rows.discard(kind, key)
+            else:
+                self.rows.set(kind, key, row)
+        self.sent += turn.sent
+
+    def admit(self, task, *, tenant="t", digest=b"d", agent="a"):
+        self.take(Admit(agent=agent, task_id=task, digest=digest, task=Task(value=b"v")), tenant)
+
+    def close(self, run, tenant="t"):
+        self.take(Closed(slot=run), tenant)
+
+    def control(self, target, verb, tenant="t", **more):
+        self.take(Control(target=target, verb=verb, **more), tenant)
+
+    def expire(self, *, until_ms):
+        """Let time pass, answering timers as the loop does."""
+        self.now_ms = until_ms
+        while dues := [row for row in self.rows.scan(Timer) if row.due_ms <= self.now_ms]:
+            self.take(Wake(name=dues[0].name, due_ms=dues[0].due_ms))
+
+    def messages(self, kind):
+        return [sent.message for sent in self.sent if isinstance(sent.message, kind)]
+
+    def started(self):
+        return [start.task_id for start in self.messages(Start)]
+
+    def runs(self):
+        return [start.run for start in self.messages(Start)]
+
+    def statuses(self):
+        return [event.status for event in self.messages(RunEvent)]
+
+
+def test_task_is_placed_and_started_with_its_address_in_its_id():
+    """The run's id carries its partition; the start goes there and nowhere else."""
+    world = World()
+    world.admit("t1")
+    (sent,) = [sent for sent in world.sent if isinstance(sent.message, Start)]
+    run = RunId.parse(sent.message.run)
+    assert (sent.to.topic, sent.to.partition, sent.to.key) == (
+        "hw.inbox.a.v1",
+        run.partition,
+        sent.message.run,
+    )
+    assert sent.message.slot == sent.message.run
+    assert sent.meta.actor == "ana"
+    assert world.statuses() == ["accepted"]
+
+
+def test_duplicate_is_dropped_and_a_conflict_refused():
+    """The same id is the same task; with another payload it is a mistake that somebody must see."""
+    world = World()
+    world.admit("t1")
+    world.admit("t1")
+    assert world.started() == ["t1"]
+    with pytest.raises(PoisonError, match="another payload") as caught:
+        world.admit("t1", digest=b"other")
+    assert caught.value.code == "conflict"
+    world.admit("t1", tenant="u")
+    assert world.started() == ["t1", "t1"]
+
+
+def test_unknown_agent_is_refused():
+    """A task for nobody is kept where an operator sees it."""
+    with pytest.raises(PoisonError, match="no agent"):
+        World().admit("t1", agent="z")
+
+
+def test_over_quota_is_held_and_goes_on_by_itself_in_order():
+    """Held tasks start as slots close, oldest first; a newcomer does not overtake."""
+    world = World(quota=1)
+    for task in ("t1", "t2", "t3"):
+        world.admit(task)
+    assert world.started() == ["t1"]
+    assert world.statuses() == ["accepted", "held", "held"]
+    assert "1 runs open" in world.messages(RunEvent)[1].reason
+    world.close(world.runs()[0])
+    assert world.started() == ["t1", "t2"]
+    world.admit("t4")
+    world.close(world.runs()[1])
+    world.close(world.runs()[2])
+    assert world.started() == ["t1", "t2", "t3", "t4"]
+
+
+def test_slot_is_closed_exactly_once():
+    """A second close, or one of a slot nobody has, frees nothing."""
+    world = World(quota=1)
+    for task in ("t1", "t2", "t3"):
+        world.admit(task)
+    for _ in range(3):
+        world.close(world.runs()[0])
+    world.close("a.0.nobody")
+    world.close("a.0.nobody", tenant="stranger")
+    assert world.started() == ["t1", "t2"]
+
+
+def test_slot_closed_twice_would_break_the_quota():
+    """Control: were the slot's own row not looked at, a repeated close would start too much."""
+    world = World(quota=1)
+    for task in ("t1", "t2", "t3"):
+        world.admit(task)
+    run = world.runs()[0]
+    for _ in range(2):
+        world.rows.set(Slot, ("t", run), Slot(tenant="t", slot=run))
+        world.close(run)
+    assert world.started() == ["t1", "t2", "t3"]
+
+
+def test_quota_by_tenant():
+    """A tenant that is named has its own number."""
+    world = World()
+    for task in ("t1", "t2"):
+        world.admit(task, tenant="small")
+    assert world.started() == ["t1"]
+
+
+def test_forgotten_after_its_window_and_not_before():
+    """A task is remembered for its agent's window, and one timer ends many."""
+    world = World()
+    for task in ("t1", "t2"):
+        world.admit(task, agent="b")
+    assert len(list(world.rows.scan(Timer))) == 1
+    world.expire(until_ms=world.now_ms + 59_000)
+    world.admit("t1", agent="b")
+    for run in world.runs():
+        world.close(run)
+    world.expire(until_ms=world.now_ms + 200_000)
+    assert list(world.rows.scan(Seen)) == []
+    assert list(world.rows.scan(Expiry)) == []
+    world.admit("t1", agent="b")
+    assert world.started() == ["t1", "t2", "t1"]
+
+
+def test_expiries_are_ended_in_bounded_turns():
+    """Many ends of one bucket take several turns, each of which asks for the next."""
+    world = World(quota=100, expiries_max=2)
+    for number in range(5):
+        world.admit(f"t{number}", agent="b")
+    world.expire(until_ms=world.now_ms + 200_000)
+    assert list(world.rows.scan(Seen)) == []
+
+
+def test_held_task_is_remembered_for_as_long_as_it_is_held():
+    """A window that ends while the task waits is begun again; an open run is never doubled."""
+    world = World(quota=1)
+    world.admit("t1", agent="b")
+    world.admit("t2", agent="b")
+    world.expire(until_ms=world.now_ms + 130_000)
+    assert [seen.task_id for seen in world.rows.scan(Seen)] == ["t2"]
+    world.admit("t1", agent="b")
+    assert world.started() == ["t1"]
+
+
+def test_control_goes_behind_its_task():
+    """By task id through what was seen; by run id to the address in it."""
+    world = World()
+    world.admit("t1")
+    world.control("t1", "pause", reason="why")
+    world.control(world.runs()[0], "resume")
+    world.control("b.2.unseen", "cancel")
+    targets = [
+        (sent.message.target, sent.to.topic)
+        for sent in world.sent
+        if isinstance(sent.message, Control)
+    ]
+    run = world.runs()[0]
+    assert targets == [
+        (run, "hw.inbox.a.v1"),
+        (run, "hw.inbox.a.v1"),
+        ("b.2.unseen", "hw.inbox.b.v1"),
+    ]
+
+
+@pytest.mark.parametrize("target", ["nothing", "z.0.task", "a.9.task"])
+def test_control_for_nothing_is_refused(target):
+    """A typo is said, not swallowed."""
+    with pytest.raises(PoisonError) as caught:
+        World().control(target, "cancel")
+    assert caught.value.code == "unknown-target"
+
+
+def test_control_of_a_held_task():
+    """Cancel ends it with an outcome, pause keeps it back, signals wait for it."""
+    world = World(quota=1)
+    for task in ("t1", "t2", "t3", "t4"):
+        world.admit(task)
+    world.control("t2", "cancel", reason="no more")
+    (outcome,) = world.messages(Encoded)
+    assert (outcome.type, outcome.value.detail) == ("a.cancelled", "no more")
+    world.control("t2", "resume")
+    world.control("t3", "pause")
+    world.control("t4", "signal", name="go", value=b"1")
+    world.close(world.runs()[0])
+    assert world.started() == ["t1", "t4"]
+    assert [c.name for c in world.messages(Control) if c.verb == "signal"] == ["go"]
+    world.close(world.runs()[1])
+    assert world.started() == ["t1", "t4"]
+    world.control("t3", "resume")
+    assert world.started() == ["t1", "t4", "t3"]
+    world.admit("t2")
+    assert "t2" not in world.started()[1:]
+
+
+def test_signals_of_a_held_task_are_bounded():
+    """Nobody fills a row without end."""
+    world = World(quota=0)
+    world.admit("t1")
+    world.control("t1", "signal", name="go")
+    row = next(world.rows.scan(Queued))
+    full = type(row)(
+        **{f: getattr(row, f) for f in row.__slots__} | {"controls": row.controls * CONTROLS_MAX}
+    )
+    world.rows.set(Queued, full.key, full)
+    with pytest.raises(PoisonError, match="wait for"):
+        world.control("t1", "signal", name="go")
+
+
+def test_refusals_and_lost_partitions_leave_nothing_behind():
+    """Nothing is open before a start, and nothing is cached."""
+    world = World()
+    turn = Turn(world.rows, at=Position("i", "t", 0, 1), meta=Meta(id="", tenant=""), now_ms=0)
+    record = Record(partition=Partition("t", 0), offset=1, time_ms=0, key=None, value=b"")
+    world.decider.refused(turn, record, None, PoisonError("x", "y"))
+    world.decider.forget(Partition("t", 0))
+    assert turn.sent == []
+
+
+def test_placement_is_data():
+    """All partitions, some, or a tenant's own; the same for the same task."""
+    placement = Placement(spread={"two": 2, "many": 9}, fixed={"own": (1, 7)})
+    assert placement.partitions("any", 4) == (0, 1, 2, 3)
+    assert placement.partitions("many", 4) == (0, 1, 2, 3)
+    assert len(placement.partitions("two", 4)) == 2
+    assert placement.partitions("own", 4) == (1,)
+    assert placement.place("own", "task", 4) == 1
+    assert {placement.place("any", str(n), 4) for n in range(50)} == {0, 1, 2, 3}
+
+
+def test_shards_are_fixed_and_all_used():
+    """A tenant's shard never changes; the table maps it."""
+    shards = table("topic", 3)
+    assert len(shards.partitions) == SHARDS
+    assert {partition(shards, str(n)) for n in range(100)} == {0, 1, 2}
+    assert shard("t") == shard("t")
+
+
+class Admitting(RuleBasedStateMachine):
+    """Any order of tasks, repeats, closes, pauses and cancels, against counting by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.world = World(quota=3)
+        self.tasks: list[str] = []
+        self.cancelled: set[str] = set()
+        self.closed: set[str] = set()
+
+    @rule(number=st.integers(0, 20))
+    def admit(self, number):
+        task = f"{number:02d}"
+        if task not in self.tasks:
+            self.tasks.append(task)
+        self.world.admit(task)
+
+    @rule(place=st.integers(0, 9))
+    def close(self, place):
+        runs = self.world.runs()
+        if runs:
+            run = runs[place % len(runs)]
+            self.closed.add(run)
+            self.world.close(run)
+
+    @rule(place=st.integers(0, 9), verb=st.sampled_from(["pause", "resume", "cancel"]))
+    def control(self, place, verb):
+        if self.tasks:
+            task = self.tasks[place % len(self.tasks)]
+            if verb == "cancel" and task not in self.world.started():
+                self.cancelled.add(task)
+            self.world.control(task, verb)
+
+    @invariant()
+    def every_task_is_somewhere_and_the_quota_holds(self):
+        started = self.world.started()
+        held = [row.admit.task_id for row in self.world.rows.scan(Queued)]
+        assert len(set(started)) == len(started)
+        assert sorted([*started, *held, *self.cancelled]) == sorted(self.tasks)
+        open_ = [*self.world.rows.scan(Slot)]
+        assert len(open_) == len(set(self.world.runs()) - self.closed) <= 3
+        counts = next(self.world.rows.scan(Tenant), Tenant(tenant="t"))
+        assert (counts.slots, counts.queued) == (len(open_), len(held))
+        running = [row for row in self.world.rows.scan(Queued) if not row.paused]
+        assert not running or len(open_) == 3, "nothing waits while a slot is free"
+
+
+TestAdmitting = Admitting.TestCase
+TestAdmitting.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
