@@ -159,6 +159,10 @@ class Host:
             SettingsError: Something that is set cannot work.
         """
         calm_collector()
+        threads = self._settings.loops.threads_max
+        asyncio.get_running_loop().set_default_executor(
+            concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="sync-tools")
+        )
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._tracing.close)
             deps = None
@@ -213,7 +217,7 @@ class Host:
             self._performing.append(loop)
 
             async def run(stop: asyncio.Event, loop: Performing = loop) -> None:
-                await loop.run(stop, drain_s=drain_s * 0.8)
+                await loop.run(stop, drain_s=drain_s * 0.8, leave=self._leave)
 
             yield Served(name=name, run=run)
 

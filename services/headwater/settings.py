@@ -105,6 +105,7 @@ class Loops(pydantic.BaseModel):
     calls_max: int = pydantic.Field(1_000, ge=1)
     calls_tenant_max: int = pydantic.Field(1_000, ge=1)
     calls_name_max: int = pydantic.Field(1_000, ge=1)
+    threads_max: int = pydantic.Field(64, ge=1)
     retry_s_max: float = pydantic.Field(300.0, ge=0)
     drain_s: float = pydantic.Field(25.0, ge=0)
     runs_open_max: int = pydantic.Field(10_000, ge=1)

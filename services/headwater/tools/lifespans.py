@@ -26,7 +26,7 @@ async def entered(
     name = getattr(lifespan, "__name__", "lifespan")
     async with contextlib.AsyncExitStack() as stack:
         try:
-            steps = lifespan(settings)
+            steps: Any = lifespan(settings)
             if inspect.iscoroutine(steps):
                 steps.close()
                 raise TypeError("it never yields")
