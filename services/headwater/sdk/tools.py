@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast
 
 from headwater.contracts.derive import Shape, shape_of_parameters
@@ -69,9 +70,10 @@ class Tool(Generic[P, T]):
         self._schemas = surface.schemas
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
-        self.wants_call = bool(parameters) and parameters[0].name == CALL
+        known = hints(what, function)
+        self.wants_call = bool(parameters) and _is_call(what, parameters[0], known)
         taken = parameters[1:] if self.wants_call else parameters
-        known = _checked(what, function, taken)
+        _check(what, taken, known)
         for parameter in taken:
             surface.try_parameter(what, parameter.name, known[parameter.name])
         if isinstance(order_key, str) and order_key not in {p.name for p in taken}:
@@ -173,11 +175,19 @@ class Tool(Generic[P, T]):
             ) from error
 
 
-def _checked(
-    what: str, function: Callable[..., Any], taken: list[inspect.Parameter]
-) -> dict[str, Any]:
-    """Return the type hints of a function all of whose parameters can travel."""
-    known = hints(what, function)
+def _is_call(what: str, first: inspect.Parameter, known: Mapping[str, Any]) -> bool:
+    """Say whether a first parameter is the call, by its type, or by its name where it has no type."""
+    hint = known.get(first.name, Call)
+    typed = Call in (hint, typing.get_origin(hint))
+    if first.name == CALL and not typed:
+        raise SettingsError(
+            f"{what}: a first parameter named {CALL} is the call: type it headwater.Call, or rename it"
+        )
+    return typed and (first.name == CALL or first.name in known)
+
+
+def _check(what: str, taken: Sequence[inspect.Parameter], known: Mapping[str, Any]) -> None:
+    """Refuse parameters that cannot travel."""
     for parameter in taken:
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             raise SettingsError(f"{what}: *{parameter.name} has no Avro form; name each parameter")
@@ -185,15 +195,14 @@ def _checked(
             raise SettingsError(
                 f"{what}: {parameter.name} travels by name; it cannot be before the /"
             )
-        if parameter.name == CALL:
-            raise SettingsError(f"{what}: {CALL} must be its first parameter")
+        if Call in (known.get(parameter.name), typing.get_origin(known.get(parameter.name))):
+            raise SettingsError(f"{what}: the call, {parameter.name}, must be its first parameter")
         if parameter.name.startswith("_"):
             raise SettingsError(f"{what}: parameter {parameter.name} must not begin with _")
         if parameter.name not in known:
             raise SettingsError(f"{what}: parameter {parameter.name} needs a type hint")
     if "return" not in known:
-        raise SettingsError(f"{what}: its result needs a type hint; None is written `-> bool`")
-    return known
+        raise SettingsError(f"{what}: its result needs a type hint")
 
 
 async def _run(

@@ -181,6 +181,33 @@ def test_progress_of_a_thread_may_be_awaited_too() -> None:
     assert asyncio.run(tool.invoke(quiet, {})) is True
 
 
+def test_call_is_known_by_its_type_or_its_name() -> None:
+    """A call may have another name; a parameter named so may have no type."""
+    app = App("bank")
+
+    @app.tool(effect="read")
+    async def other(c: headwater.Call[None], number: int) -> int:
+        return number + c.attempt
+
+    @app.tool(effect="read")
+    async def bare(call, number: int) -> int:  # type: ignore[no-untyped-def] # the case
+        return number + call.attempt  # type: ignore[no-any-return] # as above
+
+    @app.tool(effect="read")
+    async def unparametrised(call: headwater.Call, number: int) -> int:  # type: ignore[type-arg] # the case
+        return number + call.attempt
+
+    @app.tool(effect="read")
+    async def nothing() -> int:
+        return 2
+
+    for tool in (other, bare, unparametrised):
+        assert tool.wants_call
+        assert asyncio.run(tool.invoke(headwater.Call(deps=None), {"number": 1})) == 2
+    assert not nothing.wants_call
+    assert asyncio.run(nothing.local()) == 2
+
+
 def test_results_are_checked_by_the_declared_type() -> None:
     """What a tool returns is what it said it returns."""
     assert plain.decode_result(plain.encode(3)) == 3
@@ -230,6 +257,9 @@ def test_what_is_no_tool_is_refused() -> None:
     async def late(key: str, call: headwater.Call[None]) -> bool:
         return True
 
+    async def phone(call: str) -> bool:
+        return True
+
     async def unhinted(key) -> bool:  # type: ignore[no-untyped-def] # that is refused
         return True
 
@@ -251,7 +281,8 @@ def test_what_is_no_tool_is_refused() -> None:
     assert "tool many: *keys has no Avro form" in refused(many)
     assert "tool more: *keys has no Avro form" in refused(more)
     assert "tool first: key travels by name" in refused(first)
-    assert "tool late: call must be its first parameter" in refused(late)
+    assert "tool late: the call, call, must be its first parameter" in refused(late)
+    assert "tool phone: a first parameter named call is the call" in refused(phone)
     assert "tool unhinted: parameter key needs a type hint" in refused(unhinted)
     assert "tool silent: its result needs a type hint" in refused(silent)
     assert "tool odd: parameter key: complex has no Avro form" in refused(odd)
