@@ -92,8 +92,9 @@ class Turn:
         own = self.at.derive(self._ordinal).hex()
         self._ordinal += 1
         traceparent = of.traceparent
-        if traceparent.endswith(b"1") and len(traceparent) == _TRACEPARENT_LENGTH:
-            traceparent = b"%b-%b-01" % (traceparent[:35], self.span_id.hex().encode())
+        if len(traceparent) == _TRACEPARENT_LENGTH and traceparent[-1] in _SAMPLED:
+            span = self.span_id.hex().encode()
+            traceparent = b"%b-%b-%b" % (traceparent[:35], span, traceparent[-2:])
         consequence = Meta(
             id=own,
             tenant=of.tenant,
@@ -123,6 +124,8 @@ class Turn:
 
 
 _TRACEPARENT_LENGTH = 55
+_SAMPLED = b"13579bdf"
+"""Last digits of flags whose lowest bit says that somebody records the trace."""
 
 
 class Decider(Protocol[M_contra]):
