@@ -107,7 +107,7 @@ class Admission:
                 self._closed(turn, message)
             case Control():
                 self._control(turn, message)
-            case Wake():
+            case _:
                 self._expire(turn, int(message.name[-1]))
 
     def refused(
@@ -276,8 +276,7 @@ class Admission:
         for row in rows[: self._expiries_max]:
             turn.drop(row)
             seen = turn.get(Seen, row.tenant, row.task_id)
-            if seen is None:
-                continue
+            assert seen is not None, "a task is forgotten by its own expiry alone"
             if seen.queued >= 0:
                 self._remember(turn, seen)
             else:

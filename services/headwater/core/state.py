@@ -53,12 +53,6 @@ class Rows:
 
     def scan(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
         """Return the rows whose key begins with `prefix`, in key order."""
-        for _, row in self.items(kind, prefix):
-            if row is not None:
-                yield row
-
-    def items(self, kind: type[R], prefix: Key) -> Iterator[tuple[Key, R | None]]:
-        """Return keys and values below a prefix, the marks of dropped rows (`None`) included."""
         rows = self._kinds.get(kind)
         if rows is None:
             return
@@ -66,10 +60,10 @@ class Rows:
         for key in rows.irange(prefix) if size else iter(rows):
             if key[:size] != prefix:
                 return
-            yield key, rows[key]
+            yield rows[key]
 
-    def set(self, kind: type[Row], key: Key, row: Row | None) -> None:
-        """File a row, or the mark that it was dropped."""
+    def set(self, kind: type[Row], key: Key, row: Row) -> None:
+        """File a row."""
         rows = self._kinds.get(kind)
         if rows is None:
             rows = self._kinds[kind] = SortedDict()

@@ -487,8 +487,7 @@ def _run_of(message: Reply | Control | Wake | Drain) -> str:
             return message.run
         case Control():
             return message.target
-        case Wake():
-            return str(message.name[-1])
+    return str(message.name[-1])
 
 
 def _as_cancelled(visit: Visit, delivery: Delivery, ended: Raised) -> Raised:

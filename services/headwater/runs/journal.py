@@ -39,9 +39,6 @@ class Cache:
         self._max = executions_max
         self._kept: OrderedDict[str, tuple[Head, Execution]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def take(self, run: Run) -> Execution | None:
         """Take a run's execution out, if it is where the row says; a stale one is closed."""
         kept = self._kept.pop(run.run, None)

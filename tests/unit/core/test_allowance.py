@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from headwater.contracts.messages import Limits, Spent
 from headwater.core.allowance import Allowance, ceiling, plus
+from headwater.core.prices import Prices, usd_per_million
 
 SPENT = st.builds(
     Spent, steps=st.integers(0, 5), tokens=st.integers(0, 50), usd_nano=st.integers(0, 50)
@@ -46,3 +47,15 @@ def test_child_gets_what_it_wants_or_half_of_what_is_left():
     broke = Allowance(limits=Limits(usd_nano=10), spent=Spent(usd_nano=50))
     assert broke.share(Limits()).usd_nano == 0
     assert ceiling(Limits(steps=None, tokens=5, usd_nano=None)) == Spent(tokens=5)
+
+
+def test_prices_bound_a_call_before_it_is_made():
+    """A token is at least a byte, so bytes bound what the input can cost; an unknown price has no bound."""
+    prices = Prices(of={"small": usd_per_million(input_usd=1, output_usd=2)})
+    most, why = prices.ceiling("small", input_bytes=1_000, max_tokens=100)
+    assert most == Spent(tokens=1_100, usd_nano=1_200_000)
+    assert why == ""
+    nothing, why = prices.ceiling("other", input_bytes=1, max_tokens=1)
+    assert nothing is None
+    assert "HEADWATER_PRICES__FILE" in why
+    assert prices.of["small"].cost(1, 0) == 1_000

@@ -768,3 +768,44 @@ def test_requests_carry_terms():
     assert world.sent[0].to.key == "t1|write-x|card-1"
     assert of(world, OpenCall)[0].reserved == Spent(steps=1)
     assert of(world, Opened)[0].meta().tenant == "t1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "held"), [("agent", "child", True), ("model", "small", False)]
+)
+def test_other_arguments_hold_a_child_and_let_a_model_pass(kind, name, held):
+    """A child's task is a write to the world of runs; a model's prompt may be reworded, with a warning."""
+
+    def asks(arguments):
+        async def function(session):
+            await call(session, name, kind, arguments)
+            return await call(session, "read-b")
+
+        return function
+
+    world = World(asks(b"one"))
+    world.start()
+    world.answer(1)
+    world.crash()
+    world.agent.function = asks(b"two")
+    world.answer(2)
+    assert bool(of(world, Run)) is held
+
+
+def test_losing_one_partition_leaves_the_others_suspended():
+    """What is cached for a partition goes with it alone."""
+    world = World(two_calls)
+    world.start()
+    world.decider.forget(Partition("hw.inbox.worker.v1", 1))
+    world.answer(1, b"A")
+    assert world.agent.begun == 1
+
+
+def test_bill_for_a_call_the_journal_does_not_have_is_no_overrun():
+    """Only a second attempt at an answered call is recorded apart."""
+    world = World(two_calls)
+    world.start()
+    world.control("signal", "noise")
+    usage = Usage(model="m", input_tokens=1, output_tokens=1, usd_nano=1)
+    world.answer(5, usage=usage)
+    assert of(world, Overrun) == []

@@ -18,6 +18,7 @@ from headwater.errors import PoisonError, SettingsError, TransientError, WorkRef
 from headwater.log.port import Claim, Poll
 from headwater.runtime.deciding import Deciding, Pace
 from headwater.runtime.restoring import Inline, Restorer
+from headwater.runtime.table import Table
 
 INBOX = Partition("in", 0)
 STATE = "state"
@@ -286,6 +287,7 @@ def test_unknown_commit_loses_the_claim_and_is_taken_again(script):
     loop.step()
     assert script.outputs() == ["m0"]
     assert total(script) == 1
+    assert len(Table([Sum(name="all", total=1)])) == 1
 
 
 def test_claim_kept_after_an_unknown_outcome_would_lose_the_record(script, monkeypatch):
@@ -548,3 +550,40 @@ def test_batch_ends_after_its_time(script):
     for _ in range(3):
         loop.step()
     assert script.outputs() == ["m0", "m1", "m2"]
+
+
+def test_decider_without_rows_writes_messages_alone(script):
+    """No state topic: nothing is restored, nothing but messages is written."""
+    codec = Json()
+
+    class Relay(Adder):
+        def react(self, turn, message):
+            turn.send(Control(target=message.target, verb="signal"), Address("out", "k"))
+
+    loop = Deciding(
+        log=script,
+        owner=script,
+        decider=Relay(),
+        envelope=Envelope(codec, source="tests"),
+        restorer=Restorer(script, group="g", state=None, codec=codec, executor=Inline()),
+        quarantine=lambda record, error: Draft(topic="q"),
+        state=None,
+        clock=lambda: script.now_ms,
+    )
+    script.put()
+    loop.step()
+    loop.step()
+    assert [draft.topic for draft in script.written] == ["out"]
+
+
+def test_two_records_that_cannot_be_written_are_both_quarantined(script):
+    """A culprit remembered from an earlier claim does not hide a second one."""
+    decider = Adder()
+    loop = build(script, decider, pace=Pace(records_max=8))
+    for n in range(8):
+        script.put(value=b"unwritable" if n in {2, 3} else b"")
+    loop.step()
+    for _ in range(30):
+        loop.step()
+    assert sorted(script.outputs()) == [f"m{n}" for n in range(8) if n not in {2, 3}]
+    assert decider.refusals == ["unwritable", "unwritable"]
