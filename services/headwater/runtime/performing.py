@@ -308,7 +308,9 @@ class Performing:
         except AbandonedError:
             logger.info("%s of %s is another process's now", item.ask.name, item.call_id)
         finally:
-            self._under_way.pop((item.record.partition, item.record.offset), None)
+            place = item.record.partition, item.record.offset
+            if self._under_way.get(place) is item:
+                del self._under_way[place]
             self._lanes.done(queued)
 
     async def _reply(self, item: Item) -> Reply:

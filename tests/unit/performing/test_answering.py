@@ -353,3 +353,25 @@ async def test_a_lost_token_repeats_no_call():
     assert world.tokens() == []
     assert len(world.replies()) == 1
     await loop.close()
+
+
+def test_the_log_is_waited_for_and_that_is_said_once(caplog):
+    """However long it is away, there is one line."""
+
+    @play
+    async def scene():
+        world = World()
+        loop = world.performing()
+        await world.ask()
+        world.faults.away = True
+        await settle(loop)
+        for _ in range(5):
+            await asyncio.sleep(30)
+        assert world.faults.refused > 5
+        world.faults.away = False
+        await finish(loop)
+        assert len(world.replies()) == 1
+        await loop.close()
+
+    scene()
+    assert len([line for line in caplog.messages if "waits" in line]) == 1

@@ -178,3 +178,50 @@ def test_bounds_are_values():
     """Bounds are frozen."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Bounds().calls_max = 1
+
+
+def test_a_lane_that_loses_some_keeps_the_others():
+    """Waiting calls that are still wanted stay in their order."""
+    lanes = Lanes(Bounds())
+    for number in range(4):
+        lanes.put(call(number, key="k"))
+    first = lanes.next()
+    lanes.discard(lambda item: item == 2)
+    assert len(lanes) == 2
+    order = []
+    while first is not None:
+        order.append(first.item)
+        lanes.done(first)
+        first = lanes.next()
+    assert order == [0, 1, 3]
+
+
+def test_room_at_a_tool_goes_to_the_tenant_that_waited_longest():
+    """Tenants that wait for one tool get it in turn; who has left, or is at its own bound, is passed over."""
+    lanes = Lanes(Bounds(name_max=1, tenant_max=1))
+    for tenant in ("a", "gone", "full", "b"):
+        lanes.put(call(tenant, tenant, "slow"))
+    (slow,) = started(lanes)
+    lanes.put(call("other", "full", "fast"))
+    (fast,) = started(lanes)
+    assert (slow.item, fast.item) == ("a", "other")
+    lanes.discard(lambda item: item == "gone")
+    lanes.done(slow)
+    (slow,) = started(lanes)
+    assert slow.item == "b"
+    lanes.done(slow)
+    assert started(lanes) == []
+    lanes.done(fast)
+    assert [one.item for one in started(lanes)] == ["full"]
+
+
+def test_a_tenant_that_has_nothing_left_is_forgotten():
+    """Thousands of tenants that came once leave nothing behind."""
+    lanes = Lanes(Bounds())
+    for number in range(100):
+        lanes.put(call(number, f"t{number}"))
+    lanes.discard(lambda item: item < 50)
+    for one in started(lanes):
+        lanes.done(one)
+    assert not lanes._of
+    assert not lanes._turn

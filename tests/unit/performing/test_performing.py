@@ -222,9 +222,8 @@ async def test_a_call_under_way_is_not_begun_again_when_its_claim_comes_back():
     assert len(world.replies()) == 1
 
 
-def test_without_adoption_the_call_is_made_twice(monkeypatch):
+def test_without_adoption_the_call_is_made_twice():
     """The control of adoption: the redelivered request is performed beside the first."""
-    monkeypatch.setattr(subject.Item, "__eq__", lambda *_: False)
 
     class Nothing(dict):
         def get(self, key, default=None):
@@ -722,3 +721,72 @@ def test_every_call_of_the_member_is_on_one_thread_and_a_slow_call_stops_no_poll
 
 async def _no_time(seconds):
     await asyncio.sleep(0)
+
+
+@play
+async def test_a_claim_that_goes_before_it_began_is_left_alone():
+    """An offset that comes too late for its claim begins nothing."""
+    world = World()
+    loop = world.performing()
+    claim = subject.Claim(Partition(REQUESTS, 0), 99)
+    loop._begun.append((claim, 0))
+    await world.ask()
+    await finish(loop)
+    assert claim not in loop.claims
+    assert len(world.replies()) == 1
+    await loop.close()
+
+
+@play
+async def test_records_of_a_claim_it_does_not_have_are_ignored():
+    """A membership may hand over what it fetched before a claim went."""
+    world = World()
+    loop = world.performing()
+    await world.ask()
+    await finish(loop)
+    (record,) = world.records(REQUESTS)
+    stale = subject.Claim(record.partition, 99)
+    world.workers[0].poll = lambda **_: subject.Poll(records=[(stale, record)])
+    await loop.step()
+    assert loop.busy == 0
+    await loop.close()
+
+
+@play
+async def test_what_a_task_died_of_comes_out_of_a_drain_too():
+    """A death during the drain is as loud as before it."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    to = ReplyTo(topic="ns.inbox.nowhere.v1", partition=0, run="nowhere.0.r", number=0)
+    await world.ask(reply_to=to)
+    await settle(loop)
+    world.hands.gates[0].set()
+    with pytest.raises(SettingsError, match="nowhere"):
+        await loop.drain(5)
+    await loop.wait(1)
+    await loop.close()
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_only_the_same_record_is_taken_for_the_same_request(adopted):
+    """A recreated topic may have another request at the same offset."""
+
+    @play
+    async def scene():
+        world = World()
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask()
+        await settle(loop)
+        (item,) = loop._under_way.values()
+        if not adopted:
+            item.record = dataclasses.replace(item.record, value=b"of another life")
+        world.log.evict(world.workers[0])
+        await settle(loop)
+        assert len(world.hands.began) == (1 if adopted else 2)
+        world.hands.gates[0].set()
+        await finish(loop)
+        await loop.close()
+
+    scene()
