@@ -48,9 +48,11 @@ def test_started_twice_it_is_one_broker(own_kafka: Broker) -> None:
 
 def test_a_port_that_is_taken_is_said(tmp_path: pathlib.Path) -> None:
     """Its own last words are quoted."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(BrokerError, match="ended as it started"):
-            Broker(tmp_path / "b", docker=False).start(taken.getsockname()[1])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(BrokerError, match="ended as it started"),
+    ):
+        Broker(tmp_path / "b", docker=False).start(taken.getsockname()[1])
 
 
 def test_the_command_starts_tells_and_stops(tmp_path: pathlib.Path) -> None:

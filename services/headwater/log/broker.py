@@ -15,7 +15,7 @@ import pathlib
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from headwater.errors import HeadwaterError, SettingsError
 from headwater.log import broker_docker, broker_java
@@ -67,6 +67,7 @@ class Broker:
         external: `host:port` of a broker to use instead of starting one.
         docker: Whether to try Docker.
         heap_mb: Most heap of the Java process.
+        settings: Of the Java broker, over its own: an authorizer, for example.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Broker:
         external: str = "",
         docker: bool = True,
         heap_mb: int = 768,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self._cache = cache or pathlib.Path.home() / ".cache" / "headwater"
         self._external = external
         self._docker = docker
         self._heap_mb = heap_mb
+        self._settings = settings or {}
 
     @property
     def log_path(self) -> pathlib.Path:
@@ -146,7 +149,7 @@ class Broker:
         attempts = 1 if port or earlier else 5
         for attempt in range(1, attempts + 1):
             chosen = port or earlier or free_port()
-            broker_java.configure(lib, self.directory, chosen)
+            broker_java.configure(lib, self.directory, chosen, self._settings)
             pid = broker_java.launch(lib, self.directory, heap_mb=self._heap_mb)
             running = Running(
                 kind="java", bootstrap=f"127.0.0.1:{chosen}", pid=pid, born=born(pid) or 0

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from headwater.errors import SettingsError
 
@@ -128,7 +128,9 @@ def jars(cache: pathlib.Path) -> pathlib.Path:
     return lib
 
 
-def configure(lib: pathlib.Path, directory: pathlib.Path, port: int) -> None:
+def configure(
+    lib: pathlib.Path, directory: pathlib.Path, port: int, more: Mapping[str, str]
+) -> None:
     """Write a broker's settings, and format its directory the first time."""
     path = directory / "server.properties"
     settings = {
@@ -137,6 +139,7 @@ def configure(lib: pathlib.Path, directory: pathlib.Path, port: int) -> None:
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{port + 1}",
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "log.dirs": str(directory / "data"),
+        **more,
     }
     path.write_text(
         "".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8"

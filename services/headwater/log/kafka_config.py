@@ -11,7 +11,17 @@ from confluent_kafka import KafkaError
 
 from headwater.errors import SettingsError
 
-logger = logging.getLogger(__name__)
+client = logging.getLogger("headwater.log.kafka.client")
+"""What librdkafka says."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop what librdkafka repeats for each client of a cluster that is away: who waits says so once."""
+    repeats = record.getMessage().startswith(("FAIL ", "ERROR "))
+    return not repeats or client.isEnabledFor(logging.DEBUG)
+
+
+client.addFilter(_is_news)
 
 OURS = frozenset(
     {
@@ -99,7 +109,7 @@ class KafkaConfig:
         protocol = {"security.protocol": self.security_protocol} if self.security_protocol else {}
         return {
             "bootstrap.servers": self.bootstrap,
-            "logger": logger,
+            "logger": client,
             # With `rebootstrap`, a closed connection left send_offsets_to_transaction hanging.
             "metadata.recovery.strategy": "none",
             "reconnect.backoff.ms": 50,
@@ -168,6 +178,8 @@ class KafkaConfig:
             "transaction.timeout.ms": self.transaction_ms,
             "delivery.timeout.ms": self.transaction_ms,
             "delivery.report.only.error": True,
+            # A record for a topic that is not there must be refused while its transaction lives.
+            "topic.metadata.propagation.max.ms": max(100, self.transaction_ms * 2 // 5),
             "linger.ms": 5,
             **self.extra,
         }
@@ -178,4 +190,4 @@ def _note(error: KafkaError) -> None:
 
     Without this the client raises a fatal error inside whatever call runs its callbacks.
     """
-    logger.debug("a producer says: %s", error.str())
+    client.debug("a producer says: %s", error.str())

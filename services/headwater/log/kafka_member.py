@@ -64,7 +64,10 @@ class KafkaMember:
         self._gained: set[Claim] = set()
         self._said_away = False
         self._closed = False
-        self._consumer = Consumer(config.member(group, instance))
+        self._errors: list[KafkaError] = []
+        self._consumer = Consumer(
+            {**config.member(group, instance), "error_cb": self._errors.append}
+        )
         self._consumer.subscribe(
             [*topics],
             on_assign=self._on_assign,
@@ -80,6 +83,8 @@ class KafkaMember:
         """
         assert not self._closed, "a closed member does not poll"
         records = self._records(self._consume(records_max, wait_ms))
+        while self._errors:
+            self._trouble(self._errors.pop())
         lost, gained = frozenset(self._lost), frozenset(self._gained)
         self._lost, self._gained = set(), set()
         return Poll(lost=lost, gained=gained, records=records)
