@@ -141,7 +141,7 @@ class Admission:
             tenant=tenant, task_id=admit.task_id, agent=admit.agent, digest=admit.digest, run=run
         )
         self._remember(turn, seen)
-        if counts.slots < self._quotas.runs(tenant) and not counts.queued:
+        if counts.slots < self._quotas.runs(tenant):  # whatever waits still is paused
             turn.put(seen)
             self._start(turn, counts, admit, run, turn.meta)
             return

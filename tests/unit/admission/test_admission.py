@@ -255,6 +255,17 @@ def test_control_of_a_held_task():
     assert "t2" not in world.started()[1:]
 
 
+def test_paused_task_holds_nobody_else_up():
+    """A task that a person keeps back does not make newcomers wait for a slot that is free."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2")
+    world.control("t2", "pause")
+    world.close(world.runs()[0])
+    world.admit("t3")
+    assert world.started() == ["t1", "t3"]
+
+
 def test_signals_of_a_held_task_are_bounded():
     """Nobody fills a row without end."""
     world = World(quota=0)
