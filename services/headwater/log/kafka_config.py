@@ -162,6 +162,8 @@ class KafkaConfig:
             "queue.buffering.max.messages": 500_000,
             "linger.ms": 1,
             "delivery.timeout.ms": int(self.append_s * 1000),
+            # A record for a topic that is not there is told so before it times out.
+            "topic.metadata.propagation.max.ms": int(self.append_s * 400),
             # Back-to-back transactions wait for it: 80-120 ms at the default, 7-18 ms at 2 to 5.
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 5,
@@ -178,7 +180,6 @@ class KafkaConfig:
             "transaction.timeout.ms": self.transaction_ms,
             "delivery.timeout.ms": self.transaction_ms,
             "delivery.report.only.error": True,
-            # A record for a topic that is not there must be refused while its transaction lives.
             "topic.metadata.propagation.max.ms": max(100, self.transaction_ms * 2 // 5),
             "linger.ms": 5,
             **self.extra,
