@@ -34,6 +34,8 @@ POLL_MS = 100
 
 CUT_S = 5.0
 """How long a call that is cut off may take to notice."""
+LATE_S = 1.0
+"""An event loop that stands still for longer is warned of."""
 _LOOKUPS = 4
 
 
@@ -415,8 +417,20 @@ class Performing:
         """Call the membership, always on its one thread."""
         if self._thread is None:
             return function(*args, **kwargs)
+
+        def timed() -> tuple[T, float]:
+            return function(*args, **kwargs), time.monotonic()
+
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+        result, ended_s = await loop.run_in_executor(self._thread, timed)
+        if (late_s := time.monotonic() - ended_s) > LATE_S:
+            logger.warning(
+                "the event loop of %s stood still for %.1f s, and its members with it: some async "
+                "function of the app blocks; a plain `def` runs in a thread instead",
+                self._name,
+                late_s,
+            )
+        return result
 
 
 def _of(claims: frozenset[Claim], item: Item) -> bool:

@@ -790,3 +790,17 @@ def test_only_the_same_record_is_taken_for_the_same_request(adopted):
         await loop.close()
 
     scene()
+
+
+def test_an_event_loop_that_stands_still_is_warned_of(caplog, monkeypatch):
+    """An async function that blocks stops every call; the warning says what to do."""
+    monkeypatch.setattr(subject, "LATE_S", -1.0)
+
+    async def scene():
+        world = World()
+        loop = world.performing(threaded=True)
+        await loop.step()
+        await loop.close()
+
+    asyncio.run(scene())
+    assert any("stood still" in line for line in caplog.messages)
