@@ -53,12 +53,14 @@ class Allowance:
 
     def reserve(self, cost: Spent) -> Allowance:
         """Set a cost aside; `lacking` has said that it fits."""
-        return dataclasses.replace(self, reserved=plus(self.reserved, cost))
+        return Allowance(limits=self.limits, reserved=plus(self.reserved, cost), spent=self.spent)
 
     def settle(self, reserved: Spent, spent: Spent) -> Allowance:
         """Give a reserve back and book what was spent instead."""
-        return dataclasses.replace(
-            self, reserved=minus(self.reserved, reserved), spent=plus(self.spent, spent)
+        return Allowance(
+            limits=self.limits,
+            reserved=minus(self.reserved, reserved),
+            spent=plus(self.spent, spent),
         )
 
     def share(self, wanted: Limits) -> Limits:

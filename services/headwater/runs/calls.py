@@ -131,7 +131,7 @@ class Calls:
                 error="BudgetExceeded",
                 detail=f"{asked.kind} {asked.name} would pass the run's limit of {lacking}",
             )
-        verdict = self._judge.judge(asked, visit.opened.meta())
+        verdict = self._judge.judge(asked, visit.meta)
         if isinstance(verdict, Deny):
             return made, Failed(error="Denied", detail=verdict.reason)
         _reserve(visit, cost)
@@ -148,7 +148,7 @@ class Calls:
                 child=child,
             )
         )
-        return dataclasses.replace(made, child=child), None
+        return (dataclasses.replace(made, child=child) if child else made), None
 
     def _cost(self, visit: Visit, asked: Asked) -> tuple[Spent, Limits | None, Failed | None]:
         """Return what to reserve, a child's limits, or the refusal."""
