@@ -144,8 +144,8 @@ def _in_order(began: list[tuple[str, int]]) -> bool:
 def test_every_request_is_answered_whoever_comes_and_goes(cluster, end, say):
     """A member joins, another stops or dies half-way: no request is lost, no key overtaken.
 
-    A member that stops finishes its calls, so nothing is begun twice; the death is the control,
-    after which what it had under way is begun again, and nothing else.
+    A member that stops finishes and marks its calls, so nothing is begun twice; the death is the
+    control, after which what it had under way, or had not yet marked, is begun again.
     """
 
     async def scene() -> tuple[Cards, int]:
@@ -180,4 +180,4 @@ def test_every_request_is_answered_whoever_comes_and_goes(cluster, end, say):
         assert repeats == 0
         assert len(answered) == REQUESTS
     else:
-        assert repeats <= unmarked + REQUESTS // 4
+        assert 0 < repeats <= PARTITIONS * 20 + unmarked

@@ -180,7 +180,7 @@ class KafkaConfig:
             "transaction.timeout.ms": self.transaction_ms,
             "delivery.timeout.ms": self.transaction_ms,
             "delivery.report.only.error": True,
-            "topic.metadata.propagation.max.ms": max(100, self.transaction_ms * 2 // 5),
+            "topic.metadata.propagation.max.ms": min(60_000, self.transaction_ms * 2 // 5),
             "linger.ms": 5,
             **self.extra,
         }
