@@ -49,6 +49,15 @@ class Schemas:
         if found is None:
             if self._registry is None:
                 raise PoisonError("unknown-schema", f"no registry is set to look up id {schema_id}")
-            found = frames.parse(json.loads(self._registry.by_id(schema_id)))
+            found = _parsed(self._registry.by_id(schema_id), schema_id)
             self._ids[schema_id] = found
         return found
+
+
+def _parsed(text: str, schema_id: int) -> Any:
+    try:
+        return frames.parse(json.loads(text))
+    except Exception as error:
+        raise PoisonError(
+            "unknown-schema", f"schema {schema_id} of the registry is no Avro: {error}"
+        ) from error

@@ -87,14 +87,19 @@ class Shape(Generic[T]):
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
             raise PoisonError("invalid-value", f"{self.name}: {error}") from error
 
-    def decode(self, data: bytes, schemas: Schemas) -> T:
+    def decode(self, data: bytes, schemas: Schemas, *, trusted: bool = False) -> T:
         """Read either framing; the writer's schema is resolved to this one.
+
+        Args:
+            data: The frame and the datum.
+            schemas: Where the writer's schema is found.
+            trusted: Whether a process of ours wrote it: then limits are not checked again.
 
         Raises:
             PoisonError: The bytes are not of this type, or of a schema nobody knows.
             TransientError: The registry is away.
         """
-        datum = frames.read(data, self._parsed, self.fingerprint, schemas)
+        datum = frames.read(data, self._parsed, self.fingerprint, schemas, trusted=trusted)
         try:
             return typing.cast("T", self._load(datum))
         except pydantic.ValidationError as error:

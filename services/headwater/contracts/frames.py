@@ -9,6 +9,7 @@ import fastavro
 from fastavro.schema import fingerprint as _fingerprint
 from fastavro.schema import parse_schema, to_parsing_canonical_form
 
+from headwater.contracts import limits
 from headwater.errors import PoisonError
 
 if TYPE_CHECKING:
@@ -38,22 +39,40 @@ def write(parsed: Any, datum: Any) -> bytes:
     return out.getvalue()
 
 
-def read(data: bytes, reader: Any, reader_fingerprint: bytes, schemas: Schemas) -> Any:
+def read(
+    data: bytes,
+    reader: Any,
+    reader_fingerprint: bytes,
+    schemas: Schemas,
+    *,
+    trusted: bool = False,
+) -> Any:
     """Return a framed datum, resolved to the reader's schema.
 
+    Args:
+        data: The frame and the datum.
+        reader: The schema to read as, parsed.
+        reader_fingerprint: Its fingerprint.
+        schemas: Where the writer's schema is found.
+        trusted: Whether a process of ours wrote it: then limits are not checked again.
+
     Raises:
-        PoisonError: The frame or the datum cannot be read (`wrong-magic`, `undecodable`, `unknown-schema`).
+        PoisonError: The frame or the datum cannot be read (`wrong-magic`, `undecodable`, `unknown-schema`),
+            or is over a limit (`too-deep`, `too-many-items`).
         TransientError: The registry is away.
     """
     if data[:2] == SINGLE and len(data) >= _HEAD:
         own = data[2:_HEAD]
         writer = reader if own == reader_fingerprint else schemas.by_fingerprint(own)
-        body = io.BytesIO(data[_HEAD:])
+        start = _HEAD
     elif data[:1] == b"\x00" and len(data) >= _CONFLUENT_HEAD:
         writer = schemas.by_id(int.from_bytes(data[1:_CONFLUENT_HEAD], "big"))
-        body = io.BytesIO(data[_CONFLUENT_HEAD:])
+        start = _CONFLUENT_HEAD
     else:
         raise PoisonError("wrong-magic", "the value begins with neither C3 01 nor 00")
+    body = io.BytesIO(data[start:])
+    if not trusted:
+        limits.check(data[start:], writer)
     try:
         datum = fastavro.schemaless_reader(
             body,

@@ -1,0 +1,198 @@
+"""Hostile bytes are refused before anything is made of them."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from typing import Any
+
+import fastavro
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.contracts import frames, limits
+from headwater.contracts.catalog import Schemas
+from headwater.contracts.derive import shape_of
+from headwater.errors import PoisonError
+
+_NEST: dict[str, Any] = {
+    "type": "record",
+    "name": "Nest",
+    "fields": [{"name": "inner", "type": ["null", "Nest"], "default": None}],
+}
+_NULLS: dict[str, Any] = {
+    "type": "record",
+    "name": "Nulls",
+    "fields": [{"name": "all", "type": {"type": "array", "items": "null"}}],
+}
+_ALL: dict[str, Any] = {
+    "type": "record",
+    "name": "All",
+    "namespace": "hw",
+    "fields": [
+        {"name": "flag", "type": "boolean"},
+        {"name": "count", "type": "long"},
+        {"name": "small", "type": "int"},
+        {"name": "share", "type": "double"},
+        {"name": "part", "type": "float"},
+        {"name": "text", "type": "string"},
+        {"name": "data", "type": "bytes"},
+        {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["A", "B"]}},
+        {"name": "sum", "type": {"type": "fixed", "name": "Sum", "size": 4}},
+        {"name": "again", "type": "hw.Kind"},
+        {"name": "names", "type": {"type": "array", "items": "string"}},
+        {"name": "by", "type": {"type": "map", "values": ["null", "long"]}},
+        {"name": "none", "type": "null"},
+        {"name": "next", "type": ["null", "hw.All"]},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+    ],
+}
+
+
+def varint(number: int) -> bytes:
+    """Return a zigzag varint."""
+    value, out = (number << 1) ^ (number >> 63), bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def read(data: bytes, schema: Any, *, trusted: bool = False) -> Any:
+    """Read a datum as a message would be read."""
+    schemas = Schemas()
+    own = schemas.add(schema)
+    parsed = schemas.by_fingerprint(own)
+    return frames.read(frames.SINGLE + own + data, parsed, own, schemas, trusted=trusted)
+
+
+def refusal(data: bytes, schema: Any) -> str:
+    """Return the class of the refusal, or nothing."""
+    try:
+        read(data, schema)
+    except PoisonError as error:
+        return error.code
+    return ""
+
+
+def test_a_datum_that_nests_too_deep_is_refused() -> None:
+    """Ten thousand levels in 10,001 bytes."""
+    with pytest.raises(PoisonError, match="nests over 64") as refused:
+        read(b"\x02" * 10_000 + b"\x00", _NEST)
+    assert refused.value.code == "too-deep"
+
+
+def test_without_the_limit_nesting_kills_the_process() -> None:
+    """The control: the same kind of bytes, decoded without a look at them."""
+    program = (
+        "import io, fastavro; s = fastavro.parse_schema("
+        + repr(_NEST)
+        + "); fastavro.schemaless_reader(io.BytesIO(b'\\x02' * 1_000_000 + b'\\x00'), s, None)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert ran.returncode != 0
+
+
+def test_a_few_bytes_that_claim_many_items_are_refused() -> None:
+    """Five bytes of `array<null>` would become hundreds of megabytes."""
+    data = varint(50_000_000) + b"\x00"
+    assert len(data) <= 5
+    with pytest.raises(PoisonError, match="over 100000 items") as refused:
+        read(data, _NULLS)
+    assert refused.value.code == "too-many-items"
+
+
+def test_without_the_limit_a_few_bytes_become_many_items() -> None:
+    """The control, with fewer items than would hurt."""
+    found = read(varint(200_000) + b"\x00", _NULLS, trusted=True)
+    assert len(found["all"]) == 200_000
+
+
+def test_items_are_counted_over_all_blocks() -> None:
+    """Many small blocks, counted or sized, are no way around."""
+    blocks = (varint(-60_000) + varint(1)) * 2
+    with pytest.raises(PoisonError, match="items in all"):
+        read(blocks + b"\x00", _NULLS)
+
+
+@pytest.mark.parametrize(
+    ("schema", "data"),
+    [
+        (_NULLS, b""),
+        (_NULLS, b"\x80"),
+        (_NULLS, b"\xff" * 11),
+        (_NEST, b"\x06"),
+        (_NEST, b"\x01"),
+        (
+            {**_NULLS, "fields": [{"name": "all", "type": {"type": "array", "items": "bytes"}}]},
+            b"\x02\x14a",
+        ),
+        (
+            {**_NULLS, "fields": [{"name": "all", "type": {"type": "map", "values": "int"}}]},
+            b"\x02\x03",
+        ),
+    ],
+)
+def test_a_datum_that_lies_about_its_length_is_refused(schema: Any, data: bytes) -> None:
+    """Ends early, an endless number, a member no union has, a value longer than what is left."""
+    with pytest.raises(PoisonError) as refused:
+        read(data, schema)
+    assert refused.value.code == "undecodable"
+
+
+@st.composite
+def alls(draw: st.DrawFn, depth: int = 0) -> dict[str, Any]:
+    """Draw a datum of everything Avro has."""
+    return {
+        "flag": draw(st.booleans()),
+        "count": draw(st.integers(-(2**63), 2**63 - 1)),
+        "small": draw(st.integers(-(2**31), 2**31 - 1)),
+        "share": draw(st.floats(allow_nan=False)),
+        "part": 0.5,
+        "text": draw(st.text(max_size=20)),
+        "data": draw(st.binary(max_size=20)),
+        "kind": "B",
+        "sum": b"abcd",
+        "again": "A",
+        "names": draw(st.lists(st.text(max_size=5), max_size=3)),
+        "by": draw(st.dictionaries(st.text(max_size=3), st.none() | st.integers(0, 9), max_size=3)),
+        "none": None,
+        "next": draw(alls(depth + 1)) if depth < 3 and draw(st.booleans()) else None,
+        "at": 5,
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(alls())
+def test_a_walk_ends_exactly_where_decoding_does(datum: dict[str, Any]) -> None:
+    """Whatever a writer may write within the limits is passed, to its last byte."""
+    schema = fastavro.parse_schema(_ALL)
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, datum)
+    limits.check(out.getvalue(), schema)
+    with pytest.raises(PoisonError):
+        limits.check(out.getvalue()[:-1], schema)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_poison(data: bytes) -> None:
+    """Nothing else ever comes of bytes, so nothing else can stop a worker."""
+    assert refusal(data, _ALL) in {"", "undecodable", "too-deep", "too-many-items"}
+
+
+def test_a_flat_type_is_not_walked() -> None:
+    """What can neither nest nor repeat costs nothing: a schema without both has no walk."""
+    assert limits._walk_of(shape_of(str, name="Flat")._parsed) is None
+    assert limits._walk_of(shape_of(list[str], name="Long")._parsed) is not None
+
+
+def test_known_schemas_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer of ever new schemas fills no memory."""
+    monkeypatch.setattr(limits, "_SCHEMAS_MAX", 3)
+    monkeypatch.setattr(limits, "_known", {})
+    for _ in range(10):
+        limits.check(b"", fastavro.parse_schema({"type": "null"}))
+    assert len(limits._known) <= 3
