@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import pydantic
+import pydantic_core
 
 from headwater.contracts import frames
 from headwater.contracts.catalog import Schemas
@@ -108,8 +109,12 @@ class Shape(Generic[T]):
             raise PoisonError("invalid-value", f"{self.name}: {error}") from error
 
     def to_json(self, value: T) -> bytes:
-        """Return the value as JSON."""
-        return self._adapter.dump_json(value)
+        """Return the value as JSON; bytes that are no UTF-8 make all of its bytes base64."""
+        try:
+            return self._adapter.dump_json(value)
+        except pydantic_core.PydanticSerializationError:
+            plain = self._adapter.dump_python(value)
+            return pydantic_core.to_json(plain, bytes_mode="base64")
 
     def from_json(self, data: bytes | str) -> T:
         """Read JSON.
@@ -230,8 +235,7 @@ class _Builder:
         schema = [form.schema for form in forms]
         if len(rest) < len(members):
             schema.insert(0, "null")
-        names = [json.dumps(s) if isinstance(s, dict) and "name" not in s else s for s in schema]
-        if len({str(name) for name in names}) < len(names):
+        if len({_kind(one) for one in schema}) < len(schema):
             raise SettingsError(f"{where}: two members of the union look the same in Avro")
         return _Form(schema=schema, dump=_union_dump(forms), load=_union_load(forms))
 
@@ -324,6 +328,13 @@ class _Builder:
             record=full,
             python=(type_,),
         )
+
+
+def _kind(schema: Any) -> str:
+    """Return what tells members of a union apart: a name, or the bare type."""
+    if isinstance(schema, dict):
+        return str(schema.get("name") or schema["type"])
+    return str(schema)
 
 
 def _fields(type_: Any) -> list[tuple[str, Any]]:

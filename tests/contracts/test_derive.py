@@ -1,0 +1,297 @@
+"""Avro derived from Python types: round trips, refusals, evolution."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import uuid
+from typing import Annotated, Any, Literal
+
+import pydantic
+import pytest
+
+import headwater
+from headwater.contracts import frames
+from headwater.contracts.catalog import Schemas
+from headwater.contracts.codec import Codec
+from headwater.contracts.derive import Shape, shape_of
+from headwater.contracts.messages import Closed
+from headwater.errors import PoisonError, SettingsError
+
+Money = Annotated[decimal.Decimal, headwater.Scale(18, 4)]
+
+
+class Kind(enum.Enum):
+    CAR = "car"
+    HOME = "home"
+
+
+class Place(pydantic.BaseModel):
+    x: int
+    y: float = 0.5
+
+
+class Person(pydantic.BaseModel):
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int
+    tags: tuple[str, ...] = ()
+
+
+class Everything(pydantic.BaseModel):
+    text: str
+    number: int
+    share: float
+    flag: bool
+    data: bytes
+    at: datetime.datetime
+    day: datetime.date
+    own: uuid.UUID
+    kind: Kind
+    other: Kind
+    word: Literal["a", "b"]
+    amount: Money
+    free: headwater.Json
+    places: list[Place]
+    by: dict[str, Place]
+    maybe: Place | None
+    nothing: int | None = None
+    either: Place | Person | str | None = None
+    point: Point = Point(x=1)
+    note: Annotated[str, "a mark that means nothing to Avro"] = "n"
+
+
+class Inner(pydantic.BaseModel):
+    odd: complex
+
+
+class Outer(pydantic.BaseModel):
+    inner: list[Inner]
+
+
+EVERYTHING = Everything(
+    text="ü",
+    number=-(2**40),
+    share=0.25,
+    flag=True,
+    data=b"\x00\xff",
+    at=datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.UTC),
+    day=datetime.date(2026, 1, 2),
+    own=uuid.UUID(int=7),
+    kind=Kind.CAR,
+    other=Kind.HOME,
+    word="b",
+    amount=decimal.Decimal("-12.3400"),
+    free={"any": [1, None, "x"]},
+    places=[Place(x=1), Place(x=2, y=1.5)],
+    by={"k": Place(x=3)},
+    maybe=Place(x=4),
+    either=Person(name="ana"),
+)
+
+
+def again(shape: Shape[Any], value: Any) -> Any:
+    """Return a value after a trip over the wire."""
+    return shape.decode(shape.encode(value), Schemas())
+
+
+def test_everything_that_the_docs_list_survives_the_wire() -> None:
+    """Values and their types, to the last microsecond and digit."""
+    shape = shape_of(Everything)
+    assert again(shape, EVERYTHING) == EVERYTHING
+    bare = EVERYTHING.model_copy(update={"maybe": None, "either": None})
+    assert again(shape, bare) == bare
+    assert again(shape, EVERYTHING.model_copy(update={"either": "text"})).either == "text"
+    plain = EVERYTHING.model_copy(update={"data": b"text"})
+    assert shape.from_json(shape.to_json(plain)) == plain
+    assert b'"data":"AP8="' in shape.to_json(EVERYTHING)
+    assert "places" in shape.json_schema()["properties"]
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (str, "x"),
+        (int | None, None),
+        (int | str, 7),
+        (int | str, "7"),
+        (list[int], [1, 2]),
+        (tuple[Place, ...], (Place(x=1),)),
+        (dict[str, int], {"a": 1}),
+        (Kind, Kind.HOME),
+        (Money, decimal.Decimal("1.5000")),
+        (datetime.date | str, datetime.date(2026, 1, 2)),
+        (Kind | Place, Place(x=1)),
+        (Literal[1, 2], 2),
+        (None | Place | Person, None),
+    ],
+)
+def test_what_is_no_record_is_wrapped_in_one(type_: Any, value: Any) -> None:
+    """An agent may take and return anything that has an Avro form."""
+    shape = shape_of(type_, name="Wrapped")
+    assert shape.schema["type"] == "record"
+    assert again(shape, value) == value
+
+
+@pytest.mark.parametrize(
+    ("type_", "words"),
+    [
+        (object, "has no Avro form"),
+        (list, "a list must say of what"),
+        (dict, "has no Avro form|dict"),
+        (dict[int, str], "of dicts only dict"),
+        (tuple[int, str], "of tuples only tuple"),
+        (Literal["a", 1], "a Literal's values"),
+        (list[str] | list[int], "look the same"),
+        (int | datetime.datetime, "look the same"),
+        (decimal.Decimal, "has no Avro form"),
+        (complex, "has no Avro form"),
+    ],
+)
+def test_what_has_no_avro_form_is_refused_when_the_app_is_built(type_: Any, words: str) -> None:
+    """The message names the place."""
+    with pytest.raises(SettingsError, match=words):
+        shape_of(type_, name="Refused")
+
+
+def test_the_field_is_named_in_refusals() -> None:
+    """Down to the field of a field."""
+    with pytest.raises(SettingsError, match=r"inner\[\]\.odd"):
+        shape_of(Outer)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (decimal.Decimal("1.23456"), "more than 4 digits after the point"),
+        (decimal.Decimal("123456789012345678"), "more than 18 digits"),
+        ("text", "Wrapped"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_not_rounded(value: Any, words: str) -> None:
+    """Money is exact or refused."""
+    with pytest.raises(PoisonError, match=words) as refused:
+        shape_of(Money, name="Wrapped").encode(value)
+    assert refused.value.code == "invalid-value"
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    """It would be another moment on another machine."""
+    with pytest.raises(PoisonError, match="has no time zone"):
+        shape_of(datetime.datetime, name="Moment").encode(datetime.datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
+
+
+def test_a_member_that_no_union_has_is_refused() -> None:
+    """Both ways."""
+    shape = shape_of(Place | Person, name="Either")
+    with pytest.raises(PoisonError, match="Either: "):
+        shape.encode(7)
+    inside = shape_of(Everything)
+    wrong = EVERYTHING.model_copy(update={"either": 7})
+    with pytest.raises(PoisonError, match="int is no member of the union"):
+        inside.encode(wrong)
+
+
+def test_json_that_does_not_fit_is_named_by_its_field() -> None:
+    """What a person typed is answered with where it is wrong."""
+    with pytest.raises(PoisonError, match=r"0\.x: ") as refused:
+        shape_of(list[Place], name="Places").from_json('[{"x": "far"}]')
+    assert refused.value.code == "invalid-json"
+
+
+def test_a_datum_that_breaks_the_types_rules_is_refused() -> None:
+    """Avro knows no ranges; the type does."""
+
+    class Small(pydantic.BaseModel):
+        number: int = pydantic.Field(lt=10)
+
+    class Free(pydantic.BaseModel):
+        number: int
+
+    schema = shape_of(Small)
+    data = Schemas()
+    own = data.add(shape_of(Free).schema | {"name": "Small"})
+    body = frames.write(frames.parse(shape_of(Free).schema), {"number": 50})
+    with pytest.raises(PoisonError, match=r"number: .*less than 10") as refused:
+        schema.decode(frames.SINGLE + own + body, data)
+    assert refused.value.code == "invalid-value"
+
+
+def test_an_older_writer_is_read_with_defaults() -> None:
+    """A field that the writer did not have gets the default of the type today."""
+
+    class V1(pydantic.BaseModel):
+        x: int
+
+    class V2(pydantic.BaseModel):
+        x: int
+        y: str = "new"
+        z: list[int] = [1]
+
+    schemas = Schemas()
+    older = shape_of(V1).schema | {"name": "V2"}
+    own = schemas.add(older)
+    body = frames.write(frames.parse(older), {"x": 7})
+    assert shape_of(V2).decode(frames.SINGLE + own + body, schemas) == V2(x=7)
+
+
+def test_equal_values_have_equal_digests() -> None:
+    """Deduplication compares the datum, not its bytes on the wire."""
+    shape = shape_of(Place)
+    assert shape.digest_of(Place(x=1)) == shape.digest_of(Place(x=1, y=0.5))
+    assert shape.digest_of(Place(x=1)) != shape.digest_of(Place(x=2))
+
+
+def test_a_message_that_is_none_of_ours_is_poison() -> None:
+    """By its frame, its schema, or its name."""
+    schemas = Schemas()
+    codec = Codec(schemas)
+    for data, code in (
+        (b"plain", "wrong-magic"),
+        (frames.SINGLE + b"12345678", "unknown-schema"),
+        (shape_of(Place).encode(Place(x=1)), "unknown-message"),
+    ):
+        schemas.add(shape_of(Place).schema)
+        with pytest.raises(PoisonError) as refused:
+            codec.decode(data)
+        assert refused.value.code == code
+
+
+def test_an_older_version_of_a_message_is_read() -> None:
+    """Neighbouring versions run side by side during a deploy."""
+    schemas = Schemas()
+    codec = Codec(schemas)
+    older = shape_of(Closed).schema
+    older = older | {"fields": older["fields"][:1]}
+    own = schemas.add(older)
+    body = frames.write(frames.parse(older), {"slot": "s"})
+    assert codec.decode(frames.SINGLE + own + body) == Closed(slot="s")
+
+
+def test_a_schema_may_be_learnt_as_text() -> None:
+    """As the topic of schemas and a registry have it."""
+    schemas = Schemas()
+    own = schemas.add('{"type": "record", "name": "T", "fields": []}')
+    assert schemas.by_fingerprint(own)["name"] == "T"
+    with pytest.raises(PoisonError, match="no registry is set"):
+        schemas.by_id(1)
+
+
+class Texts:
+    """A registry whose schemas are no schemas."""
+
+    def by_id(self, schema_id: int) -> str:
+        return "no json" if schema_id == 1 else '{"type": "nonsense"}'
+
+
+@pytest.mark.parametrize("schema_id", [1, 2])
+def test_a_schema_that_is_none_is_unknown(schema_id: int) -> None:
+    """A registry's nonsense is poison for the record that names it, and for nothing else."""
+    with pytest.raises(PoisonError) as refused:
+        Schemas(Texts()).by_id(schema_id)
+    assert refused.value.code == "unknown-schema"
