@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from examples.desk import story
 from examples.desk.app import app
 
-from headwater import hosts
+from headwater import hosts, namespace
 from headwater.contracts.records import Draft
 from headwater.durable import confine
 from headwater.log.broker import Broker, free_port
@@ -32,7 +32,7 @@ Roles = dict[str, subprocess.Popen[bytes]]
 
 async def local() -> None:
     """Tell the story in this process, on a log in memory."""
-    log = await hosts.local(app)
+    log = await namespace.local(app)
     found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     settings = Settings.of({"HEADWATER_HTTP__PORT": "0"})
     host = hosts.Host(app, log, settings, roles=hosts.ROLES, announce=found.set_result)

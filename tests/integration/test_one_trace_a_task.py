@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pydantic_ai.models.test import TestModel
 
 import headwater
-from headwater import hosts
+from headwater import hosts, namespace
 from headwater.settings import Settings
 from headwater.tracing import spans
 
@@ -53,7 +53,7 @@ async def traced(flags: str) -> Sequence[ReadableSpan]:
     """Run one task under a producer's trace; return the spans, in the order in which they ended."""
     exported = InMemorySpanExporter()
     app = build()
-    log = await hosts.local(app)
+    log = await namespace.local(app)
     url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     host = hosts.Host(
         app,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headwater import hosts
+from headwater import hosts, namespace
 from headwater.cli import discovery, shell
 from headwater.durable import confine
 from headwater.settings import Settings
@@ -32,7 +32,7 @@ def dev(
     )
 
     async def serve() -> None:
-        log = await hosts.local(loaded)
+        log = await namespace.local(loaded)
         host = hosts.Host(
             loaded,
             log,

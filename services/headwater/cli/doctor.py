@@ -11,7 +11,7 @@ from typing import Annotated
 import httpx
 import typer
 
-from headwater import hosts, provisioning
+from headwater import namespace, provisioning
 from headwater.assembly import Platform
 from headwater.cli import discovery, shell, topics
 from headwater.errors import HeadwaterError, SettingsError
@@ -227,7 +227,7 @@ def _rights(admin: KafkaAdmin, names: list[str]) -> Check:
 
 def _control(platform: Platform) -> Check:
     try:
-        hosts.check_control(platform)
+        namespace.check(platform)
     except HeadwaterError as error:
         return Check(name="schemas", state=State.FAIL, says=str(error))
     says = f"namespace {platform.names.namespace} runs {platform.app.name}, its schemas are known"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headwater import hosts, provisioning
+from headwater import hosts, namespace, provisioning
 from headwater.cli import discovery, shell
 from headwater.durable import confine
 from headwater.errors import SettingsError
@@ -74,7 +74,7 @@ def run(
         host.platform.needs(partitions=settings.kafka.partitions),
         host.platform.groups(),
     )
-    hosts.check_control(host.platform)
+    namespace.check(host.platform)
     try:
         asyncio.run(host.run())
     finally:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater import hosts, provisioning
+from headwater import hosts, namespace, provisioning
 from headwater.cli import discovery, shell, topics
 from headwater.contracts import compatibility, messages
 from headwater.contracts.derive import Shape, shape_of
@@ -202,7 +202,7 @@ def _recorded(loaded: App, settings: Settings) -> list[dict[str, Any]]:
     log = KafkaLog(provisioning.config_of(settings.kafka))
     try:
         platform = topics.platform_of(loaded, log, settings)
-        return [json.loads(one.schema) for one in hosts.recorded_schemas(platform)]
+        return [json.loads(one.schema) for one in namespace.recorded_schemas(platform)]
     finally:
         log.close()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater import hosts, provisioning
+from headwater import hosts, namespace, provisioning
 from headwater.assembly import Parts, Platform
 from headwater.cli import discovery, shell
 from headwater.contracts import compatibility
@@ -74,7 +74,7 @@ def apply_(
         with shell.progress(f"applying {len(changes)} changes"):
             for change in changes:
                 provisioning.apply(cluster, change)
-            asyncio.run(hosts.publish_control(platform))
+            asyncio.run(namespace.publish(platform))
     finally:
         log.close()
     shell.note(f"{len(changes)} changes made; {platform.names.namespace} runs {loaded.name}")
@@ -85,7 +85,7 @@ def _refuse_breaks(platform: Platform, changes: list[Change]) -> None:
     made = platform.names.ctl("schemas")
     if any(change.action is Action.CREATE and change.name == made for change in changes):
         return
-    old = [json.loads(one.schema) for one in hosts.recorded_schemas(platform)]
+    old = [json.loads(one.schema) for one in namespace.recorded_schemas(platform)]
     found = compatibility.broken(schemas_of(platform.app), old)
     if found:
         raise shell.RefusedError(f"{compatibility.refusal(found)}; nothing was done")

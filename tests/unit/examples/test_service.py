@@ -10,7 +10,7 @@ import pytest
 from examples.desk import app as desk_app
 from examples.service import app as service
 
-from headwater import hosts
+from headwater import hosts, namespace
 from headwater.settings import Settings
 
 
@@ -20,7 +20,7 @@ def serve(
     """Run the desk and the service, and visit it."""
 
     async def main() -> None:
-        log = await hosts.local(desk_app.app)
+        log = await namespace.local(desk_app.app)
         found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         settings = Settings.of({"HEADWATER_HTTP__PORT": "0"})
         host = hosts.Host(desk_app.app, log, settings, roles=hosts.ROLES, announce=found.set_result)
