@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from headwater.contracts.records import Partition
 from headwater.log.kafka_config import KafkaConfig
@@ -14,6 +14,10 @@ from headwater.log.kafka_watch import WATCHDOG
 from headwater.log.port import Claim
 
 logger = logging.getLogger(__name__)
+
+_SETTLE_TRIES = 50
+_SETTLE_POLL_S = 0.1
+_UNSETTLED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
 
 
 class KafkaWorker(KafkaMember):
@@ -52,9 +56,16 @@ class KafkaWorker(KafkaMember):
             logger.warning("%s: a mark waits for the next: %s", self.group, error)
 
     def close(self, *, leave: bool = False) -> None:
-        """End the membership, after the last marks."""
-        if not self._closed:
-            self._settle([*self._claims.values()])
+        """End the membership, after the last marks.
+
+        While others come or go, the broker takes marks of the generation to come only, which polling
+        reaches; what is polled for is the next owner's.
+        """
+        for _ in range(_SETTLE_TRIES if not self._closed else 0):
+            if self._settle([*self._claims.values()]):
+                break
+            with WATCHDOG.over(f"last polls of {self.group}", self.config.call_s * 2):
+                self._consumer.poll(_SETTLE_POLL_S)
         super().close(leave=leave)
 
     def _before_revoke(self, claims: Collection[Claim]) -> None:
@@ -70,10 +81,11 @@ class KafkaWorker(KafkaMember):
             self._newest.pop(claim, None)
         super()._drop(place)
 
-    def _settle(self, claims: Collection[Claim]) -> None:
+    def _settle(self, claims: Collection[Claim]) -> bool:
+        """Commit and wait; false if the same may work once the group has settled."""
         marks = [mark for claim in claims if (mark := self._newest.get(claim)) is not None]
         if not marks:
-            return
+            return True
         try:
             with WATCHDOG.over(f"commit of {self.group}", self.config.call_s * 4):
                 self._consumer.commit(offsets=marks, asynchronous=False)
@@ -81,3 +93,5 @@ class KafkaWorker(KafkaMember):
             logger.warning(
                 "%s: its last marks are lost, requests may repeat: %s", self.group, error
             )
+            return error.args[0].code() not in _UNSETTLED
+        return True
