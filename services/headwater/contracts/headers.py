@@ -20,6 +20,9 @@ ID_BYTES_MAX = 256
 _TENANT = re.compile(r"[a-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_YEARS_MS = (0, 253_402_300_799_999)
+"""1970-01-01T00:00:00Z to 9999-12-31T23:59:59.999Z: what can be written again in UTC."""
 
 
 def sizes(key: bytes | None, headers: Headers) -> None:
@@ -109,13 +112,19 @@ def deadline_ms(found: dict[str, bytes | None]) -> int | None:
     written = text(found, "ce_deadline")
     if not written:
         return None
+    if not _RFC3339.fullmatch(written):
+        raise PoisonError(
+            "invalid-header", f"ce_deadline {written!r} is not RFC 3339 with an offset from UTC"
+        )
     try:
-        moment = datetime.datetime.fromisoformat(written)
+        moment = datetime.datetime.fromisoformat(written.upper())
     except ValueError as error:
         raise PoisonError("invalid-header", f"ce_deadline {written!r} is not RFC 3339") from error
-    if moment.tzinfo is None:
-        raise PoisonError("invalid-header", f"ce_deadline {written!r} has no offset from UTC")
-    return round(moment.timestamp() * 1000)
+    first, last = _YEARS_MS
+    time_ms = round(moment.timestamp() * 1000)
+    if not first <= time_ms <= last:
+        raise PoisonError("invalid-header", f"ce_deadline {written!r} is not from 1970 to 9999")
+    return time_ms
 
 
 def traceparent(found: dict[str, bytes | None]) -> bytes:

@@ -10,6 +10,7 @@ from headwater.contracts.derive import shape_of
 from headwater.contracts.messages import Admit, Header
 from headwater.contracts.records import Partition, Record
 from headwater.core.decider import Turn
+from headwater.core.envelope import rfc3339
 from headwater.core.messages import Address, Meta, Position, task_id
 from headwater.core.state import Rows
 from headwater.errors import PoisonError
@@ -120,15 +121,44 @@ def test_digest_is_of_the_datum_not_of_its_bytes():
         ({"headers": (("ce_tenantid", b"t" * 65),)}, "invalid-header"),
         ({"headers": (("ce_tenantid", b"c"),), "tenants": ("a", "b")}, "foreign-tenant"),
         ({"headers": (("ce_tenantid", b"t"), ("ce_deadline", b"soon"))}, "invalid-header"),
-        (
-            {"headers": (("ce_tenantid", b"t"), ("ce_deadline", b"2026-01-01T00:00:00"))},
-            "invalid-header",
-        ),
     ],
 )
 def test_what_breaks_a_rule_is_refused_with_its_class(record, code):
     """Each refusal has a class that operators filter by."""
     assert refused(**record) == code
+
+
+@pytest.mark.parametrize(
+    "deadline",
+    [
+        b"2026-01-01T00:00:00",  # no offset
+        b"2026-13-01T00:00:00Z",
+        b"2026-W01-1T00:00:00Z",
+        b"20260101T000000Z",
+        b"9999-12-31T23:59:59-12:00",  # a year that cannot be written in UTC
+        b"9999-12-31T23:59:59.999999Z",  # rounds up to such a year
+        b"0001-01-01T00:00:00+23:00",
+        b"1969-12-31T23:59:59Z",
+    ],
+)
+def test_deadline_that_could_not_be_written_again_is_refused(deadline):
+    """Every consequence repeats the deadline: one that cannot be written would stop the process."""
+    headers = (("ce_tenantid", b"t"), ("ce_deadline", deadline))
+    assert refused(headers=headers) == "invalid-header"
+
+
+@pytest.mark.parametrize(
+    ("deadline", "again"),
+    [
+        (b"1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
+        (b"2026-01-01t02:00:00.5+02:00", "2026-01-01T00:00:00.500Z"),
+        (b"9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000Z"),
+    ],
+)
+def test_deadline_that_is_taken_can_be_written_again(deadline, again):
+    """What intake takes, the envelope seals."""
+    sent = take(headers=(("ce_tenantid", b"t"), ("ce_deadline", deadline)))
+    assert rfc3339(sent.meta.deadline_ms) == again
 
 
 def test_same_header_twice_with_one_value_is_no_contradiction():
