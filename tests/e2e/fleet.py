@@ -17,6 +17,7 @@ ROLES = {
     "tools-1": "tools",
     "tools-2": "tools",
     "models-1": "models",
+    "gateway-1": "gateway",
 }
 
 
@@ -40,6 +41,7 @@ class Fleet:
             "PYTHONHASHSEED": "0",
             "HEADWATER_APP": "tests.e2e.app:app",
             "HEADWATER_NAMESPACE": namespace,
+            "HEADWATER_HTTP__PORT": "0",
             "HEADWATER_KAFKA__BOOTSTRAP": bootstrap,
             "HEADWATER_KAFKA__TRANSACTION_MS": "3000",
             "HEADWATER_KAFKA__HEARTBEAT_MS": "500",

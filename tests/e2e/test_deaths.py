@@ -147,7 +147,6 @@ def test_every_task_has_one_outcome_through_twelve_deaths(story, capsys):
         ("kill the broker", one.kill_broker),
         ("kill agents-2", lambda: one.kill("agents-2")),
         ("kill tools-2", lambda: one.kill("tools-2")),
-        ("kill models-1", lambda: one.kill("models-1")),
     ]
     share = -(-len(texts) // (len(faults) + 1))
     began = time.monotonic()
