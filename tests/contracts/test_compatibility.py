@@ -82,3 +82,17 @@ def test_versions_are_compared_by_their_full_names() -> None:
     new = [changed("retyped")]
     assert compatibility.broken(new, [foreign]) == []
     assert len(compatibility.broken(new, [_CLAIM, foreign])) == 2
+
+
+def test_a_break_inside_an_optional_record_is_named() -> None:
+    """Through the members of a union."""
+    inner = {"type": "record", "name": "Inner", "fields": [{"name": "x", "type": "int"}]}
+    old = {
+        "type": "record",
+        "name": "Outer",
+        "fields": [{"name": "maybe", "type": ["null", inner]}],
+    }
+    new = copy.deepcopy(old)
+    new["fields"][0]["type"][1]["fields"].append({"name": "y", "type": "int"})
+    (found,) = compatibility.breaks(old, new)
+    assert any(field.startswith("Outer.maybe") for field in found.fields)

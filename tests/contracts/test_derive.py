@@ -7,7 +7,7 @@ import datetime
 import decimal
 import enum
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import pytest
@@ -64,6 +64,7 @@ class Everything(pydantic.BaseModel):
     either: Place | Person | str | None = None
     point: Point = Point(x=1)
     note: Annotated[str, "a mark that means nothing to Avro"] = "n"
+    since: datetime.date = datetime.date(2026, 1, 1)
 
 
 class Inner(pydantic.BaseModel):
@@ -129,6 +130,8 @@ def test_everything_that_the_docs_list_survives_the_wire() -> None:
         (Kind | Place, Place(x=1)),
         (Literal[1, 2], 2),
         (None | Place | Person, None),
+        (list[Place] | str, [Place(x=1)]),
+        (list[Place] | str, "x"),
     ],
 )
 def test_what_is_no_record_is_wrapped_in_one(type_: Any, value: Any) -> None:
@@ -151,6 +154,8 @@ def test_what_is_no_record_is_wrapped_in_one(type_: Any, value: Any) -> None:
         (int | datetime.datetime, "look the same"),
         (decimal.Decimal, "has no Avro form"),
         (complex, "has no Avro form"),
+        (Any, "has no Avro form"),
+        (TypeVar("T"), "has no Avro form"),
     ],
 )
 def test_what_has_no_avro_form_is_refused_when_the_app_is_built(type_: Any, words: str) -> None:
@@ -295,3 +300,45 @@ def test_a_schema_that_is_none_is_unknown(schema_id: int) -> None:
     with pytest.raises(PoisonError) as refused:
         Schemas(Texts()).by_id(schema_id)
     assert refused.value.code == "unknown-schema"
+
+
+def plain(type_: Any, written: str, datum: Any) -> Any:
+    """Read what a producer wrote that knows Avro's types but not the logical ones."""
+    shape = shape_of(type_, name="Plain")
+    field = {"name": "value", "type": written}
+    older = {**shape.schema, "fields": [field]}
+    schemas = Schemas()
+    own = schemas.add(older)
+    body = frames.write(frames.parse(older), {"value": datum})
+    return shape.decode(frames.SINGLE + own + body, schemas)
+
+
+def test_a_producer_without_logical_types_is_read() -> None:
+    """The bytes are the same; so is the value."""
+    assert plain(Money, "bytes", (123_400).to_bytes(3, "big")) == decimal.Decimal("12.34")
+    assert plain(uuid.UUID, "string", str(uuid.UUID(int=7))) == uuid.UUID(int=7)
+
+
+def test_a_value_that_its_logical_type_cannot_be_is_poison() -> None:
+    """Text that is no UUID stops the record, not the worker."""
+    with pytest.raises(PoisonError) as refused:
+        plain(uuid.UUID, "string", "no uuid")
+    assert refused.value.code == "undecodable"
+
+
+@dataclasses.dataclass(frozen=True)
+class Even:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number % 2:
+            raise ValueError("odd")
+
+
+def test_a_value_that_its_own_type_refuses_is_poison() -> None:
+    """A dataclass may have rules of its own; what breaks them stops the record, not the worker."""
+    shape = shape_of(Even)
+    body = frames.write(frames.parse(shape.schema), {"number": 3})
+    with pytest.raises(PoisonError, match="odd") as refused:
+        shape.decode(frames.SINGLE + shape.fingerprint + body, Schemas())
+    assert refused.value.code == "invalid-value"

@@ -84,6 +84,21 @@ def test_a_datum_that_nests_too_deep_is_refused() -> None:
     assert refused.value.code == "too-deep"
 
 
+def test_lists_of_lists_nest_too() -> None:
+    """A record in its own list, and a list in a list in a list."""
+    inside = {
+        "type": "record",
+        "name": "Lists",
+        "fields": [{"name": "all", "type": {"type": "array", "items": "Lists"}}],
+    }
+    assert refusal(b"\x02" * 500 + b"\x00" * 500, inside) == "too-deep"
+    lists: Any = "int"
+    for _ in range(70):
+        lists = {"type": "array", "items": lists}
+    deep = {"type": "record", "name": "Deep", "fields": [{"name": "all", "type": lists}]}
+    assert refusal(b"\x02" * 71 + b"\x00" * 70, deep) == "too-deep"
+
+
 def test_without_the_limit_nesting_kills_the_process() -> None:
     """The control: the same kind of bytes, decoded without a look at them."""
     program = (

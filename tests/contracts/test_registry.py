@@ -29,6 +29,7 @@ class Server:
         self.broken: int = 0
         self.seen: list[tuple[str, str]] = []
         self.credentials = ""
+        self.text = ""
 
     def answer(self, method: str, path: str, body: Any, credentials: str) -> tuple[int, Any]:
         """Return status and body."""
@@ -73,7 +74,7 @@ def server() -> Iterator[tuple[Server, str]]:
                 json.loads(data) if data else None,
                 self.headers.get("authorization", ""),
             )
-            text = json.dumps(body).encode()
+            text = (own.text or json.dumps(body)).encode()
             self.send_response(status)
             self.send_header("content-type", "application/vnd.schemaregistry.v1+json")
             self.send_header("content-length", str(len(text)))
@@ -98,12 +99,13 @@ def server() -> Iterator[tuple[Server, str]]:
 def either(request: pytest.FixtureRequest) -> Iterator[registry.Registry]:
     """Both registries keep the same promises."""
     if request.param == "memory":
-        yield registry.connect("mock://")
+        with registry.connect("mock://") as found:
+            yield found
         return
     _, url = request.getfixturevalue("server")
     found = registry.connect(url)
-    yield found
-    found.close()
+    with found:
+        yield found
 
 
 def test_what_is_registered_is_found_by_id_and_by_subject(either: registry.Registry) -> None:
@@ -130,7 +132,8 @@ def test_an_id_that_an_up_to_date_registry_does_not_know_is_poison(
 def test_a_producers_wire_format_is_read_through_the_registry(either: registry.Registry) -> None:
     """Magic byte, id, datum of a writer's schema that is older than ours: resolved to the agent's type."""
     number = either.register("s", _SCHEMA)
-    schemas = Schemas(either)
+    schemas = Schemas()
+    schemas.connect(either)
     datum = frames.write(fastavro.parse_schema(_SCHEMA), {"id": "c-17"})
     reader = {
         **_SCHEMA,
@@ -204,3 +207,20 @@ def test_a_schema_is_asked_for_once(server: tuple[Server, str]) -> None:
         for _ in range(10):
             schemas.by_id(number)
     assert len(own.seen) == 1
+
+
+def test_something_else_at_the_address_is_said(server: tuple[Server, str]) -> None:
+    """A path that is no registry's, and an answer that is no JSON."""
+    own, url = server
+    with (
+        registry.connect(url.replace("/root", "/elsewhere")) as found,
+        pytest.raises(SettingsError, match="is that a schema registry"),
+    ):
+        found.register("s", _SCHEMA)
+    own.ids[1] = {"schema": "{}"}
+    own.text = "<html>"
+    with registry.connect(url) as found, pytest.raises(TransientError, match="no JSON"):
+        found.by_id(1)
+    own.broken = 500
+    with registry.connect(url) as found, pytest.raises(TransientError, match="answers 500"):
+        found.by_id(1)

@@ -305,8 +305,6 @@ class _Builder:
         self._defined[type_] = (full, converters)
         hints = typing.get_type_hints(type_, include_extras=True)
         fields = _fields(type_)
-        if not fields and type_ is dict:
-            raise SettingsError(f"{where}: a record needs fields")
         schema_fields: list[dict[str, Any]] = []
         forms: list[tuple[str, _Form]] = []
         for field, default in fields:
@@ -430,9 +428,7 @@ def _union_load(forms: Sequence[_Form]) -> Convert:
 
     def load(datum: Any) -> Any:
         if isinstance(datum, tuple):
-            form = records.get(datum[0])
-            if form is None:
-                raise ValueError(f"{datum[0]} is no member of the union")
+            form = records[datum[0]]
             return form.load(datum[1]) if form.load else datum[1]
         if isinstance(datum, dict) and len(records) == 1:
             (form,) = records.values()
@@ -457,11 +453,6 @@ def _decimal(mark: Scale) -> _Form:
             raise ValueError(f"{value} has more than {mark.precision} digits")
         return number.to_bytes((number.bit_length() // 8) + 1, "big", signed=True)
 
-    def load(data: Any) -> decimal.Decimal:
-        if isinstance(data, decimal.Decimal):
-            return data
-        return decimal.Decimal(int.from_bytes(data, "big", signed=True)).scaleb(-mark.scale)
-
     return _Form(
         schema={
             "type": "bytes",
@@ -470,7 +461,6 @@ def _decimal(mark: Scale) -> _Form:
             "scale": mark.scale,
         },
         dump=lambda v: _exact(v, dump),
-        load=load,
         python=(decimal.Decimal,),
     )
 

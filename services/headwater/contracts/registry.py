@@ -44,16 +44,12 @@ class Registry(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Close its connections."""
-        ...
-
     def __enter__(self) -> Self:
         """Use it for a while."""
         ...
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close its connections."""
         ...
 
 
@@ -118,17 +114,13 @@ class HttpRegistry:
             )
         return int(answer["id"])
 
-    def close(self) -> None:
-        """Close its connections."""
-        self._client.close()
-
     def __enter__(self) -> Self:
         """Use it for a while."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
+        """Close its connections."""
+        self._client.close()
 
     def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any] | None:
         """Return what it answers; `None` where it has no such thing."""
@@ -186,15 +178,12 @@ class MemoryRegistry:
             ids.append(number)
         return number
 
-    def close(self) -> None:
-        """Nothing is open."""
-
     def __enter__(self) -> Self:
         """Use it for a while."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Nothing is open."""
 
 
 def _words(answer: httpx.Response) -> str:
