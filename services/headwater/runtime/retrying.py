@@ -113,7 +113,7 @@ class Retrying:
                         slept_s += wait_s
                         await self._sleep(wait_s)
                     raise
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last try returns or raises")  # pragma: no cover - it did
 
     async def forever(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Return what an attempt returns, however long the log is away; said once.

@@ -87,6 +87,7 @@ def test_a_discarded_call_hands_its_lane_on():
     assert len(lanes) == 1
     lanes.done(first)
     assert lanes.next() is kept
+    lanes.put(call(4, key="k"))
     lanes.discard(lambda _: True)
     assert len(lanes) == 0
     lanes.done(kept)
