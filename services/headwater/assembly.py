@@ -81,8 +81,6 @@ class Parts:
         prices: What models cost.
         quotas: How many runs tenants may have open.
         placement: Which partitions tenants may use.
-        tenants: Agent's name to the tenants its producers may name; one not named takes any.
-        actors: Agents whose producers may name actors.
         sample: Whether a new trace is sampled.
         pace: Bounds of the deciding loops.
         bounds: Bounds of the performing loops.
@@ -100,8 +98,6 @@ class Parts:
     prices: Prices = dataclasses.field(default_factory=Prices)
     quotas: Quotas = dataclasses.field(default_factory=Quotas)
     placement: Placement = dataclasses.field(default_factory=Placement)
-    tenants: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    actors: frozenset[str] = frozenset()
     sample: Sample = lambda _: False
     pace: Pace = dataclasses.field(default_factory=Pace)
     bounds: Bounds = dataclasses.field(default_factory=Bounds)
@@ -155,8 +151,8 @@ class Platform:
             self.names.cmd(name): Door(
                 agent=name,
                 input=agent.input,
-                tenants=self.parts.tenants.get(name),
-                actors=name in self.parts.actors,
+                tenants=agent.tenants,
+                actors=agent.actors,
             )
             for name, agent in self.app.agents.items()
         }

@@ -301,7 +301,6 @@ class Host:
             threaded=True,
             prices=snapshot(self._app.models, settings.prices.file),
             quotas=Quotas(default=loops.runs_open_max),
-            actors=frozenset(self._app.agents),
             sample=self._sampled,
             pace=Pace(
                 records_max=loops.batch_records_max,

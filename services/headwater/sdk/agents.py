@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from headwater.contracts.derive import Shape
+from headwater.contracts.headers import valid_tenant
 from headwater.contracts.messages import Limits
 from headwater.core.execution import Execution, RunInfo
 from headwater.durable.running import Running, Session
@@ -41,6 +42,8 @@ class Agent(Generic[I, O]):
         budget: What a run may spend.
         dedupe_s: How long the same task, published again, is dropped.
         emits: Types of the events it publishes.
+        tenants: Tenants that its producers may name; `None` for any.
+        actors: Whether its producers may name actors.
         surface: Learns its schemas, and knows its producers'.
 
     Raises:
@@ -56,6 +59,8 @@ class Agent(Generic[I, O]):
         dedupe_s: int,
         emits: Sequence[type],
         surface: Surface,
+        tenants: Sequence[str] | None = None,
+        actors: bool = True,
     ) -> None:
         what = f"agent {name}"
         functools.update_wrapper(self, function)
@@ -76,6 +81,13 @@ class Agent(Generic[I, O]):
         self.name = name
         self.limits: Limits = budget.limits()
         self.dedupe_s = dedupe_s
+        for tenant in tenants or ():
+            if not valid_tenant(tenant):
+                raise SettingsError(f"{what}: tenant {tenant!r}: 1 to 64 of a-z 0-9 . _ -")
+        if tenants is not None and not tenants:
+            raise SettingsError(f"{what}: tenants is empty, so nobody could ask it anything")
+        self.tenants = None if tenants is None else tuple(tenants)
+        self.actors = actors
         self.schemas = surface.schemas
         self.input: Shape[Any] = surface.shape(f"{what}: {task}", known[task], f"{title(name)}Task")
         self.output: Shape[Any] = surface.shape(

@@ -167,6 +167,8 @@ class App:
         budget: Budget | None = None,
         dedupe_s: int = DEDUPE_S,
         emits: Sequence[type] = (),
+        tenants: Sequence[str] | None = None,
+        actors: bool = True,
         name: str | None = None,
     ) -> Callable[[Callable[[Context, I], Coroutine[Any, Any, O]]], Agent[I, O]]: ...
     def agent(
@@ -177,6 +179,8 @@ class App:
         budget: Budget | None = None,
         dedupe_s: int = DEDUPE_S,
         emits: Sequence[type] = (),
+        tenants: Sequence[str] | None = None,
+        actors: bool = True,
         name: str | None = None,
     ) -> Any:
         """Declare an agent, with or without arguments.
@@ -186,6 +190,9 @@ class App:
             budget: What a run may spend.
             dedupe_s: How long the same task, published again, is dropped.
             emits: Types of the events it publishes with `ctx.emit`.
+            tenants: Tenants that its producers may name; a single one need not be named. By default
+                any, and then the broker's ACLs alone say who may speak for whom.
+            actors: Whether its producers may name the actor (`ce_actorid`); the gateway is one.
             name: By default the function's.
 
         Raises:
@@ -201,6 +208,8 @@ class App:
                 budget=budget or Budget(),
                 dedupe_s=dedupe_s,
                 emits=emits,
+                tenants=tenants,
+                actors=actors,
                 surface=self._surface,
             )
             return self.agents[of]

@@ -123,3 +123,39 @@ def test_same_id_is_the_same_task_and_rubbish_is_quarantined():
             assert [record.value for record in t.quarantined(child)] == [b"rubbish"]
 
     asyncio.run(main())
+
+
+closed = headwater.App("closed")
+
+
+@closed.agent(tenants=["ours"], actors=False)
+async def private(ctx: headwater.Context, question: str) -> str:
+    return f"{ctx.run.tenant}/{ctx.run.actor}"
+
+
+def test_agent_takes_tasks_of_its_own_tenants_alone():
+    """Who may be named on a command topic is declared with the agent."""
+
+    async def main() -> None:
+        async with App(closed) as t:
+            value = private.input.encode("?")
+            await t.publish(private, value, headers=(("ce_tenantid", b"theirs"),))
+            await t.publish(private, value, headers=(("ce_id", b"1"), ("ce_actorid", b"eve")))
+            await t.settle()
+            (refused,) = t.quarantined(private)
+            assert refused.header("error.type") == b"foreign-tenant"
+            (event,) = [event for event in t.life() if event.status == "completed"]
+            assert event.outcome == b'"ours/"'
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("tenants", "words"), [([], "nobody"), (["Upper"], "1 to 64")])
+def test_tenants_that_cannot_work_are_refused_at_build(tenants, words):
+    """A declaration that nothing could satisfy stops the start."""
+    app = headwater.App("refused")
+    with pytest.raises(headwater.SettingsError, match=words):
+
+        @app.agent(tenants=tenants)
+        async def agent(ctx: headwater.Context, question: str) -> str:
+            return question
