@@ -24,13 +24,13 @@ ASK_FROM = decimal.Decimal(1_000)
 """Euros from which on a person decides."""
 DECIDE_S = 24 * 3_600
 """How long a person may take."""
-FREE = headwater.usd_per_million(input_usd=0.25, output_usd=2)
+PRICE = headwater.usd_per_million(input_usd=0.25, output_usd=2)
 """What the scripted models pretend to cost, so that the demo shows money."""
 
 app = headwater.App("desk")
-reader = app.model("reader", scripts.reader, price=FREE)
-analyst = app.model("analyst", scripts.analyst, price=FREE)
-writer = app.model("writer", scripts.writer, price=FREE)
+reader = app.model("reader", scripts.reader, price=PRICE)
+analyst = app.model("analyst", scripts.analyst, price=PRICE)
+writer = app.model("writer", scripts.writer, price=PRICE)
 
 
 @app.lifespan("tools")

@@ -49,7 +49,11 @@ class Bank:
 
 
 def example() -> Bank:
-    """Return a bank with two customers."""
+    """Return a bank with three customers."""
     return Bank(
-        balances={"ana": decimal.Decimal("15000.00"), "ben": decimal.Decimal("80.50")},
+        balances={
+            "ana": decimal.Decimal("15000.00"),
+            "ben": decimal.Decimal("80.50"),
+            "dora": decimal.Decimal("310.20"),
+        },
     )

@@ -12,9 +12,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 
-from examples.desk import story
+from examples.desk import closing, story
 from examples.desk.app import app
 
+import headwater
 from headwater import hosts, namespace
 from headwater.contracts.records import Draft
 from headwater.durable import confine
@@ -22,8 +23,6 @@ from headwater.log.broker import Broker, free_port
 from headwater.settings import Settings
 
 ROOT = pathlib.Path(__file__).parents[2]
-TREE_OF = 3
-"""The letter whose journey is shown: the large transfer."""
 STOP_S_MAX = 20.0
 LOOK_S = 0.5
 _TAIL = 15
@@ -37,18 +36,21 @@ async def local() -> None:
     settings = Settings.of({"HEADWATER_HTTP__PORT": "0"})
     host = hosts.Host(app, log, settings, roles=hosts.ROLES, announce=found.set_result)
 
-    async def raw(value: bytes) -> None:
-        headers = (("ce_tenantid", b"default"),)
-        await log.append(Draft(topic=topic(app.namespace), value=value, headers=headers))
+    async def produce(value: bytes, headers: Mapping[str, str]) -> None:
+        pairs = tuple((name, text.encode()) for name, text in headers.items())
+        await log.append(
+            Draft(topic=topic(host.platform.names.namespace), value=value, headers=pairs)
+        )
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(host.run(signals=False))
+        running = group.create_task(host.run(signals=False))
         url = await found
         try:
-            await show(url, raw, {})
+            await show(url, produce)
         finally:
             if host.process is not None:
                 host.process.stop()
+                await running
 
 
 async def kafka() -> None:
@@ -59,22 +61,20 @@ async def kafka() -> None:
         broker = Broker(logs / "broker", external=external)
         print("starting a Kafka; the first time it is fetched ...", flush=True)
         bootstrap = await asyncio.to_thread(broker.start)
-        namespace = Settings.of().namespace or app.namespace
+        to = topic(Settings.of().namespace or app.namespace)
         port = free_port()
         environment = {
             "HEADWATER_APP": "examples.desk.app:app",
             "HEADWATER_KAFKA__BOOTSTRAP": bootstrap,
         }
 
-        async def raw(value: bytes) -> None:
-            await asyncio.to_thread(_produce, bootstrap, topic(namespace), value)
+        async def produce(value: bytes, headers: Mapping[str, str]) -> None:
+            await asyncio.to_thread(_produce, bootstrap, to, value, headers)
 
         try:
-            await command(["topics", "apply", "--yes"], environment, quiet=True)
+            await apply(environment)
             with _fleet(environment, port, logs) as running:
-                shown = asyncio.create_task(
-                    show(f"http://127.0.0.1:{port}", raw, environment), name="story"
-                )
+                shown = asyncio.create_task(show(f"http://127.0.0.1:{port}", produce), name="story")
                 await _until(shown, running)
         finally:
             await asyncio.to_thread(broker.stop)
@@ -85,31 +85,23 @@ def topic(namespace: str) -> str:
     return f"{namespace}.cmd.desk.v1"
 
 
-async def show(url: str, raw: story.Raw, environment: Mapping[str, str]) -> None:
-    """Tell the story, then ask the command line what is left of it."""
-    ids = await story.play(url, raw)
-    reach = {**environment, "HEADWATER_URL": url}
-    for asked in (["runs", "list"], ["runs", "show", ids[TREE_OF]], ["quarantine", "list"]):
-        await command(asked, reach)
+async def show(url: str, produce: story.Produce) -> None:
+    """Tell the story, then what is left of it."""
+    await closing.close(url, await story.play(url, produce))
 
 
-async def command(
-    arguments: list[str], environment: Mapping[str, str], *, quiet: bool = False
-) -> None:
-    """Run a `headwater` command.
+async def apply(environment: Mapping[str, str]) -> None:
+    """Make the topics.
 
     Raises:
-        SystemExit: It failed; its own words are on the terminal.
+        SystemExit: That failed; the command's own words are on the terminal.
     """
-    print(f"\n$ headwater {' '.join(arguments)}", flush=True)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "headwater.cli.main",
-        *arguments,
+        *("-m", "headwater.cli.main", "topics", "apply", "--yes"),
         env=_environment(environment),
         cwd=ROOT,
-        stdout=subprocess.DEVNULL if quiet else None,
+        stdout=subprocess.DEVNULL,
     )
     if await process.wait():
         raise SystemExit(1)
@@ -169,24 +161,44 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", **more}
 
 
-def _produce(bootstrap: str, to: str, value: bytes) -> None:
-    """Publish as any producer would: with a Kafka client and nothing of headwater."""
+def _produce(bootstrap: str, to: str, value: bytes, headers: Mapping[str, str]) -> None:
+    """Publish as any producer would, with a Kafka client.
+
+    Raises:
+        OtherEndError: Kafka did not take it.
+    """
     from confluent_kafka import Producer  # noqa: PLC0415 - only where there is a Kafka
 
     producer = Producer({"bootstrap.servers": bootstrap})
-    producer.produce(to, value=value, headers={"ce_tenantid": b"default"})
-    producer.flush(10)
+    producer.produce(to, value=value, headers=dict(headers))
+    if producer.flush(10):
+        raise story.OtherEndError(f"Kafka did not take a record for {to} within 10 s")
 
 
 def main() -> None:
-    """Run the demo."""
+    """Run the demo; exit 0 only if everything ended as it must."""
     parser = argparse.ArgumentParser(
         description="A bank's customer desk, offline and without keys."
     )
     parser.add_argument("--log", choices=("local", "kafka"), default="local")
     chosen = parser.parse_args().log
     confine.ensure_hash_seed()
-    asyncio.run(kafka() if chosen == "kafka" else local())
+    wrong: list[BaseException] = []
+    try:
+        asyncio.run(kafka() if chosen == "kafka" else local())
+    except* (story.OtherEndError, headwater.HeadwaterError) as group:
+        wrong += _leaves(group)
+    for error in wrong:
+        print(f"demo: {error}", file=sys.stderr)
+    if wrong:
+        raise SystemExit(1)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Return the errors in a group of groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
 
 
 if __name__ == "__main__":
