@@ -68,6 +68,8 @@ async def read(request: Request) -> Response:
         run = await hw.get(f"/api/v1/runs/{request.path_params['task']}")
     except RefusedError as error:
         return JSONResponse({"error": str(error)}, status_code=error.status)
+    except headwater.TransientError as error:
+        return JSONResponse({"error": str(error)}, status_code=503)
     return JSONResponse({"status": run["status"], "answer": run.get("outcome")})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import decimal
 import os
 import subprocess
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 from examples.desk import app as desk_app
-from examples.desk import bank, demo, scripts
+from examples.desk import bank, demo, scripts, story
 from examples.desk.app import app, balance, desk, pay, reader
 from examples.desk.types import Answer, ApprovalWanted, Decision, Message, Transfer
 
 import headwater
+from headwater.contracts.records import Draft
 from headwater.contracts.topics import Names
 from headwater.testing import App, Run, StillWaitingError
 
@@ -112,6 +114,21 @@ def refuses(transfer: Transfer) -> str:
     raise ValueError("closed on sundays")
 
 
+def test_malformed_task_stops_nobody() -> None:
+    """What is no letter goes to quarantine as it came; the letter behind it is answered."""
+
+    async def main() -> tuple[list[bytes], str]:
+        async with App(app, partitions=1) as t:
+            headers = (("ce_tenantid", b"default"),)
+            topic = demo.topic(app.namespace)
+            await t.log.append(Draft(topic=topic, value=b"no letter", headers=headers))
+            run = await t.start(desk, Message(customer="ben", text="How much have I got?"))
+            answer = await run.result()
+            return [record.value for record in t.quarantined(desk)], answer.text
+
+    assert asyncio.run(main()) == ([b"no letter"], "You have 80.50 euros.")
+
+
 def test_bank_does_the_same_thing_once() -> None:
     """The same key changes nothing and answers the same; another key is another transfer."""
     here = bank.example()
@@ -174,14 +191,57 @@ def check_demo(arguments: list[str], environment: dict[str, str]) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for words in (
-        "ana writes: My card 4711 was stolen!",
+        "ana writes: My card 4711 was stolen! (as Avro, from a producer)",
         "refused with 422: desk.Message: text:",
         "quarantined as wrong-magic",
         "eva approves",
         "eva declines",
         "5000.00 euros are on their way to carl.",
         "agent assess answered",
-        "tokens",
-        "$0.",
+        "└── returned",
+        "7 tasks: 5 completed, 2 refused · ",
+        " tokens · $0.",
     ):
         assert words in done.stdout
+    assert "\x1b" not in done.stdout, "a pipe gets no escape codes"
+
+
+OTHER_ENDS = {
+    "#1 was answered 'Card 4711 is blocked.', not 'Card 12 is blocked.'": dataclasses.replace(
+        story.LETTERS[0], answer="Card 12 is blocked."
+    ),
+    "#1 waits for a person, where none must be asked": dataclasses.replace(
+        story.LETTERS[3], decision=None
+    ),
+    "#1: a person was not asked": dataclasses.replace(
+        story.LETTERS[2], decision=Decision(approve=True, by="eva")
+    ),
+}
+
+
+@pytest.mark.parametrize("complaint", OTHER_ENDS)
+def test_demo_that_ends_otherwise_fails(
+    complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 1 and a line that says what: the control of a demo that exits 0."""
+    monkeypatch.setattr(story, "LETTERS", (OTHER_ENDS[complaint],))
+    monkeypatch.setattr(demo.confine, "ensure_hash_seed", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    with pytest.raises(SystemExit) as ended:
+        demo.main()
+    assert ended.value.code == 1
+    assert f"demo: {complaint}\n" in capsys.readouterr().err
+
+
+def test_demo_that_keeps_the_malformed_as_something_else_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The class of the refusal counts too."""
+    monkeypatch.setattr(story, "REFUSED", "unknown-schema")
+    monkeypatch.setattr(story, "LETTERS", story.LETTERS[:1])
+    monkeypatch.setattr(demo.confine, "ensure_hash_seed", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    with pytest.raises(SystemExit):
+        demo.main()
+    complaint = "the malformed bytes were refused as wrong-magic, not unknown-schema"
+    assert f"demo: {complaint}\n" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from examples.desk import app as desk_app
 from examples.service import app as service
 
+import headwater
 from headwater import hosts, namespace
 from headwater.settings import Settings
 
@@ -80,6 +82,25 @@ def test_visitor_need_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(visit, monkeypatch)
 
 
+def test_visitor_is_told_that_the_desk_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """502 where the run did not complete, here because somebody cancelled it."""
+    monkeypatch.setattr(service, "WAIT_S", 0.3)
+
+    async def visit(client: httpx.AsyncClient) -> None:
+        letter = {"customer": "ana", "text": "Transfer 5000 to ben"}
+        key = {"idempotency-key": "visit-2"}
+        waits = await client.post("/letters", json=letter, headers=key)
+        task = waits.json()["letter"].rpartition("/")[2]
+        async with headwater.Client(os.environ["HEADWATER_URL"]) as hw:
+            await hw.post(f"/api/v1/runs/{task}/cancel", {"reason": "ana changed her mind"})
+        monkeypatch.setattr(service, "WAIT_S", 30.0)
+        failed = await client.post("/letters", json=letter, headers=key)
+        assert failed.status_code == 502
+        assert failed.json()["error"].startswith("the desk could not answer: ")
+
+    serve(visit, monkeypatch)
+
+
 def test_service_says_that_the_gateway_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """503: try again later."""
     monkeypatch.setattr("headwater.client._TRIES_MAX", 1)
@@ -91,5 +112,6 @@ def test_service_says_that_the_gateway_is_away(monkeypatch: pytest.MonkeyPatch) 
             async with httpx.AsyncClient(transport=transport, base_url="http://s") as client:
                 letter = {"customer": "ana", "text": "?"}
                 assert (await client.post("/letters", json=letter)).status_code == 503
+                assert (await client.get(f"/letters/{'0' * 32}")).status_code == 503
 
     asyncio.run(main())
