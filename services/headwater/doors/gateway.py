@@ -24,6 +24,7 @@ from headwater.contracts.records import Draft
 from headwater.core.decider import Sent
 from headwater.core.envelope import Envelope, milliseconds
 from headwater.core.messages import Address, Meta, RunId, task_id
+from headwater.doors import openapi
 from headwater.doors.problems import HANDLERS, ProblemError
 from headwater.log.port import Log
 
@@ -274,31 +275,7 @@ class Gateway:
 
     async def openapi(self, request: Request) -> Response:
         """Return the interface as OpenAPI, each agent's task type included."""
-        paths: dict[str, Any] = {}
-        for agent, shape in self._of.inputs.items():
-            paths[f"/api/v1/agents/{agent}/tasks"] = {
-                "post": {
-                    "summary": f"Publish a task to {agent}",
-                    "parameters": [
-                        {"name": "wait_s", "in": "query", "schema": {"type": "number"}},
-                        {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}},
-                    ],
-                    "requestBody": {
-                        "required": True,
-                        "content": {"application/json": {"schema": shape.json_schema()}},
-                    },
-                    "responses": {
-                        "200": {"description": "The outcome"},
-                        "202": {"description": "Accepted; follow it at its URL"},
-                        "422": {"description": "The task does not fit the agent's type"},
-                    },
-                }
-            }
-        for path, summary in _PATHS.items():
-            verb = "post" if path.endswith(("cancel", "pause", "resume", "{name}")) else "get"
-            paths[path] = {verb: {"summary": summary, "responses": {"200": {"description": "OK"}}}}
-        info = {"title": "headwater", "version": "1"}
-        return JSONResponse({"openapi": "3.1.0", "info": info, "paths": paths})
+        return JSONResponse(openapi.describe(self._of.inputs))
 
     async def _control(self, request: Request, verb: Any, name: str = "") -> Response:
         of, caller, run = self._of, self._caller(request), request.path_params["run"]
@@ -399,21 +376,6 @@ class Gateway:
         if not hygiene.valid_tenant(named):
             raise ProblemError(422, "Bad tenant", f"tenant {named!r}: 1 to 64 of a-z 0-9 . _ -")
         return named
-
-
-_PATHS = {
-    "/api/v1/runs": "List runs",
-    "/api/v1/runs/{id}": "Show a run by task id or run id",
-    "/api/v1/runs/{id}/events": "Follow a run's events (SSE)",
-    "/api/v1/runs/{id}/cancel": "Cancel a run",
-    "/api/v1/runs/{id}/pause": "Pause a run",
-    "/api/v1/runs/{id}/resume": "Resume a run",
-    "/api/v1/runs/{id}/signals/{name}": "Send a run a signal",
-    "/api/v1/quarantine": "List quarantined records",
-    "/livez": "Whether the process lives",
-    "/readyz": "Whether it works",
-    "/metrics": "What is measured",
-}
 
 
 def _json(body: bytes) -> Any:

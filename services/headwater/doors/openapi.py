@@ -1,0 +1,61 @@
+"""The gateway's interface as OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+_PATHS = {
+    "/api/v1/runs": "List runs",
+    "/api/v1/runs/{id}": "Show a run by task id or run id",
+    "/api/v1/runs/{id}/events": "Follow a run's events (SSE)",
+    "/api/v1/runs/{id}/cancel": "Cancel a run",
+    "/api/v1/runs/{id}/pause": "Pause a run",
+    "/api/v1/runs/{id}/resume": "Resume a run",
+    "/api/v1/runs/{id}/signals/{name}": "Send a run a signal",
+    "/api/v1/quarantine": "List quarantined records",
+    "/livez": "Whether the process lives",
+    "/readyz": "Whether it works",
+    "/metrics": "What is measured",
+}
+
+
+class Described(Protocol):
+    """A type that can say what JSON it takes (`contracts.derive.Shape`)."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return its JSON schema."""
+        ...
+
+
+def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
+    """Return the document.
+
+    Args:
+        inputs: Agent's name to its input type.
+    """
+    paths: dict[str, Any] = {}
+    for agent, shape in inputs.items():
+        paths[f"/api/v1/agents/{agent}/tasks"] = {
+            "post": {
+                "summary": f"Publish a task to {agent}",
+                "parameters": [
+                    {"name": "wait_s", "in": "query", "schema": {"type": "number"}},
+                    {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}},
+                ],
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": shape.json_schema()}},
+                },
+                "responses": {
+                    "200": {"description": "The outcome"},
+                    "202": {"description": "Accepted; follow it at its URL"},
+                    "422": {"description": "The task does not fit the agent's type"},
+                },
+            }
+        }
+    for path, summary in _PATHS.items():
+        verb = "post" if path.endswith(("cancel", "pause", "resume", "{name}")) else "get"
+        paths[path] = {verb: {"summary": summary, "responses": {"200": {"description": "OK"}}}}
+    info = {"title": "headwater", "version": "1"}
+    return {"openapi": "3.1.0", "info": info, "paths": paths}

@@ -1,0 +1,310 @@
+"""The gateway: tasks in and runs out over HTTP, against an app in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pydantic
+import pytest
+
+import headwater
+from headwater.contracts.records import Draft
+from headwater.doors.gateway import Caller, Gateway, Surface
+from headwater.doors.shelf import Shelf
+from headwater.doors.tokens import Tail
+from headwater.testing import App
+from headwater.views.runs import RunIndex
+
+bank = headwater.App("bank")
+small = bank.model("small", "openai:gpt-5-mini")
+
+
+class Claim(pydantic.BaseModel):
+    text: str
+    amount: int = 0
+
+
+@bank.agent
+async def triage(ctx: headwater.Context, claim: Claim) -> str:
+    if claim.text == "wait":
+        return str(await ctx.receive("go"))
+    if claim.text == "break":
+        raise ValueError("bad luck")
+    if claim.text == "stream":
+        return str(await small("a long answer, please", stream=True))
+    return f"{ctx.run.tenant}/{ctx.run.actor}: {claim.text}"
+
+
+class World:
+    """A gateway in front of an app in memory; nothing moves but by `go_on`."""
+
+    def __init__(self, t: App, **more: Any) -> None:
+        self.t = t
+        platform = t.platform
+        self.index = RunIndex(platform.names.evt("runs"))
+        self.tail = Tail(platform.names.evt("tokens"))
+        self._views = [platform.projecting(self.index), platform.projecting(self.tail)]
+        topics = [need.name for need in platform.needs() if ".quarantine." in need.name]
+        surface = Surface(
+            log=t.log,
+            envelope=platform.envelope("gateway"),
+            inputs={name: agent.input for name, agent in bank.agents.items()},
+            command=platform.names.cmd,
+            admission=platform.admission_address,
+            index=self.index,
+            tokens=self.tail,
+            shelf=Shelf(t.log, lambda: [*topics, "hw.quarantine.cmd.gone.v1"]),
+            **more,
+        )
+        transport = httpx.ASGITransport(app=Gateway(surface).app())
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+    async def go_on(self) -> None:
+        await self.t.settle()
+        for view in self._views:
+            while view.step():
+                pass
+
+    async def publish(self, task: Any = None, path: str = "triage", **more: Any) -> httpx.Response:
+        answer = await self.http.post(
+            f"/api/v1/agents/{path}/tasks", json=task or {"text": "hello"}, **more
+        )
+        await self.go_on()
+        return answer
+
+
+def run(body: Callable[[World], Awaitable[None]], **more: Any) -> None:
+    async def main() -> None:
+        async with App(bank, models={small: "word " * 30}) as t:
+            world = World(t, **more)
+            await body(world)
+            await world.http.aclose()
+            world.index.close()
+
+    asyncio.run(main())
+
+
+def test_task_is_accepted_and_its_run_shown_by_either_id():
+    """202 with the task's id and URL; both ids lead to the run and its outcome."""
+
+    async def body(world: World) -> None:
+        answer = await world.publish(headers={"idempotency-key": "k1"})
+        assert answer.status_code == 202
+        told = answer.json()
+        assert answer.headers["location"] == told["url"]
+        shown = (await world.http.get(told["url"])).json()
+        assert (shown["status"], shown["outcome"]) == ("completed", "default/: hello")
+        assert (await world.http.get(f"/api/v1/runs/{shown['run']}")).json() == shown
+        again = await world.publish(headers={"idempotency-key": "k1"})
+        assert again.json()["task_id"] == told["task_id"]
+        listed = (await world.http.get("/api/v1/runs", params={"agent": "triage"})).json()
+        assert [one["run"] for one in listed["runs"]] == [shown["run"]]
+
+    run(body)
+
+
+def test_wait_returns_the_outcome():
+    """With `wait_s` a caller gets the run once it has ended, and the task's id if it goes on."""
+
+    async def body(world: World) -> None:
+        waiting = asyncio.create_task(world.http.post(
+            "/api/v1/agents/triage/tasks", params={"wait_s": 20}, json={"text": "hi"}
+        ))  # fmt: skip
+        while not waiting.done():
+            await world.go_on()
+            await asyncio.sleep(0)
+        assert waiting.result().status_code == 200
+        assert waiting.result().json()["outcome"] == "default/: hi"
+        late = await world.http.post(
+            "/api/v1/agents/triage/tasks", params={"wait_s": 0.01}, json={"text": "wait"}
+        )
+        assert late.status_code == 202
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        ({"path": "triaje"}, 404, "there are: triage"),
+        ({"task": {"txt": "x"}}, 422, "text"),
+        ({"task": {"text": 7}}, 422, "text"),
+        ({"params": {"tenant": "Not Ok"}}, 422, "tenant"),
+        ({"params": {"wait_s": "soon"}}, 422, "wait_s"),
+        ({"headers": {"ce-deadline": "soon"}}, 422, "ce-deadline"),
+        ({"task": {"text": "x" * 600_000}}, 413, "over"),
+    ],
+)
+def test_bad_task_is_a_clear_problem(request_, status, words):
+    """The answer names the field, as problem+json; nothing is published."""
+
+    async def body(world: World) -> None:
+        answer = await world.publish(**request_)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert words in answer.json()["detail"]
+        assert world.index.find() == []
+
+    run(body)
+
+
+def test_failed_run_says_why():
+    """The error's class and words are in the run."""
+
+    async def body(world: World) -> None:
+        told = (await world.publish({"text": "break"})).json()
+        shown = (await world.http.get(told["url"])).json()
+        assert (shown["status"], shown["error"], shown["detail"]) == (
+            "failed",
+            "ValueError",
+            "bad luck",
+        )
+
+    run(body)
+
+
+def test_unseen_run_is_unknown_and_nonsense_is_not_found():
+    """A well-formed id that this gateway has not seen yet answers 200."""
+
+    async def body(world: World) -> None:
+        for known in ("a" * 32, "triage.0.task"):
+            assert (await world.http.get(f"/api/v1/runs/{known}")).json()["status"] == "unknown"
+        assert (await world.http.get("/api/v1/runs/nonsense")).status_code == 404
+        assert (await world.http.post("/api/v1/runs/nonsense/cancel")).status_code == 404
+        assert (await world.http.get("/api/v1/runs/nonsense/events")).status_code == 404
+
+    run(body)
+
+
+def test_control_reaches_the_run():
+    """Signal, pause, resume and cancel go to the run; another verb is not found."""
+
+    async def body(world: World) -> None:
+        told = (await world.publish({"text": "wait"})).json()
+        for verb, status in (("pause", "paused"), ("resume", "waiting")):
+            answer = await world.http.post(f"{told['url']}/{verb}", json={"reason": "because"})
+            assert answer.status_code == 202
+            await world.go_on()
+            assert (await world.http.get(told["url"])).json()["status"] == status
+        await world.http.post(f"{told['url']}/signals/go", json={"value": 7})
+        await world.go_on()
+        assert (await world.http.get(told["url"])).json()["outcome"] == "7"
+        other = (await world.publish({"text": "wait"}, headers={"idempotency-key": "o"})).json()
+        await world.http.post(f"{other['url']}/cancel")
+        await world.go_on()
+        assert (await world.http.get(other["url"])).json()["status"] == "cancelled"
+        assert (await world.http.post(f"{other['url']}/explode")).status_code == 404
+        assert (await world.http.post(f"{other['url']}/cancel", content=b"[1]")).status_code == 422
+        assert (await world.http.post(f"{other['url']}/cancel", content=b"{")).status_code == 422
+
+    run(body)
+
+
+def test_tokens_name_tenant_and_actor():
+    """Without a token nothing is said; with one, only the tenant's own runs are."""
+    callers = {
+        "secret-a": Caller(tenant="a", actor="ana"),
+        "secret-b": Caller(tenant="b", actor="bob"),
+        "operator": Caller(actor="eva"),
+    }
+
+    async def body(world: World) -> None:
+        def bearer(token: str) -> dict[str, str]:
+            return {"authorization": f"Bearer {token}"}
+
+        assert (await world.publish()).status_code == 401
+        assert (await world.publish(headers=bearer("wrong"))).status_code == 401
+        told = (await world.publish(headers=bearer("secret-a"))).json()
+        mine = (await world.http.get(told["url"], headers=bearer("secret-a"))).json()
+        assert mine["outcome"] == "a/ana: hello"
+        theirs = (await world.http.get(told["url"], headers=bearer("secret-b"))).json()
+        assert theirs["status"] == "unknown"
+        listed = (await world.http.get("/api/v1/runs?tenant=a", headers=bearer("secret-b"))).json()
+        assert listed["runs"] == []
+        for token, status in (("secret-a", 403), ("operator", 200)):
+            answer = await world.http.get("/api/v1/quarantine", headers=bearer(token))
+            assert answer.status_code == status
+
+    run(body, callers=callers)
+
+
+def test_events_stream_a_run_with_its_tokens_and_go_on_after_an_id():
+    """Server-sent events: the run's own have ids, tokens come between, the stream ends with the run."""
+
+    async def body(world: World) -> None:
+        told = (await world.publish({"text": "stream"})).json()
+        answer = await world.http.get(f"{told['url']}/events")
+        blocks = [
+            block for block in answer.text.replace("\r", "").split("\n\n") if "data:" in block
+        ]
+        kinds = [
+            line[7:] for block in blocks for line in block.split("\n") if line.startswith("event: ")
+        ]
+        assert "token" in kinds
+        assert kinds[-1] == "run"
+        ids = [
+            int(line[4:])
+            for block in blocks
+            for line in block.split("\n")
+            if line.startswith("id: ")
+        ]
+        assert ids == sorted(ids)
+        rest = await world.http.get(
+            f"{told['url']}/events", headers={"last-event-id": str(ids[-2])}
+        )
+        assert rest.text.count("event: run") == 1
+
+    run(body)
+
+
+def test_streams_are_bounded():
+    """One client cannot take all of them."""
+
+    async def body(world: World) -> None:
+        told = (await world.publish()).json()
+        assert (await world.http.get(f"{told['url']}/events")).status_code == 429
+
+    run(body, streams_max=0)
+
+
+def test_quarantine_is_listed_and_shown_byte_for_byte():
+    """What was refused can be looked at: why, whence, and its bytes."""
+
+    async def body(world: World) -> None:
+        topic = world.t.platform.names.cmd("triage")
+        for value in (b"rubbish", b"\xff\xfe"):
+            await world.t.log.append(
+                Draft(topic=topic, value=value, headers=(("ce_tenantid", b"t"),))
+            )
+        await world.go_on()
+        listed = (await world.http.get("/api/v1/quarantine")).json()["records"]
+        assert {one["code"] for one in listed} == {"wrong-magic"}
+        values = set()
+        for one in listed:
+            shown = (await world.http.get(f"/api/v1/quarantine/{one['id']}")).json()
+            values.add(shown["value"])
+            assert shown["topic"] == topic
+        assert values == {"rubbish", "base64://4="}
+        none = (await world.http.get("/api/v1/quarantine", params={"code": "other"})).json()
+        assert none["records"] == []
+        for unknown in ("x", f"{listed[0]['id']}9", "hw.cmd.triage.v1:0@0"):
+            assert (await world.http.get(f"/api/v1/quarantine/{unknown}")).status_code == 404
+
+    run(body)
+
+
+def test_openapi_describes_each_agents_task():
+    """A client can be generated from it."""
+
+    async def body(world: World) -> None:
+        document = (await world.http.get("/openapi.json")).json()
+        post = document["paths"]["/api/v1/agents/triage/tasks"]["post"]
+        schema = post["requestBody"]["content"]["application/json"]["schema"]
+        assert "text" in json.dumps(schema)
+        assert "post" in document["paths"]["/api/v1/runs/{id}/cancel"]
+
+    run(body)
