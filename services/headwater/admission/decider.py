@@ -75,6 +75,7 @@ class Admission:
         quotas: How many runs a tenant may have open.
         bucket_ms: How finely ends of deduplication are bundled.
         expiries_max: Remembered tasks forgotten in one turn; the rest follows in the next.
+        releases_max: Held tasks started in one turn; the rest follows in the next.
     """
 
     name = "admission"
@@ -87,12 +88,14 @@ class Admission:
         quotas: Quotas,
         bucket_ms: int = 60_000,
         expiries_max: int = 500,
+        releases_max: int = 50,
     ) -> None:
         self._routes = routes
         self._placement = placement
         self._quotas = quotas
         self._bucket_ms = bucket_ms
         self._expiries_max = expiries_max
+        self._releases_max = releases_max
 
     def react(self, turn: Turn, message: Message) -> None:
         """Take one message.
@@ -108,7 +111,7 @@ class Admission:
             case Control():
                 self._control(turn, message)
             case _:
-                self._expire(turn, int(message.name[-1]))
+                self._wake(turn, message)
 
     def refused(
         self, turn: Turn, record: Record, message: Message | None, error: PoisonError
@@ -141,7 +144,9 @@ class Admission:
             tenant=tenant, task_id=admit.task_id, agent=admit.agent, digest=admit.digest, run=run
         )
         self._remember(turn, seen)
-        if counts.slots < self._quotas.runs(tenant):  # whatever waits still is paused
+        counts = self._release(turn, counts)  # a quota that was raised serves who waits first
+        waits = turn.get(Timer, "release", tenant) is not None
+        if counts.slots < self._quotas.runs(tenant) and not waits:
             turn.put(seen)
             self._start(turn, counts, admit, run, turn.meta)
             return
@@ -183,13 +188,19 @@ class Admission:
         turn.put(counts)
         self._release(turn, counts)
 
-    def _release(self, turn: Turn, counts: Tenant) -> None:
-        """Start held tasks, oldest first, while there are slots free."""
+    def _release(self, turn: Turn, counts: Tenant) -> Tenant:
+        """Start held tasks, oldest first, while there are slots free; return the counts.
+
+        A turn starts a bounded number. While more could go, a timer stands that goes on with them.
+        """
         free = self._quotas.runs(counts.tenant) - counts.slots
         if free <= 0 or not counts.queued:
-            return
+            return counts
         waiting = (row for row in turn.scan(Queued, counts.tenant) if not row.paused)
-        for row in list(itertools.islice(waiting, free)):
+        rows = list(itertools.islice(waiting, min(free, self._releases_max + 1)))
+        if len(rows) > self._releases_max:
+            self._arm(turn, "release", counts.tenant, turn.now_ms)
+        for row in rows[: self._releases_max]:
             seen = turn.get(Seen, row.tenant, row.admit.task_id)
             assert seen is not None, "a held task is remembered"
             turn.drop(row)
@@ -198,13 +209,23 @@ class Admission:
             counts = self._start(turn, counts, row.admit, seen.run, row.meta())
             for control in row.controls:
                 self._forward(turn, dataclasses.replace(control, target=seen.run))
+        return counts
+
+    def _wake(self, turn: Turn, wake: Wake) -> None:
+        what, whose = wake.name
+        if what == "expiry":
+            self._expire(turn, int(whose))
+            return
+        counts = turn.get(Tenant, whose)
+        assert counts is not None, "a tenant with held tasks has counts"
+        self._release(turn, counts)
 
     def _control(self, turn: Turn, control: Control) -> None:
-        if RunId.parse(control.target) is not None:
+        tenant, run = turn.meta.tenant, RunId.parse(control.target)
+        seen = turn.get(Seen, tenant, control.target if run is None else run.task)
+        if run is not None and (seen is None or seen.run != control.target):
             self._forward(turn, control)
             return
-        tenant = turn.meta.tenant
-        seen = turn.get(Seen, tenant, control.target)
         if seen is None:
             raise PoisonError(
                 "unknown-target", f"tenant {tenant} has no task or run {control.target!r}"
@@ -265,11 +286,11 @@ class Admission:
         due_ms = turn.now_ms + self._routes.dedupe_s[seen.agent] * 1000
         bucket = due_ms // self._bucket_ms + 1
         turn.put(Expiry(bucket=bucket, tenant=seen.tenant, task_id=seen.task_id))
-        self._arm(turn, bucket, bucket * self._bucket_ms)
+        self._arm(turn, "expiry", bucket, bucket * self._bucket_ms)
 
-    def _arm(self, turn: Turn, bucket: int, due_ms: int) -> None:
-        if turn.get(Timer, "expiry", bucket) is None:
-            turn.put(Timer(name=("expiry", bucket), due_ms=due_ms, meta=turn.meta))
+    def _arm(self, turn: Turn, what: str, whose: str | int, due_ms: int) -> None:
+        if turn.get(Timer, what, whose) is None:
+            turn.put(Timer(name=(what, whose), due_ms=due_ms, meta=turn.meta))
 
     def _expire(self, turn: Turn, bucket: int) -> None:
         rows = list(itertools.islice(turn.scan(Expiry, bucket), self._expiries_max + 1))
@@ -282,7 +303,7 @@ class Admission:
             else:
                 turn.drop(seen)
         if len(rows) > self._expiries_max:
-            self._arm(turn, bucket, turn.now_ms)
+            self._arm(turn, "expiry", bucket, turn.now_ms)
 
     def _say(
         self,

@@ -29,6 +29,12 @@ class World:
         self.sent: list[Sent] = []
         self.offset = 0
         self.now_ms = 1_000_000
+        self.more = more
+        self.employ(quota)
+
+    def employ(self, quota):
+        """Start a decider with this quota over the rows that are there."""
+        more = dict(self.more)
         self.decider = Admission(
             Routes(
                 inbox=lambda agent: f"hw.inbox.{agent}.v1",
@@ -160,6 +166,43 @@ def test_slot_closed_twice_would_break_the_quota():
     assert world.started() == ["t1", "t2", "t3"]
 
 
+def test_raised_quota_serves_those_who_wait_first():
+    """After a restart with a higher quota a newcomer does not overtake held tasks."""
+    world = World(quota=1)
+    for task in ("t1", "t2", "t3"):
+        world.admit(task)
+    world.employ(10)
+    world.admit("t4")
+    assert world.started() == ["t1", "t2", "t3", "t4"]
+
+
+def test_many_held_tasks_start_in_bounded_turns_and_in_order():
+    """A turn starts so many; a timer goes on with the rest, and newcomers queue behind them."""
+    world = World(quota=1, releases_max=2)
+    for number in range(6):
+        world.admit(f"t{number}")
+    world.employ(100)
+    world.close(world.runs()[0])
+    assert world.started() == ["t0", "t1", "t2"]
+    (timer,) = [row for row in world.rows.scan(Timer) if row.name[0] == "release"]
+    world.admit("t6")
+    assert world.started() == ["t0", "t1", "t2", "t3", "t4"]
+    world.take(Wake(name=timer.name, due_ms=timer.due_ms))
+    assert world.started() == [f"t{number}" for number in range(7)]
+    assert [row for row in world.rows.scan(Timer) if row.name[0] == "release"] == []
+
+
+def test_task_seen_by_nobody_would_run_twice():
+    """Control: were what was seen not kept, the same task would start twice."""
+    world = World()
+    world.admit("t1")
+    for kind in (Seen, Slot):
+        for row in list(world.rows.scan(kind)):
+            world.rows.discard(kind, row.key)
+    world.admit("t1")
+    assert world.started() == ["t1", "t1"]
+
+
 def test_quota_by_tenant():
     """A tenant that is named has its own number."""
     world = World()
@@ -223,6 +266,19 @@ def test_control_goes_behind_its_task():
         (run, "hw.inbox.a.v1"),
         ("b.2.unseen", "hw.inbox.b.v1"),
     ]
+
+
+def test_held_task_is_controlled_by_its_run_id_too():
+    """The index shows a held task's run id: control by it must not go to a run that is not there."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2")
+    run = world.messages(RunEvent)[1].run
+    world.control(run, "cancel", reason="no more")
+    assert world.messages(Control) == []
+    assert world.statuses() == ["accepted", "held", "cancelled"]
+    world.control(run, "cancel", tenant="stranger")
+    assert [message.target for message in world.messages(Control)] == [run]
 
 
 @pytest.mark.parametrize("target", ["nothing", "z.0.task", "a.9.task"])
@@ -318,6 +374,8 @@ class Admitting(RuleBasedStateMachine):
         self.tasks: list[str] = []
         self.cancelled: set[str] = set()
         self.closed: set[str] = set()
+        self.paused: set[str] = set()
+        self.quota = 3
 
     @rule(number=st.integers(0, 20))
     def admit(self, number):
@@ -334,12 +392,30 @@ class Admitting(RuleBasedStateMachine):
             self.closed.add(run)
             self.world.close(run)
 
+    @rule(number=st.integers(0, 20))
+    def conflict(self, number):
+        task = f"{number:02d}"
+        if task in self.tasks:
+            with pytest.raises(PoisonError, match="another payload"):
+                self.world.admit(task, digest=b"other")
+
+    @rule(quota=st.integers(1, 6))
+    def restart_with_another_quota(self, quota):
+        open_ = [row.slot for row in self.world.rows.scan(Slot)]
+        if open_ and quota >= self.quota:
+            self.quota = quota
+            self.world.employ(quota)
+            self.closed.add(open_[0])
+            self.world.close(open_[0])
+
     @rule(place=st.integers(0, 9), verb=st.sampled_from(["pause", "resume", "cancel"]))
     def control(self, place, verb):
         if self.tasks:
             task = self.tasks[place % len(self.tasks)]
             if verb == "cancel" and task not in self.world.started():
                 self.cancelled.add(task)
+            if verb == "pause":
+                self.paused.add(task)
             self.world.control(task, verb)
 
     @invariant()
@@ -349,11 +425,13 @@ class Admitting(RuleBasedStateMachine):
         assert len(set(started)) == len(started)
         assert sorted([*started, *held, *self.cancelled]) == sorted(self.tasks)
         open_ = [*self.world.rows.scan(Slot)]
-        assert len(open_) == len(set(self.world.runs()) - self.closed) <= 3
+        assert len(open_) == len(set(self.world.runs()) - self.closed) <= self.quota
+        ordered = [task for task in started if task not in self.paused]
+        assert ordered == [task for task in self.tasks if task in ordered], "oldest first"
         counts = next(self.world.rows.scan(Tenant), Tenant(tenant="t"))
         assert (counts.slots, counts.queued) == (len(open_), len(held))
         running = [row for row in self.world.rows.scan(Queued) if not row.paused]
-        assert not running or len(open_) == 3, "nothing waits while a slot is free"
+        assert not running or len(open_) == self.quota, "nothing waits while a slot is free"
 
 
 TestAdmitting = Admitting.TestCase
