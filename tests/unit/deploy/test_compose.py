@@ -14,6 +14,10 @@ import jsonschema
 import pytest
 import yaml
 
+from headwater.errors import SettingsError
+from headwater.settings import Settings
+from headwater.tracing import spans
+
 _ROOT = pathlib.Path(__file__).parents[3]
 _ROLES = {"coordinator", "agents", "models", "tools", "gateway"}
 
@@ -156,3 +160,21 @@ def test_pinned_requirements_have_hashes_and_no_addresses() -> None:
         pins = [line for line in text.splitlines() if re.match(r"[A-Za-z0-9]", line)]
         assert pins, path.name
         assert all("==" in line and line.endswith("\\") for line in pins), path.name
+
+
+@pytest.mark.parametrize("role", sorted(_ROLES))
+def test_a_roles_environment_is_settings_that_can_work(compose: dict[str, Any], role: str) -> None:
+    """A variable that is misspelt, or a value that cannot work, would stop the container at its start."""
+    given = compose["services"][role]["environment"]
+    environment = {name: value for name, value in given.items() if name.startswith("HEADWATER_")}
+    settings = Settings.of(environment)
+    assert settings.instance == f"{role}-0"
+    assert settings.kafka.bootstrap == "kafka:9092"
+    assert settings.http.port == 8080
+    assert spans.wanted(given)
+
+
+def test_a_misspelt_setting_is_found(compose: dict[str, Any]) -> None:
+    """The control."""
+    with pytest.raises(SettingsError, match="HEADWATER_KAFKA__BOOTSTRAPS"):
+        Settings.of({"HEADWATER_KAFKA__BOOTSTRAPS": "kafka:9092"})
