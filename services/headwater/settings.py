@@ -6,17 +6,21 @@ import os
 import pathlib
 import re
 import socket
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import pydantic
 import pydantic_settings
 
+from headwater.contracts.headers import valid_tenant
 from headwater.errors import SettingsError
 
 PREFIX = "HEADWATER_"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_GROUPS = frozenset({"http", "kafka", "registry", "prices", "loops"})
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SECRET = re.compile(r"password|secret|\.key|\.pem|jaas|oauthbearer\.config")
 
 
@@ -56,8 +60,14 @@ class Kafka(pydantic.BaseModel):
         needed = self.transaction_ms + self.sweep_ms + self.heartbeat_ms + 1_000
         if self.session_ms < needed:
             raise ValueError(
-                f"session_ms must be at least transaction_ms + sweep_ms + heartbeat_ms + 1000 = {needed}, "
-                "so that a dead owner's transaction has ended before its partitions move"
+                f"{PREFIX}KAFKA__SESSION_MS must be at least TRANSACTION_MS + SWEEP_MS + HEARTBEAT_MS "
+                f"+ 1000 = {needed}, so that a dead owner's transaction has ended before its "
+                "partitions move"
+            )
+        if self.sasl_mechanism and not self.security_protocol.startswith("SASL"):
+            raise ValueError(
+                f"{PREFIX}KAFKA__SASL_MECHANISM is set, but {PREFIX}KAFKA__SECURITY_PROTOCOL is "
+                f"{self.security_protocol}: name SASL_SSL or SASL_PLAINTEXT"
             )
         return self
 
@@ -141,6 +151,37 @@ class Settings(pydantic_settings.BaseSettings):
             raise ValueError("1 to 100 of A-Z a-z 0-9 . _ -")
         return value
 
+    @pydantic.field_validator("namespace")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if value and not _NAMESPACE.fullmatch(value):
+            raise ValueError("a-z, then up to 63 of a-z 0-9 _ -, because topics begin with it")
+        return value
+
+    @pydantic.field_validator("tenant")
+    @classmethod
+    def _tenant(cls, value: str) -> str:
+        if not valid_tenant(value):
+            raise ValueError("1 to 64 of a-z 0-9 . _ -")
+        return value
+
+    @pydantic.field_validator("url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return _address(value)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[pydantic_settings.BaseSettings],
+        init_settings: pydantic_settings.PydanticBaseSettingsSource,
+        env_settings: pydantic_settings.PydanticBaseSettingsSource,
+        dotenv_settings: pydantic_settings.PydanticBaseSettingsSource,
+        file_secret_settings: pydantic_settings.PydanticBaseSettingsSource,
+    ) -> tuple[pydantic_settings.PydanticBaseSettingsSource, ...]:
+        """Take only what `of` read: it replaces `*_FILE`, and names the variable that cannot work."""
+        return (init_settings,)
+
     @classmethod
     def of(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read the settings.
@@ -159,7 +200,8 @@ class Settings(pydantic_settings.BaseSettings):
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             name = PREFIX + "__".join(str(part).upper() for part in first["loc"])
-            raise SettingsError(f"{name}: {first['msg']}") from error
+            said = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(said if said.startswith(PREFIX) else f"{name}: {said}") from error
 
     def describe(self) -> list[tuple[str, str, str]]:
         """Return (variable, value, `default` or `set`) for each setting; secrets hidden."""
@@ -172,13 +214,24 @@ def _secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """Replace `X_FILE` by the file's content as `X`, for the settings that are secrets."""
     found = dict(environment)
     for name, value in environment.items():
-        if name.startswith(PREFIX) and name.endswith("_FILE") and _is_secret(name[: -len("_FILE")]):
-            try:
-                found[name[: -len("_FILE")]] = pathlib.Path(value).read_text().rstrip("\n")
-            except OSError as error:
-                raise SettingsError(f"{name}: {error}") from error
-            del found[name]
+        plain = name.removesuffix("_FILE")
+        if not (name.startswith(PREFIX) and plain != name and _is_secret(plain)):
+            continue
+        if plain in environment:
+            raise SettingsError(f"{name}: {plain} is set too; set one of them")
+        try:
+            found[plain] = pathlib.Path(value).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}: {error}") from error
+        del found[name]
     return found
+
+
+def _address(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise ValueError(f"{url!r} is no http:// or https:// address")
+    return url
 
 
 def _is_secret(name: str) -> bool:
@@ -187,7 +240,7 @@ def _is_secret(name: str) -> bool:
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {"APP", "INSTANCE", "NAMESPACE", "TENANT", "TOKEN", "TOKEN_FILE", "URL"}
-    groups = {"HTTP", "KAFKA", "REGISTRY", "PRICES", "LOOPS", "REDIS", "QDRANT", "BLOBS"}
+    groups = {group.upper() for group in _GROUPS} | {"REDIS", "QDRANT", "BLOBS"}
     for name in environment:
         if not name.startswith(PREFIX):
             continue
@@ -204,6 +257,8 @@ def _nested(environment: Mapping[str, str]) -> dict[str, Any]:
         group, _, field = name[len(PREFIX) :].lower().partition("__")
         if group in {"redis", "qdrant", "blobs"}:
             continue
+        if group in _GROUPS and not field:
+            raise SettingsError(f"{name}: this is a group; name a setting in it, {name}__...")
         if field:
             found.setdefault(group, {})[field] = _json(value) if field == "extra" else value
         else:

@@ -1,0 +1,113 @@
+"""Settings: what cannot work is refused at the start, and the message names the variable."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from headwater.errors import SettingsError
+from headwater.settings import Settings
+
+
+def test_nothing_need_be_set():
+    """A laptop needs no settings; the defaults can work together."""
+    settings = Settings.of({})
+    assert settings.url == "http://127.0.0.1:8080"
+    assert settings.kafka.properties() == {"security.protocol": "PLAINTEXT"}
+    assert {where for _, _, where in settings.describe()} == {"default"}
+
+
+def test_groups_are_nested_by_two_underscores():
+    """Names are those of the documentation, and any client property passes through `EXTRA`."""
+    settings = Settings.of(
+        {
+            "HEADWATER_INSTANCE": "agents-0",
+            "HEADWATER_HTTP__PORT": "9000",
+            "HEADWATER_KAFKA__BOOTSTRAP": "kafka:9092",
+            "HEADWATER_KAFKA__EXTRA": '{"client.rack": "a"}',
+            "HEADWATER_REDIS__URL": "redis://later",
+            "PATH": "/bin",
+        }
+    )
+    assert (settings.instance, settings.http.port) == ("agents-0", 9000)
+    assert settings.kafka.bootstrap == "kafka:9092"
+    assert settings.kafka.properties()["client.rack"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HEADWATER_KAFKA__BOOTSRAP", "kafka:9092"),
+        ("HEADWATER_KAFAK__BOOTSTRAP", "kafka:9092"),
+        ("HEADWATER_KAFKA", "kafka:9092"),
+        ("HEADWATER_HTTP__PORT", "http"),
+        ("HEADWATER_HTTP__PORT", "70000"),
+        ("HEADWATER_INSTANCE", "a b"),
+        ("HEADWATER_NAMESPACE", "Bank.eu"),
+        ("HEADWATER_TENANT", "T"),
+        ("HEADWATER_URL", "127.0.0.1:8080"),
+        ("HEADWATER_LOOPS__BATCH_MS_MAX", "0"),
+        ("HEADWATER_KAFKA__EXTRA", "client.rack=a"),
+        ("HEADWATER_KAFKA__EXTRA", '{"a": {}}'),
+        ("HEADWATER_KAFKA__SECURITY_PROTOCOL", "TLS"),
+        ("HEADWATER_KAFKA__SESSION_MS", "8000"),
+        ("HEADWATER_KAFKA__SASL_MECHANISM", "PLAIN"),
+        ("HEADWATER_KAFKA__SASL_PASSWORD_FILE", "/nowhere/at/all"),
+    ],
+)
+def test_setting_that_cannot_work_is_named(variable, value):
+    """Whoever reads the message knows which variable to change."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.of({variable: value})
+    assert str(caught.value).startswith(f"{variable}: ") or str(caught.value).startswith(
+        f"{variable} "
+    )
+
+
+def test_secret_is_read_from_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    """A secret in a file needs no variable of its own, in the process's own environment too."""
+    file = tmp_path / "password"
+    file.write_text("s3cret\n")
+    monkeypatch.setenv("HEADWATER_KAFKA__SASL_PASSWORD_FILE", str(file))
+    settings = Settings.of()
+    assert settings.kafka.sasl_password.get_secret_value() == "s3cret"
+    assert settings.kafka.properties()["sasl.password"] == "s3cret"
+
+
+def test_secret_given_twice_is_refused(tmp_path: pathlib.Path):
+    """Nobody can tell which of two was meant."""
+    file = tmp_path / "password"
+    file.write_text("x")
+    given = {
+        "HEADWATER_REGISTRY__PASSWORD_FILE": str(file),
+        "HEADWATER_REGISTRY__PASSWORD": "y",
+    }
+    with pytest.raises(SettingsError, match="set one of them"):
+        Settings.of(given)
+    file.write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match="HEADWATER_REGISTRY__PASSWORD_FILE"):
+        Settings.of({"HEADWATER_REGISTRY__PASSWORD_FILE": str(file)})
+
+
+def test_environment_that_is_given_is_the_only_one(monkeypatch: pytest.MonkeyPatch):
+    """A test, or a host of several processes, is not touched by what the shell has set."""
+    monkeypatch.setenv("HEADWATER_INSTANCE", "leaked")
+    monkeypatch.setenv("HEADWATER_KAFKA__BOOTSTRAP", "leaked:9092")
+    settings = Settings.of({})
+    assert settings.instance != "leaked"
+    assert settings.kafka.bootstrap != "leaked:9092"
+
+
+def test_description_hides_secrets():
+    """`doctor` prints every setting; nothing it prints lets anybody in."""
+    settings = Settings.of(
+        {
+            "HEADWATER_KAFKA__SASL_PASSWORD": "s3cret",
+            "HEADWATER_KAFKA__EXTRA": '{"ssl.key.password": "s3cret", "client.rack": "a"}',
+        }
+    )
+    described = {name: (value, where) for name, value, where in settings.describe()}
+    assert "s3cret" not in str(described)
+    assert described["HEADWATER_KAFKA__SASL_PASSWORD"][1] == "set"
+    assert "client.rack" in described["HEADWATER_KAFKA__EXTRA"][0]
