@@ -65,6 +65,13 @@ def test_the_agent_of_the_readme_is_a_whole_app() -> None:
     assert [*app.models] == ["small"]
 
 
+@pytest.mark.parametrize("page", _PAGES, ids=_name)
+def test_the_checks_that_a_page_names_are_there(page: pathlib.Path) -> None:
+    """A decision that says what checks it is checked."""
+    named = re.findall(r"`(tests/[\w/.]+)`", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (_ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("page", _DECISIONS, ids=_name)
 def test_a_decision_says_why_and_what_checks_it(page: pathlib.Path) -> None:
     """Status, context, decision, what was rejected, consequences, check; numbered once."""
