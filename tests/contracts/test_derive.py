@@ -287,6 +287,35 @@ def test_a_schema_may_be_learnt_as_text() -> None:
         schemas.by_id(1)
 
 
+_INT = '"int"'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"type":' * 5_000 + _INT + "}" * 5_000, "nests over 200"),
+        ("[" * 5_000 + _INT + "]" * 5_000, "nests over 200"),
+        (_INT + " " * 300_000, "at most 262144"),
+        ("[1, 2", "no Avro"),
+        ("17", "no Avro"),
+        ('{"type": "record"}', "no Avro"),
+    ],
+)
+def test_hostile_text_is_no_schema(text: str, words: str) -> None:
+    """A schema comes from others too: its size and depth are looked at before it is parsed."""
+    with pytest.raises(PoisonError, match=words) as refused:
+        Schemas().add(text)
+    assert refused.value.code == "invalid-schema"
+
+
+def test_a_schema_nests_as_deep_as_the_limit() -> None:
+    """The limit refuses nothing below it."""
+    depth = 200
+    Schemas().add('{"type":"array","items":' * depth + _INT + "}" * depth)
+    with pytest.raises(PoisonError, match="nests over"):
+        Schemas().add('{"type":"array","items":' * (depth + 1) + _INT + "}" * (depth + 1))
+
+
 class Texts:
     """A registry whose schemas are no schemas."""
 

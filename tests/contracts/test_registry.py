@@ -224,3 +224,13 @@ def test_something_else_at_the_address_is_said(server: tuple[Server, str]) -> No
     own.broken = 500
     with registry.connect(url) as found, pytest.raises(TransientError, match="answers 500"):
         found.by_id(1)
+
+
+def test_a_registry_in_memory_is_shared_by_its_name() -> None:
+    """A producer and an app of one process meet at `mock://name`; `mock://` alone is nobody else's."""
+    with registry.connect("mock://shared") as one:
+        number = one.register("s", _SCHEMA)
+    assert json.loads(registry.connect("mock://shared").by_id(number)) == _SCHEMA
+    for other in ("mock://", "mock://other"):
+        with pytest.raises(PoisonError):
+            registry.connect(other).by_id(number)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Protocol
 
 from headwater.contracts import frames
 from headwater.errors import PoisonError
+
+SCHEMA_BYTES_MAX = 256 * 1024
+SCHEMA_DEPTH_MAX = 200
 
 
 class Registry(Protocol):
@@ -30,8 +34,16 @@ class Schemas:
         self._registry = registry
 
     def add(self, schema: dict[str, Any] | str) -> bytes:
-        """Learn a schema; return its fingerprint."""
-        loaded = json.loads(schema) if isinstance(schema, str) else schema
+        """Learn a schema; return its fingerprint.
+
+        Raises:
+            PoisonError: Text that is no schema, or one over the limits (`invalid-schema`).
+        """
+        if isinstance(schema, str):
+            own, parsed = _learnt(schema)
+            self._parsed[own] = parsed
+            return own
+        loaded = schema
         own = frames.fingerprint(loaded)
         self._parsed[own] = frames.parse(loaded)
         return own
@@ -49,15 +61,39 @@ class Schemas:
         if found is None:
             if self._registry is None:
                 raise PoisonError("unknown-schema", f"no registry is set to look up id {schema_id}")
-            found = _parsed(self._registry.by_id(schema_id), schema_id)
+            text = self._registry.by_id(schema_id)
+            try:
+                _, found = _learnt(text)
+            except PoisonError as error:
+                raise PoisonError(
+                    "unknown-schema", f"schema {schema_id} of the registry: {error}"
+                ) from error
             self._ids[schema_id] = found
         return found
 
 
-def _parsed(text: str, schema_id: int) -> Any:
-    try:
-        return frames.parse(json.loads(text))
-    except Exception as error:
+def _learnt(text: str) -> tuple[bytes, Any]:
+    """Return a foreign schema's fingerprint and parsed form."""
+    if len(text) > SCHEMA_BYTES_MAX:
         raise PoisonError(
-            "unknown-schema", f"schema {schema_id} of the registry is no Avro: {error}"
-        ) from error
+            "invalid-schema", f"it has {len(text)} characters; at most {SCHEMA_BYTES_MAX}"
+        )
+    if _depth(text) > SCHEMA_DEPTH_MAX:
+        raise PoisonError("invalid-schema", f"it nests over {SCHEMA_DEPTH_MAX} levels")
+    try:
+        loaded = json.loads(text)
+        return frames.fingerprint(loaded), frames.parse(loaded)
+    except Exception as error:
+        raise PoisonError("invalid-schema", f"it is no Avro: {error}") from error
+
+
+def _depth(text: str) -> int:
+    """Return at least how deep JSON text nests, without recursion; brackets in strings count too."""
+    deepest = depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+_BRACKETS = re.compile(r"[\[\]{}]")

@@ -59,13 +59,15 @@ def connect(
     """Return the registry at a URL.
 
     Args:
-        url: `http://`, `https://`, or `mock://` for one in memory.
+        url: `http://`, `https://`, or `mock://` for one in memory; `mock://name` is the same one
+            wherever this process asks for that name.
         username: For basic authentication; empty for none.
         password: For basic authentication.
         ca_file: Certificates to trust instead of the system's.
     """
     if url.startswith("mock://"):
-        return MemoryRegistry()
+        name = url.removeprefix("mock://")
+        return _mocks.setdefault(name, MemoryRegistry()) if name else MemoryRegistry()
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"HEADWATER_REGISTRY__URL {url!r}: use http://, https:// or mock://")
     return HttpRegistry(
@@ -150,7 +152,7 @@ class HttpRegistry:
 
 
 class MemoryRegistry:
-    """A registry in memory."""
+    """A registry in memory; closing it forgets nothing, for others of its name use it."""
 
     def __init__(self) -> None:
         self._by_id: dict[int, str] = {}
@@ -184,6 +186,10 @@ class MemoryRegistry:
 
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
+
+
+_mocks: dict[str, MemoryRegistry] = {}
+"""By name, for as long as the process lives."""
 
 
 def _words(answer: httpx.Response) -> str:
