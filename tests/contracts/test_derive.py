@@ -16,7 +16,7 @@ import headwater
 from headwater.contracts import frames
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
-from headwater.contracts.derive import Shape, shape_of
+from headwater.contracts.derive import Shape, shape_of, shape_of_parameters
 from headwater.contracts.messages import Closed
 from headwater.errors import PoisonError, SettingsError
 
@@ -371,3 +371,107 @@ def test_a_value_that_its_own_type_refuses_is_poison() -> None:
     with pytest.raises(PoisonError, match="odd") as refused:
         shape.decode(frames.SINGLE + shape.fingerprint + body, Schemas())
     assert refused.value.code == "invalid-value"
+
+
+_NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (Kind | int, Kind.HOME),
+        (Kind | int, 3),
+        (list[Kind] | datetime.datetime, _NOON),
+        (list[Kind] | datetime.datetime, [Kind.CAR]),
+        (bytes | list[Kind], b"x"),
+        (datetime.date | datetime.datetime, _NOON),
+        (datetime.datetime | datetime.date, _NOON.date()),
+        (Even | int, Even(2)),
+        (int | float, 3.5),
+        (bool | int, True),
+        (Literal["a", "b"] | int, "b"),
+    ],
+)
+def test_a_member_of_a_union_comes_back_as_itself(type_: Any, value: Any) -> None:
+    """The member is found by what was read, not by the order in which the type names them."""
+    holder = dataclasses.make_dataclass("Holder", [("value", type_)])
+    found = again(shape_of(holder), holder(value)).value
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("type_", [Kind | str, Even | dict[str, int], headwater.Json | int])
+def test_members_that_read_the_same_are_refused(type_: Any) -> None:
+    """A symbol and text are both text once they are read."""
+    holder = dataclasses.make_dataclass("Holder", [("value", type_)])
+    with pytest.raises(SettingsError, match=r"Holder\.value"):
+        shape_of(holder)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"count": 1.5}, r"Strict\.count"),
+        ({"count": 2**64}, r"Strict\.count"),
+        ({"word": "c"}, r"'c' is none of \['a', 'b'\]"),
+        ({"word": "c"}, r"Strict\.word"),
+        ({"text": "\ud800"}, r"Strict\.text"),
+        ({"text": 5}, r"Strict\.text"),
+    ],
+)
+def test_a_value_that_cannot_be_written_is_named_by_its_field(
+    value: dict[str, Any], words: str
+) -> None:
+    """A float is not cut down to an int, and every refusal says where."""
+    shape = shape_of(Strict, namespace="bank")
+    with pytest.raises(PoisonError, match=words):
+        shape.encode(Strict(**value))
+    assert again(shape, Strict()) == Strict()
+
+
+@dataclasses.dataclass
+class Strict:
+    count: int = 1
+    word: Literal["a", "b"] = "a"
+    text: str = ""
+
+
+def test_a_foreign_word_of_a_literal_is_refused() -> None:
+    """Avro says text; the type says which."""
+    shape = shape_of(Strict, namespace="bank")
+    body = frames.write(frames.parse(shape.schema), {"count": 1, "word": "zz", "text": ""})
+    with pytest.raises(PoisonError, match="'zz' is none of"):
+        shape.decode(frames.SINGLE + shape.fingerprint + body, Schemas())
+
+
+def test_what_is_no_value_at_all_is_refused() -> None:
+    """Nobody's field is at fault then."""
+    with pytest.raises(PoisonError, match=r"^Strict|^bank\.Strict"):
+        shape_of(Strict, namespace="bank").encode(object())  # as a caller without types may
+    parameters = shape_of_parameters([("n", int, ...)], name="Tool")
+    with pytest.raises(PoisonError, match="n"):
+        parameters.encode({"n": "many"})
+
+
+class Aliased(pydantic.BaseModel):
+    card: str = pydantic.Field(alias="cardNumber")
+
+
+def test_an_alias_is_the_jsons_and_the_name_avros() -> None:
+    """Both doors of one type."""
+    shape = shape_of(Aliased)
+    value = shape.from_json(b'{"cardNumber": "c"}')
+    assert again(shape, value) == value
+    assert shape.schema["fields"][0]["name"] == "card"
+
+
+def test_names_that_avro_cannot_have_are_refused() -> None:
+    """When the app is built, and naming the field, not when the first record is written."""
+    with pytest.raises(SettingsError, match=r"Holder\.größe"):
+        shape_of(dataclasses.make_dataclass("Holder", [("größe", int)]))
+    with pytest.raises(SettingsError, match=r"Size\.groß"):
+        shape_of(list[enum.Enum("Size", "klein groß")])
+    one = dataclasses.make_dataclass("Same", [("a", int)])
+    two = dataclasses.make_dataclass("Same", [("b", int)])
+    with pytest.raises(SettingsError, match="same name in Avro"):
+        shape_of(dataclasses.make_dataclass("Both", [("one", one), ("two", two)]))

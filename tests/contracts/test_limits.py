@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -99,15 +100,28 @@ def test_lists_of_lists_nest_too() -> None:
     assert refusal(b"\x02" * 71 + b"\x00" * 70, deep) == "too-deep"
 
 
+def test_what_takes_no_bytes_is_counted_wherever_it_stands() -> None:
+    """A thousand items of a thousand nulls each are a million values in three bytes."""
+    fields = [{"name": f"n{number}", "type": "null"} for number in range(1_000)]
+    inner: dict[str, Any] = {"type": "record", "name": "Wide", "fields": fields}
+    empty: dict[str, Any] = {"type": "record", "name": "Empty", "fields": []}
+    fixed: dict[str, Any] = {"type": "fixed", "name": "None", "size": 0}
+    for items, count in ((inner, 1_000), (empty, 60_000), (fixed, 60_000)):
+        schema = {**_NULLS, "fields": [{"name": "a", "type": {"type": "array", "items": items}}]}
+        assert refusal(varint(count) + b"\x00", schema) == "too-many-items"
+        assert refusal(varint(10) + b"\x00", schema) == ""
+
+
 def test_without_the_limit_nesting_kills_the_process() -> None:
-    """The control: the same kind of bytes, decoded without a look at them."""
+    """The control: the same 10,001 bytes, decoded without a look at them, end the process by a signal."""
     program = (
-        "import io, fastavro; s = fastavro.parse_schema("
+        "import io, resource, fastavro; resource.setrlimit(resource.RLIMIT_CORE, (0, 0));"
+        "s = fastavro.parse_schema("
         + repr(_NEST)
-        + "); fastavro.schemaless_reader(io.BytesIO(b'\\x02' * 1_000_000 + b'\\x00'), s, None)"
+        + "); fastavro.schemaless_reader(io.BytesIO(b'\\x02' * 10_000 + b'\\x00'), s, None)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert ran.returncode != 0
+    assert ran.returncode == -signal.SIGSEGV
 
 
 def test_a_few_bytes_that_claim_many_items_are_refused() -> None:

@@ -9,6 +9,8 @@ import enum
 import functools
 import inspect
 import json
+import operator
+import re
 import types
 import typing
 import uuid
@@ -25,6 +27,9 @@ from headwater.errors import PoisonError, SettingsError
 T = TypeVar("T")
 Convert = Callable[[Any], Any]
 MILLION = 1_000_000
+OWN = "headwater"
+"""Namespace of the platform's own schemas; no app has this name."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -53,6 +58,7 @@ class _Form:
     load: Convert | None = None
     record: str = ""
     python: tuple[type, ...] = ()
+    fields: tuple[tuple[str, _Form], ...] = ()
 
 
 class Shape(Generic[T]):
@@ -73,6 +79,7 @@ class Shape(Generic[T]):
         self._parsed = frames.parse(schema)
         self.fingerprint = frames.fingerprint(schema)
         self._prefix = frames.SINGLE + self.fingerprint
+        self._fields = form.fields
         self._dump = form.dump or _same
         self._load = form.load or _same
         self._adapter = adapter
@@ -86,7 +93,8 @@ class Shape(Generic[T]):
         try:
             return self._prefix + frames.write(self._parsed, self._dump(value))
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
-            raise PoisonError("invalid-value", f"{self.name}: {error}") from error
+            place = _culprit(self.schema, self._fields, value)
+            raise PoisonError("invalid-value", f"{self.name}{place}: {error}") from error
 
     def decode(self, data: bytes, schemas: Schemas, *, trusted: bool = False) -> T:
         """Read either framing; the writer's schema is resolved to this one.
@@ -215,6 +223,17 @@ class _Builder:
                 return self._record(type_, where)
         raise SettingsError(f"{where}: {_name(type_)} has no Avro form; use a type the docs list")
 
+    def _full(self, type_: type) -> str:
+        """Return a type's full name, which no other type of the same schema may have."""
+        full = f"{self._namespace}.{type_.__name__}"
+        for other, (name, _) in self._defined.items():
+            if name == full and other is not type_:
+                raise SettingsError(
+                    f"{type_.__name__}: {type_.__module__}.{type_.__qualname__} and "
+                    f"{other.__module__}.{other.__qualname__} have the same name in Avro; rename one"
+                )
+        return full
+
     def _annotated(self, type_: Any, where: str) -> _Form:
         base, *marks = typing.get_args(type_)
         for mark in marks:
@@ -232,18 +251,24 @@ class _Builder:
             return _Form(
                 schema=["null", one.schema], dump=_optional(one.dump), load=_optional(one.load)
             )
+        # A datetime is a date too, and fastavro takes the first member that fits.
+        forms.sort(key=lambda form: form.python == (datetime.date,))
         schema = [form.schema for form in forms]
         if len(rest) < len(members):
             schema.insert(0, "null")
         if len({_kind(one) for one in schema}) < len(schema):
             raise SettingsError(f"{where}: two members of the union look the same in Avro")
-        return _Form(schema=schema, dump=_union_dump(forms), load=_union_load(forms))
+        return _Form(schema=schema, dump=_union_dump(forms), load=_union_load(forms, where))
 
     def _literal(self, values: Sequence[Any], where: str) -> _Form:
         kinds = {type(value) for value in values}
         if len(kinds) != 1 or not kinds <= {str, int, bool}:
             raise SettingsError(f"{where}: a Literal's values must be all text, int or bool")
-        return _Form(schema=_SCALARS[kinds.pop()].schema, python=(type(values[0]),))
+        kind = kinds.pop()
+        # Our own messages take a neighbouring version's new word; a user's type takes its own only.
+        own = self._namespace == OWN
+        check = None if own else _one_of(frozenset(values), where)
+        return _Form(schema=_SCALARS[kind].schema, dump=check, load=check, python=(kind,))
 
     def _array(self, type_: Any, origin: Any, where: str) -> _Form:
         args = typing.get_args(type_)
@@ -278,7 +303,9 @@ class _Builder:
 
     def _enum(self, type_: type[enum.Enum]) -> _Form:
         names = [member.name for member in type_]
-        full = f"{self._namespace}.{type_.__name__}"
+        for name in names:
+            _plain_name(name, type_.__name__)
+        full = self._full(type_)
         form = {"type": "enum", "name": full, "symbols": names}
         schema: Any = full if type_ in self._defined else form
         self._defined[type_] = (full, {})
@@ -291,7 +318,7 @@ class _Builder:
         )
 
     def _record(self, type_: Any, where: str) -> _Form:
-        full = f"{self._namespace}.{type_.__name__}"
+        full = self._full(type_)
         if type_ in self._defined:
             lazy = self._defined[type_][1]
             return _Form(
@@ -308,6 +335,7 @@ class _Builder:
         schema_fields: list[dict[str, Any]] = []
         forms: list[tuple[str, _Form]] = []
         for field, default in fields:
+            _plain_name(field, where)
             form = self.form(hints[field], f"{where}.{field}")
             forms.append((field, form))
             schema_fields.append({"name": field, "type": form.schema, **_default(form, default)})
@@ -325,7 +353,13 @@ class _Builder:
             load=converters["load"],
             record=full,
             python=(type_,),
+            fields=tuple(forms),
         )
+
+
+def _plain_name(name: str, where: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SettingsError(f"{where}.{name}: Avro's names are of A-Z a-z 0-9 _, no digit first")
 
 
 def _kind(schema: Any) -> str:
@@ -369,6 +403,19 @@ def _default(form: _Form, default: Any) -> dict[str, Any]:
     return {}
 
 
+def _culprit(schema: dict[str, Any], fields: Sequence[tuple[str, _Form]], value: Any) -> str:
+    """Return which of a record's fields cannot be written, as `.field`; empty if that is unclear."""
+    datum: dict[str, Any] = {}
+    for number, (name, form) in enumerate(fields, start=1):
+        try:
+            datum[name] = (form.dump or _same)(getattr(value, name))
+            # A schema of the fields so far: what a field refers to is defined in one before it.
+            frames.write(frames.parse({**schema, "fields": schema["fields"][:number]}), datum)
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
+            return f".{name}" if hasattr(value, name) else ""
+    return ""
+
+
 def _compile_dump(forms: list[tuple[str, _Form]]) -> Convert:
     """Compile attributes -> dict, one expression, so that a message costs one call."""
     scope: dict[str, Any] = {}
@@ -393,8 +440,14 @@ def _compile_load(type_: Any, forms: list[tuple[str, _Form]]) -> Convert:
             value = f"l{number}({value})"
         parts.append(f"{field!r}: {value}" if model else f"{field}={value}")
     made = ", ".join(parts)
-    body = f"T.model_validate({{{made}}})" if model else f"T({made})"
+    # A field's alias is for JSON; Avro's fields have the names that the type's author sees.
+    how = ", by_name=True, by_alias=False" if model and _aliased(type_) else ""
+    body = f"T.model_validate({{{made}}}{how})" if model else f"T({made})"
     return typing.cast("Convert", eval(f"lambda v: {body}", scope))  # noqa: S307 - as above
+
+
+def _aliased(type_: Any) -> bool:
+    return any(field.alias or field.validation_alias for field in type_.model_fields.values())
 
 
 def _optional(convert: Convert | None) -> Convert | None:
@@ -422,23 +475,41 @@ def _union_dump(forms: Sequence[_Form]) -> Convert:
     return dump
 
 
-def _union_load(forms: Sequence[_Form]) -> Convert:
+def _union_load(forms: Sequence[_Form], where: str) -> Convert:
+    """Return what finds a member by what Avro read: a record's name, else the datum's type."""
     records = {form.record: form for form in forms if form.record}
-    plain = [form for form in forms if not form.record and form.load is not None]
+    plain: dict[type, Convert | None] = {}
+    for form in forms:
+        if form.record:
+            continue
+        if not form.python:
+            raise SettingsError(f"{where}: Json is any value already; it is no member of a union")
+        for read in _read_as(form):
+            if read in plain:
+                raise SettingsError(f"{where}: two members of the union look the same in Avro")
+            plain[read] = form.load
+    if len(records) == 1:  # then fastavro leaves its name out
+        ((_, only),) = records.items()
+        if dict in plain:
+            raise SettingsError(f"{where}: a record and a dict look the same in Avro")
+        plain[dict] = only.load
 
     def load(datum: Any) -> Any:
         if isinstance(datum, tuple):
-            form = records[datum[0]]
-            return form.load(datum[1]) if form.load else datum[1]
-        if isinstance(datum, dict) and len(records) == 1:
-            (form,) = records.values()
-            return form.load(datum) if form.load else datum
-        for form in plain:
-            if form.load is not None and not isinstance(datum, (str, int, float, bool)):
-                return form.load(datum)
-        return datum
+            name, value = datum
+            found = records[name].load
+            return found(value) if found else value
+        convert = plain.get(type(datum))
+        return convert(datum) if convert else datum
 
     return load
+
+
+def _read_as(form: _Form) -> tuple[type, ...]:
+    """Return the types that fastavro gives for a member of a union."""
+    if issubclass(form.python[0], enum.Enum):
+        return (str,)
+    return form.python[:1]
 
 
 def _decimal(mark: Scale) -> _Form:
@@ -463,6 +534,15 @@ def _decimal(mark: Scale) -> _Form:
         dump=lambda v: _exact(v, dump),
         python=(decimal.Decimal,),
     )
+
+
+def _one_of(allowed: frozenset[Any], where: str) -> Convert:
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise ValueError(f"{where}: {value!r} is none of {sorted(allowed)}")
+        return value
+
+    return check
 
 
 def _exact(value: decimal.Decimal, dump: Callable[[decimal.Decimal], bytes]) -> decimal.Decimal:
@@ -499,7 +579,7 @@ def _name(type_: Any) -> str:
 
 _SCALARS: dict[Any, _Form] = {
     str: _Form(schema="string", python=(str,)),
-    int: _Form(schema="long", python=(int,)),
+    int: _Form(schema="long", dump=operator.index, python=(int,)),
     float: _Form(schema="double", dump=float, python=(float,)),
     bool: _Form(schema="boolean", python=(bool,)),
     bytes: _Form(schema="bytes", python=(bytes,)),

@@ -16,7 +16,7 @@ DEPTH_MAX = 64
 ITEMS_MAX = 100_000
 _VARINT_BYTES_MAX = 10
 _SCHEMAS_MAX = 10_000
-_FIXED = {"null": 0, "boolean": 1, "float": 4, "double": 8}
+_FIXED = {"boolean": 1, "float": 4, "double": 8}
 
 Walk = Callable[["_Datum", int], None]
 
@@ -50,6 +50,12 @@ class _Datum:
         if size < 0 or size > len(self.data) - self.at:
             raise PoisonError("undecodable", f"a value of {size} bytes is longer than the datum")
         self.at += size
+
+    def nothing(self) -> None:
+        """Count a value that takes no bytes: many of them stand in a few bytes of blocks."""
+        self.items += 1
+        if self.items > ITEMS_MAX:
+            raise PoisonError("too-many-items", f"the datum holds over {ITEMS_MAX} items in all")
 
     def block(self) -> int:
         """Return how many items the next block of an array or map has; 0 at its end."""
@@ -117,6 +123,8 @@ class _Compiler:
             return self._name(schema, lambda datum, _: _number(datum))
         if kind == "fixed":
             size = int(schema["size"])
+            if not size:
+                return self._name(schema, lambda datum, _: datum.nothing())
             return self._name(schema, lambda datum, _: datum.skip(size))
         return self.walk(kind)
 
@@ -129,6 +137,8 @@ class _Compiler:
             return lambda datum, _: _number(datum)
         if name in {"bytes", "string"}:
             return lambda datum, _: datum.skip(datum.long())
+        if name == "null":
+            return lambda datum, _: datum.nothing()
         if name in _FIXED:
             size = _FIXED[name]
             return lambda datum, _: datum.skip(size)
@@ -138,7 +148,8 @@ class _Compiler:
         return lambda datum, depth: target[0](datum, depth)  # noqa: PLW0108 - it is filled in later
 
     def _union(self, members: list[Any]) -> Walk:
-        walks = [self.walk(member) for member in members]
+        # Which member it is takes a byte, so an absent value is not one of no bytes.
+        walks = [_absent if member == "null" else self.walk(member) for member in members]
 
         def walk(datum: _Datum, depth: int) -> None:
             chosen = datum.long()
@@ -155,6 +166,8 @@ class _Compiler:
         def walk(datum: _Datum, depth: int) -> None:
             if depth >= DEPTH_MAX:
                 raise PoisonError("too-deep", f"the datum nests over {DEPTH_MAX} levels")
+            if not walks:
+                datum.nothing()
             for field in walks:
                 field(datum, depth + 1)
 
@@ -174,6 +187,10 @@ class _Compiler:
                     item(datum, depth + 1)
 
         return walk
+
+
+def _absent(datum: _Datum, depth: int) -> None:
+    del datum, depth  # it has no bytes, and is counted nowhere
 
 
 def _number(datum: _Datum) -> None:
