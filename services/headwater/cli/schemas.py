@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater import hosts, namespace, provisioning
+from headwater import assembly, hosts, namespace, provisioning
 from headwater.cli import discovery, shell, topics
 from headwater.contracts import compatibility, messages
 from headwater.contracts.derive import Shape, shape_of
@@ -178,7 +178,7 @@ def _app(option: str) -> Iterator[Named]:
 
 
 def _shipped() -> list[Shape[Any]]:
-    return [shape_of(kind) for kind in messages.SHIPPED]
+    return [shape_of(kind) for kind in (*messages.SHIPPED, *assembly.ROWS)]
 
 
 def _named(owner: str, shapes: Iterable[Shape[Any]]) -> Iterator[Named]:
