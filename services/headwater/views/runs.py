@@ -16,7 +16,7 @@ from headwater.core.messages import Meta, Position
 _SCHEMA = """
 create table if not exists runs (
   run text primary key, task_id text, agent text, tenant text, status text, reason text, at_ms integer,
-  started_ms integer, data text
+  began_ms integer, data text
 );
 create index if not exists runs_task on runs (task_id);
 create index if not exists runs_tenant on runs (tenant, at_ms);
@@ -28,8 +28,11 @@ create table if not exists offsets (
   topic text, number integer, next_offset integer, primary key (topic, number)
 );
 """
+_VERSION = 2
+"""Of the tables; a file with another is emptied, and built again from the log."""
 ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
 EVENTS_MAX = 1_000
+_DROP = "drop table if exists runs; drop table if exists events; drop table if exists offsets;"
 
 
 class RunIndex:
@@ -44,7 +47,11 @@ class RunIndex:
         self.topics = (topic,)
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, check_same_thread=False)
-        self._db.executescript("pragma journal_mode=wal;" + _SCHEMA)
+        (version,) = self._db.execute("pragma user_version").fetchone()
+        gone = "" if version == _VERSION else _DROP
+        self._db.executescript(
+            f"pragma journal_mode=wal; begin; {gone} {_SCHEMA} pragma user_version={_VERSION}; commit;"
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -103,7 +110,7 @@ class RunIndex:
             agent: Only of this agent.
             status: Only in this status.
             waiting_for: Only whose reason has this text.
-            before_ms: Only those that began before.
+            before_ms: Only those that were accepted or held before.
             limit: At most so many.
         """
         with self._lock:
@@ -111,7 +118,7 @@ class RunIndex:
                 "select data from runs where (:tenant = '' or tenant = :tenant)"
                 " and (:agent = '' or agent = :agent) and (:status = '' or status = :status)"
                 " and (:waiting = '' or instr(reason, :waiting) > 0)"
-                " and (:before is null or at_ms < :before)"
+                " and (:before is null or began_ms < :before)"
                 " order by at_ms desc limit :limit",
                 {
                     "tenant": tenant,
@@ -156,7 +163,7 @@ class RunIndex:
                 event.status,
                 event.reason,
                 event.at_ms,
-                event.started_ms,
+                run["accepted_ms"],
                 json.dumps(run),
             ),
         )

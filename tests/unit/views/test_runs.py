@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 
 from headwater.contracts.messages import CallNote, RunEvent, Usage
 from headwater.contracts.records import Partition
@@ -84,3 +85,27 @@ def test_runs_are_found_by_what_people_ask_for():
     assert found(limit=1) == ["t3"]
     assert index.get("t2", tenant="x") is None
     assert index.get("nobody") is None
+
+
+def test_age_is_counted_from_the_beginning():
+    """A run that has just said something is as old as it is."""
+    index = RunIndex(TOPIC)
+    fold(index, BASE, later(status="waiting", at_ms=1_000))
+    assert [run["task_id"] for run in index.find(before_ms=500)] == ["t1"]
+    assert index.find(before_ms=10) == []
+
+
+def test_file_of_another_version_is_built_again(tmp_path):
+    """Tables of an older headwater are emptied, offsets too: the log has everything."""
+    path = str(tmp_path / "runs.db")
+    old = sqlite3.connect(path)
+    old.execute("create table runs (run text)")
+    old.execute("create table offsets (topic text, number integer, next_offset integer)")
+    old.execute("insert into offsets values (?, 0, 9)", (TOPIC,))
+    old.commit()
+    old.close()
+    index = RunIndex(TOPIC, path)
+    assert index.resume() == {}
+    fold(index, BASE)
+    assert index.get("t1")["status"] == "started"
+    index.close()
