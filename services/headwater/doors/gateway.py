@@ -22,9 +22,9 @@ from headwater.contracts import headers as hygiene
 from headwater.contracts.messages import Control
 from headwater.contracts.records import Draft
 from headwater.core.decider import Sent
-from headwater.core.envelope import Envelope, milliseconds
-from headwater.core.messages import Address, Meta, RunId, task_id
-from headwater.doors import openapi
+from headwater.core.envelope import Envelope
+from headwater.core.messages import Address, Meta, task_id
+from headwater.doors import given, openapi
 from headwater.doors.problems import HANDLERS, ProblemError
 from headwater.log.port import Log
 
@@ -164,14 +164,17 @@ class Gateway:
         return Starlette(routes=routes, exception_handlers=HANDLERS)
 
     async def publish(self, request: Request) -> Response:
-        """Publish a task; with `wait_s`, wait for its outcome."""
+        """Publish a task; with `wait_s`, wait for its outcome.
+
+        What intake would refuse is refused here, by the same rules, while somebody listens.
+        """
         of, agent = self._of, request.path_params["agent"]
         caller = self._caller(request)
         shape = of.inputs.get(agent)
         if shape is None:
             known = ", ".join(sorted(of.inputs))
             raise ProblemError(404, "No such agent", f"no agent {agent!r}; there are: {known}")
-        wait_s = _number(request, "wait_s", 0.0, WAIT_S_MAX)
+        wait_s = given.number(request, "wait_s", 0.0, WAIT_S_MAX)
         value = shape.encode(shape.from_json(await self._body(request)))
         event_id = request.headers.get("idempotency-key") or str(uuid.uuid4())
         tenant = self._tenant(request, caller)
@@ -191,8 +194,8 @@ class Gateway:
             if name in request.headers
         ]
         if deadline := request.headers.get("ce-deadline"):
-            _deadline(deadline)
             headers.append(("ce_deadline", deadline.encode()))
+        given.check(task, value, headers)
         draft = Draft(
             topic=of.command(agent), key=task.encode(), value=value, headers=tuple(headers)
         )
@@ -209,21 +212,21 @@ class Gateway:
         run, caller = request.path_params["run"], self._caller(request)
         found = self._of.index.get(run, tenant=caller.tenant or None)
         if found is None:
-            _well_formed(run)
+            given.check_run(run)
             return JSONResponse({"id": run, "status": "unknown", "calls": []})
         return JSONResponse(found)
 
     async def list_runs(self, request: Request) -> Response:
         """Return runs, newest first."""
         caller, query = self._caller(request), request.query_params
-        older_s = _number(request, "older_than_s", 0.0, 1e9)
+        older_s = given.number(request, "older_than_s", 0.0, 1e9)
         runs = self._of.index.find(
             tenant=caller.tenant or query.get("tenant", ""),
             agent=query.get("agent", ""),
             status=query.get("status", ""),
             waiting_for=query.get("waiting_for", ""),
             before_ms=int((time.time() - older_s) * 1000) if older_s else None,
-            limit=int(_number(request, "limit", 50, 1_000)),
+            limit=int(given.number(request, "limit", 50, 1_000)),
         )
         return JSONResponse({"runs": runs})
 
@@ -231,7 +234,7 @@ class Gateway:
         """Stream a run's events, and the tokens of its models, until it has ended."""
         run, caller = request.path_params["run"], self._caller(request)
         if self._of.index.get(run, tenant=caller.tenant or None) is None:
-            _well_formed(run)
+            given.check_run(run)
         if self._streams >= self._of.streams_max:
             raise ProblemError(
                 429, "Too many streams", f"{self._streams} are open; try again later"
@@ -255,7 +258,7 @@ class Gateway:
         """Return the newest quarantined records."""
         self._operator(request)
         query = request.query_params
-        limit = int(_number(request, "limit", 50, 1_000))
+        limit = int(given.number(request, "limit", 50, 1_000))
         found = await asyncio.to_thread(
             self._of.shelf.list,
             topic=query.get("topic", ""),
@@ -279,10 +282,10 @@ class Gateway:
 
     async def _control(self, request: Request, verb: Any, name: str = "") -> Response:
         of, caller, run = self._of, self._caller(request), request.path_params["run"]
-        _well_formed(run)
+        given.check_run(run)
         body = await self._body(request)
-        given = _json(body) if body else {}
-        if not isinstance(given, dict):
+        told = given.json_of(body) if body else {}
+        if not isinstance(told, dict):
             raise ProblemError(422, "Not an object", "the body is a JSON object: {reason, value}")
         known = of.index.get(run, tenant=caller.tenant or None)
         tenant = caller.tenant or (known or {}).get("tenant") or self._tenant(request, caller)
@@ -290,8 +293,8 @@ class Gateway:
             target=run,
             verb=verb,
             name=name,
-            value=json.dumps(given.get("value")).encode(),
-            reason=str(given.get("reason") or ""),
+            value=json.dumps(told.get("value")).encode(),
+            reason=str(told.get("reason") or "").encode(errors="replace").decode(),
         )
         meta = Meta(
             id=secrets.token_hex(16),
@@ -376,34 +379,3 @@ class Gateway:
         if not hygiene.valid_tenant(named):
             raise ProblemError(422, "Bad tenant", f"tenant {named!r}: 1 to 64 of a-z 0-9 . _ -")
         return named
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise ProblemError(422, "Not JSON", str(error), "invalid-json") from error
-
-
-def _deadline(text: str) -> None:
-    try:
-        milliseconds(text)
-    except ValueError as error:
-        raise ProblemError(422, "Bad deadline", f"ce-deadline: {error}") from error
-
-
-def _number(request: Request, name: str, default: float, most: float) -> float:
-    text = request.query_params.get(name)
-    if not text:
-        return default
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise ProblemError(422, "Not a number", f"{name} {text!r} is no number") from error
-    return min(max(0.0, number), most)
-
-
-def _well_formed(run: str) -> None:
-    hexadecimal = len(run) == 32 and all(c in "0123456789abcdef" for c in run)  # noqa: PLR2004 - a task id
-    if not hexadecimal and RunId.parse(run) is None:
-        raise ProblemError(404, "No such run", f"{run!r} is neither a task id nor a run id")

@@ -136,6 +136,9 @@ def test_wait_returns_the_outcome():
         ({"params": {"tenant": "Not Ok"}}, 422, "tenant"),
         ({"params": {"wait_s": "soon"}}, 422, "wait_s"),
         ({"headers": {"ce-deadline": "soon"}}, 422, "ce-deadline"),
+        ({"headers": {"ce-deadline": "9999-12-31T23:59:59-12:00"}}, 422, "ce-deadline"),
+        ({"headers": {"idempotency-key": "k" * 257}}, 422, "Idempotency-Key"),
+        ({"headers": {"baggage": "b" * 16_384}}, 422, "headers of"),
         ({"task": {"text": "x" * 600_000}}, 413, "over"),
     ],
 )
@@ -150,6 +153,16 @@ def test_bad_task_is_a_clear_problem(request_, status, words):
         assert world.index.find() == []
 
     run(body)
+
+
+def test_task_that_intake_would_refuse_for_its_size_is_refused_at_the_door():
+    """A larger body may be allowed, but 202 for what lands in quarantine would be a lie."""
+
+    async def body(world: World) -> None:
+        answer = await world.publish({"text": "x" * 600_000})
+        assert (answer.status_code, answer.json()["code"]) == (422, "too-large")
+
+    run(body, body_bytes_max=1_000_000)
 
 
 def test_failed_run_says_why():
@@ -198,8 +211,11 @@ def test_control_reaches_the_run():
         await world.go_on()
         assert (await world.http.get(other["url"])).json()["status"] == "cancelled"
         assert (await world.http.post(f"{other['url']}/explode")).status_code == 404
-        assert (await world.http.post(f"{other['url']}/cancel", content=b"[1]")).status_code == 422
-        assert (await world.http.post(f"{other['url']}/cancel", content=b"{")).status_code == 422
+        for body in (b"[1]", b"{", b"[" * 100_000, b'{"value": NaN}'):
+            answer = await world.http.post(f"{other['url']}/cancel", content=body)
+            assert answer.status_code == 422
+        odd = await world.http.post(f"{other['url']}/cancel", content=b'{"reason": "\\ud800"}')
+        assert odd.status_code == 202
 
     run(body)
 
