@@ -71,7 +71,9 @@ class Task:
 
     async def signal(self, name: str, value: Any = None) -> None:
         """Send the run a signal."""
-        await self._client.post(f"/api/v1/runs/{self.id}/signals/{name}", {"value": _plain(value)})
+        await self._client.post(
+            f"/api/v1/runs/{self.id}/signals/{name}", {"value": _plain(value)}, again=False
+        )
 
     async def cancel(self, reason: str = "") -> None:
         """Cancel the run."""
@@ -161,22 +163,59 @@ class Client:
         """Return the JSON at a path."""
         return await self._send("GET", path)
 
-    async def post(self, path: str, body: Any) -> Any:
-        """Post JSON."""
-        return await self._send("POST", path, json=body)
+    async def post(self, path: str, body: Any, *, again: bool = True) -> Any:
+        """Post JSON.
+
+        Args:
+            path: Where.
+            body: What becomes JSON.
+            again: Whether it may be sent again when nobody knows if it arrived: twice is no harm.
+        """
+        return await self._send("POST", path, again=again, json=body)
 
     async def stream(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        """Yield server-sent events as dictionaries with `event` and `data`."""
-        kind = ""
-        async with self._http.stream("GET", path, timeout=None) as response:
+        """Yield server-sent events as dictionaries with `event` and `data`.
+
+        A stream that breaks is taken up after the last event that came; it ends with the run.
+
+        Raises:
+            TransientError: It broke several times with nothing in between.
+        """
+        last, fruitless = "", 0
+        while True:
+            try:
+                async for own, event in self._events(path, last):
+                    fruitless, last = 0, own or last
+                    yield event
+                    if event["event"] == "run" and event["data"]["status"] in ENDED:
+                        return
+            except httpx.TransportError as error:
+                if fruitless >= _TRIES_MAX:
+                    raise TransientError(f"{self._http.base_url}{path}: {error}") from error
+            else:
+                if last:
+                    return  # the run had ended before what we asked for
+            fruitless += 1
+            if fruitless > _TRIES_MAX:
+                raise TransientError(f"{self._http.base_url}{path} ends at once, again and again")
+            await asyncio.sleep(0.1 * 2**fruitless)
+
+    async def _events(self, path: str, last: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        headers = {"last-event-id": last} if last else {}
+        own = kind = ""
+        async with self._http.stream("GET", path, headers=headers, timeout=None) as response:
             if response.is_error:
                 await response.aread()
                 raise _refused(response)
             async for line in response.aiter_lines():
-                if line.startswith("event:"):
-                    kind = line.removeprefix("event:").strip()
-                elif line.startswith("data:"):
-                    yield {"event": kind, "data": json.loads(line.removeprefix("data:"))}
+                name, _, value = line.partition(":")
+                match name:
+                    case "id":
+                        own = value.strip()
+                    case "event":
+                        kind = value.strip()
+                    case "data":
+                        yield own, {"event": kind, "data": json.loads(value)}
 
     async def _publish(self, agent: str, task: Any, event_id: str, wait_s: float) -> Any:
         return await self._send(
@@ -187,19 +226,25 @@ class Client:
             headers={"idempotency-key": event_id},
         )
 
-    async def _send(self, method: str, path: str, **options: Any) -> Any:
-        """Send, and again while the gateway is away: ids make that harmless."""
+    async def _send(self, method: str, path: str, *, again: bool = True, **options: Any) -> Any:
+        """Send, and again while the gateway is away.
+
+        Ids make that harmless for tasks; what has none (`again` false) is sent again only if it
+        cannot have arrived.
+        """
         pause_s = 0.1
         for attempt in range(1, _TRIES_MAX + 1):
             try:
                 response = await self._http.request(method, path, **options)
             except httpx.TransportError as error:
-                if attempt == _TRIES_MAX:
+                unsent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+                if attempt == _TRIES_MAX or not (again or unsent):
                     raise TransientError(
                         f"no gateway answers at {self._http.base_url}: {error}"
                     ) from error
             else:
-                passing = response.status_code >= _SERVER_ERROR or response.status_code == _TOO_MANY
+                broke = response.status_code >= _SERVER_ERROR
+                passing = (broke and again) or response.status_code == _TOO_MANY
                 if not passing or attempt == _TRIES_MAX:
                     if response.is_error:
                         raise _refused(response)
@@ -216,7 +261,7 @@ def read(run: dict[str, Any], output: Any) -> Any:
         AgentError: It failed or was cancelled.
     """
     if run["status"] == "completed":
-        return pydantic.TypeAdapter(output).validate_python(run["outcome"])
+        return pydantic.TypeAdapter(output).validate_json(json.dumps(run["outcome"]))
     raise AgentError(
         run.get("detail") or f"the run was {run['status']}",
         error=run.get("error") or run["status"],
