@@ -56,4 +56,5 @@ HANDLERS: dict[Any, Any] = {
     PoisonError: _problem,
     TransientError: _problem,
     HTTPException: _problem,
+    Exception: _problem,
 }

@@ -10,12 +10,22 @@ from typing import Any
 import httpx
 import pydantic
 import pytest
+from prometheus_client import CollectorRegistry, Counter
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 import headwater
+from headwater.contracts.messages import Token
 from headwater.contracts.records import Draft
+from headwater.core.messages import Meta, Position, task_id
+from headwater.doors import health
 from headwater.doors.gateway import Caller, Gateway, Surface
+from headwater.doors.problems import HANDLERS
 from headwater.doors.shelf import Shelf
 from headwater.doors.tokens import Tail
+from headwater.errors import TransientError
 from headwater.testing import App
 from headwater.views.runs import RunIndex
 
@@ -275,6 +285,101 @@ def test_events_stream_a_run_with_its_tokens_and_go_on_after_an_id():
         assert rest.text.count("event: run") == 1
 
     run(body)
+
+
+def test_stream_waits_for_its_run_and_tells_when_a_call_starts_over():
+    """A client that listens early gets what comes; after `reset` it forgets what it had of that call."""
+
+    async def body(world: World) -> None:
+        key = {"idempotency-key": "early"}
+        task = task_id("default", "triage", "triage", "early")
+        listening = asyncio.create_task(world.http.get(f"/api/v1/runs/{task}/events"))
+        await asyncio.sleep(0)
+        told = (await world.publish({"text": "wait"}, headers=key)).json()
+        assert told["task_id"] == task
+        of = world.index.get(task)["run"]
+        pieces = [
+            Token(run=of, number=1, attempt=attempt, seq=0, text=text)
+            for attempt, text in (("a1", "Hel"), ("a2", "Hello"))
+        ]
+        at, meta = Position("i", "hw.evt.tokens.v1", 0, 0), Meta(id="m", tenant="default")
+        world.tail.fold([(at, meta, None), *((at, meta, piece) for piece in pieces)])
+        await world.http.post(f"{told['url']}/signals/go", json={"value": 1})
+        await world.go_on()
+        text = (await asyncio.wait_for(listening, 20)).text
+        kinds = [line[7:] for line in text.splitlines() if line.startswith("event: ")]
+        assert [kind for kind in kinds if kind != "run"] == ["token", "reset", "token"]
+        assert text.count('"status": "completed"') == 1
+
+    run(body)
+
+
+def test_tail_forgets_the_oldest_runs(monkeypatch: pytest.MonkeyPatch):
+    """Pieces are kept for those who listen now, not for ever."""
+    monkeypatch.setattr("headwater.doors.tokens.RUNS_MAX", 1)
+    monkeypatch.setattr("headwater.doors.tokens.PIECES_MAX", 2)
+    tail = Tail("hw.evt.tokens.v1")
+    at, meta = Position("i", "hw.evt.tokens.v1", 0, 0), Meta(id="m", tenant="t")
+    for name in ("a.0.old", "a.0.new"):
+        for seq in range(3):
+            token = Token(run=name, number=1, attempt="a1", seq=seq, text="x")
+            tail.fold([(at, meta, token)])
+    assert tail.of("a.0.old", -1) == (0, [])
+    assert tail.of("a.0.new", -1)[0] == 2
+
+
+def test_whatever_goes_wrong_is_a_problem_document():
+    """A log that is away can be tried again; our own mistake is said without its insides."""
+
+    async def away(request: Request) -> Response:
+        raise TransientError("no broker answers")
+
+    async def broken(request: Request) -> Response:
+        raise RuntimeError("secret insides")
+
+    routes = [Route("/away", away), Route("/broken", broken)]
+    app = Starlette(routes=routes, exception_handlers=HANDLERS)
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://h") as http:
+            for method, path, status in (
+                ("GET", "/away", 503),
+                ("GET", "/broken", 500),
+                ("GET", "/nowhere", 404),
+                ("DELETE", "/away", 405),
+            ):
+                answer = await http.request(method, path)
+                assert answer.status_code == status
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert "secret" not in answer.text
+                assert ("retry-after" in answer.headers) == (status == 503)
+
+    asyncio.run(main())
+
+
+def test_health_says_what_is_wrong():
+    """`/livez` and `/readyz` answer 503 with details; `/metrics` is what Prometheus reads."""
+    good = {"live": True, "ready": False}
+    registry = CollectorRegistry()
+    Counter("tasks", "Tasks.", registry=registry).inc()
+    app = Starlette(
+        routes=health.routes(
+            live=lambda: (good["live"], {}),
+            ready=lambda: (good["ready"], {"restoring": 2}),
+            registry=registry,
+        )
+    )
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://h") as http:
+            assert (await http.get("/livez")).json() == {"ok": True}
+            ready = await http.get("/readyz")
+            assert (ready.status_code, ready.json()) == (503, {"ok": False, "restoring": 2})
+            assert "tasks_total 1.0" in (await http.get("/metrics")).text
+
+    asyncio.run(main())
 
 
 def test_streams_are_bounded():
