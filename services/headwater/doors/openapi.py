@@ -14,6 +14,7 @@ _PATHS = {
     "/api/v1/runs/{id}/resume": "Resume a run",
     "/api/v1/runs/{id}/signals/{name}": "Send a run a signal",
     "/api/v1/quarantine": "List quarantined records",
+    "/api/v1/quarantine/{record}": "Show a quarantined record",
     "/livez": "Whether the process lives",
     "/readyz": "Whether it works",
     "/metrics": "What is measured",
@@ -55,7 +56,18 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
             }
         }
     for path, summary in _PATHS.items():
-        verb = "post" if path.endswith(("cancel", "pause", "resume", "{name}")) else "get"
-        paths[path] = {verb: {"summary": summary, "responses": {"200": {"description": "OK"}}}}
+        sent = path.endswith(("cancel", "pause", "resume", "{name}"))
+        named = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        operation = {
+            "summary": summary,
+            "parameters": [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in named
+            ],
+            "responses": {"202": {"description": "Sent"}}
+            if sent
+            else {"200": {"description": "OK"}},
+        }
+        paths[path] = {"post" if sent else "get": operation}
     info = {"title": "headwater", "version": "1"}
     return {"openapi": "3.1.0", "info": info, "paths": paths}

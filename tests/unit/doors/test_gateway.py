@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -427,5 +428,9 @@ def test_openapi_describes_each_agents_task():
         schema = post["requestBody"]["content"]["application/json"]["schema"]
         assert "text" in json.dumps(schema)
         assert "post" in document["paths"]["/api/v1/runs/{id}/cancel"]
+        for path, verbs in document["paths"].items():
+            for operation in verbs.values():
+                declared = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+                assert declared == set(re.findall(r"{(\w+)}", path)), path
 
     run(body)
