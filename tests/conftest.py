@@ -7,6 +7,7 @@ guard stops the broker instead.
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import shutil
@@ -113,3 +114,13 @@ def _guard(found: Broker, config: pytest.Config) -> None:
         start_new_session=True,
     )
     guard.returncode = 0  # it ends when the broker does
+
+
+@pytest.fixture(autouse=True)
+def _said_as_before() -> Iterator[None]:
+    """Commands that a test runs in this process may quieten our loggers; the next test hears them."""
+    loggers = [logging.getLogger(name) for name in ("headwater", "headwater.log")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)

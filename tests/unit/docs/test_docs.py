@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import pathlib
 import re
 import subprocess
@@ -99,6 +100,11 @@ def test_every_target_of_the_makefile_is_explained() -> None:
     text = (_ROOT / "Makefile").read_text(encoding="utf-8")
     (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     listed = subprocess.run(
-        ["make", "help"], cwd=_ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
     ).stdout
     assert [line.split()[0] for line in listed.splitlines()] == phony.split()
