@@ -39,6 +39,7 @@ class Fleet:
             **{k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")},
             "PYTHONPATH": str(ROOT),
             "PYTHONHASHSEED": "0",
+            "E2E_MARKS": str(logs),
             "HEADWATER_APP": "tests.e2e.app:app",
             "HEADWATER_NAMESPACE": namespace,
             "HEADWATER_HTTP__PORT": "0",

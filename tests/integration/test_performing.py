@@ -82,7 +82,7 @@ class Cluster:
         )
 
     async def publish(self) -> None:
-        """Publish every request; one order key is always in one partition."""
+        """Publish every request; one order key is always of one tenant and in one partition."""
         until_ms = time.time_ns() // 1_000_000 + 600_000
         for number in range(REQUESTS):
             key = f"card-{number % KEYS}"
@@ -96,7 +96,7 @@ class Cluster:
                 not_after_ms=until_ms,
                 reply_to=ReplyTo(topic=self.inbox, partition=0, run="desk.0.r", number=number),
             )
-            meta = Meta(id=f"ask-{number}", tenant=f"t{number % 3}")
+            meta = Meta(id=f"ask-{number}", tenant=f"t{number % KEYS % 3}")
             to = Address(self.requests, key, number % KEYS % PARTITIONS)
             await self.log.append(ENVELOPE.seal(Sent(message=ask, to=to, meta=meta)))
 
