@@ -1,4 +1,4 @@
-"""A TCP proxy between one Kafka client and its broker that meddles with the end of transactions.
+"""A TCP proxy between one Kafka client and its broker that meddles with some of its requests.
 
 It understands just enough of the protocol: frames, the API key and correlation id of a request,
 and the broker's address in answers, which it replaces by its own.
@@ -6,11 +6,13 @@ and the broker's address in answers, which it replaces by its own.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
 from enum import Enum
 
+LIST_OFFSETS = 2
 END_TXN = 26
 _SIZE = struct.Struct(">i")
 _HEADER = struct.Struct(">hhi")
@@ -31,9 +33,13 @@ class Proxy:
     Args:
         bootstrap: The broker, by the address that it tells its clients.
         delay_s: How late a delayed reply comes.
+        slow: Requests, by API key, whose replies are all delayed.
     """
 
-    def __init__(self, bootstrap: str, *, delay_s: float) -> None:
+    def __init__(
+        self, bootstrap: str, *, delay_s: float, slow: frozenset[int] = frozenset()
+    ) -> None:
+        self.slow = slow
         host, _, port = bootstrap.rpartition(":")
         self._broker = (host, int(port))
         self._delay_s = delay_s
@@ -70,6 +76,7 @@ class Proxy:
 
     def close(self) -> None:
         """Cut every connection."""
+        self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would accept one more
         self._listener.close()
         for link in self._links:
             link.close()
@@ -132,6 +139,8 @@ class Link:
     def close(self) -> None:
         """Cut both ends."""
         for end in (self._client, self._broker):
+            with contextlib.suppress(OSError):  # it has gone already
+                end.shutdown(socket.SHUT_RDWR)
             end.close()
 
     def _requests(self) -> None:
@@ -141,6 +150,8 @@ class Link:
             if fault is Fault.HOLD_REQUEST:
                 self._proxy.hold(self, frame)
                 continue  # the broker's end stays open for it, even if the client hangs up
+            if key in self._proxy.slow:
+                fault = Fault.DELAY_REPLY
             if fault is not Fault.NONE:
                 self._replies[correlation] = fault
             if not _send(self._broker, frame):

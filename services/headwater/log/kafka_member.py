@@ -6,14 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from confluent_kafka import (
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headwater.contracts.records import Partition, Record
 from headwater.errors import SettingsError
@@ -34,6 +27,11 @@ First = Callable[[str, Partition], tuple[int, str]]
 
 class KafkaMember:
     """A membership; rebalances happen inside `poll` and nowhere else.
+
+    The client is assigned a partition only when `resume` knows the offset. Assigned at the end or
+    the beginning it would look that up, and a seek made meanwhile is undone: the answer, outdated
+    by then, has the client ask again and go there, past every record in between (librdkafka 2.16,
+    `rd_kafka_toppar_handle_Offset`).
 
     Args:
         config: The cluster.
@@ -59,6 +57,7 @@ class KafkaMember:
         self._claims: dict[Partition, Claim] = {}
         self._positions: dict[Claim, int] = {}
         self._paused: set[Claim] = set()
+        self._assigned: set[Partition] = set()
         self._epoch = 0
         self._lost: set[Claim] = set()
         self._gained: set[Claim] = set()
@@ -108,7 +107,7 @@ class KafkaMember:
             position = self._positions.get(claim) if offset is None else offset
             if position is None:
                 position, _ = self._first(self.group, claim.partition)
-            if not self._seek(claim.partition, position):
+            if not self._go_to(claim.partition, position):
                 self._drop(claim.partition)
                 self._claim(claim.partition)
                 continue
@@ -129,7 +128,7 @@ class KafkaMember:
                 self._consumer.unsubscribe()
                 for _ in range(_LEAVE_POLLS_MAX):
                     self._consumer.poll(_LEAVE_POLL_S)
-                    if not self._consumer.assignment():
+                    if not self._claims:
                         break
             self._closed = True
             self._consumer.close()
@@ -156,8 +155,8 @@ class KafkaMember:
         places = [*self._claims]
         for place in places:
             self._drop(place)
-        if places:
-            self._consumer.pause([_place(place) for place in places])
+        if here := [_place(place) for place in places if place in self._assigned]:
+            self._consumer.pause(here)
         for place in places:
             self._claim(place)
 
@@ -180,12 +179,8 @@ class KafkaMember:
             self._lost.add(claim)
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        # The end is always there, unlike an offset of ours that may have expired; `resume` seeks.
-        placed = [TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions]
-        consumer.incremental_assign(placed)
-        if placed:
-            consumer.pause(placed)
-        for place in placed:
+        consumer.incremental_assign([])  # or the client would assign them all by itself
+        for place in partitions:
             self._claim(Partition(place.topic, place.partition))
 
     def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
@@ -194,9 +189,11 @@ class KafkaMember:
         self._on_lost(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        for place in partitions:
-            self._drop(Partition(place.topic, place.partition))
-        consumer.incremental_unassign(partitions)
+        places = {Partition(p.topic, p.partition) for p in partitions}
+        for place in places:
+            self._drop(place)
+        consumer.incremental_unassign([_place(place) for place in places & self._assigned])
+        self._assigned -= places
 
     def _records(self, messages: Iterable[Message]) -> list[tuple[Claim, Record]]:
         found: list[tuple[Claim, Record]] = []
@@ -233,6 +230,14 @@ class KafkaMember:
         elif not self._said_away:
             logger.warning("%s waits for the cluster: %s", self.group, error.str())
             self._said_away = True
+
+    def _go_to(self, place: Partition, offset: int) -> bool:
+        """Have the client go on at an offset; return whether it does."""
+        if place in self._assigned:
+            return self._seek(place, offset)
+        self._consumer.incremental_assign([TopicPartition(place.topic, place.number, offset)])
+        self._assigned.add(place)
+        return True
 
     def _seek(self, place: Partition, offset: int) -> bool:
         """Seek; a partition that was assigned a moment ago takes a little to be seekable.

@@ -1,0 +1,107 @@
+"""Where a member begins to read, however slowly the cluster answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from confluent_kafka import OFFSET_END, Consumer, TopicPartition
+from tests.integration.proxy import LIST_OFFSETS, Proxy
+
+from headwater.contracts.records import Draft, Partition
+from headwater.log.kafka import KafkaConfig, KafkaLog
+from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.kafka_member import KafkaMember
+from headwater.log.port import Claim
+from headwater.testing.conformance_world import put, until
+
+pytestmark = pytest.mark.kafka
+
+RECORDS = 40
+DELAY_S = 0.4
+POLL_MS = 50
+
+
+class Shelf:
+    """A topic that records come to, and a broker that takes its time to say where the topic ends."""
+
+    def __init__(self, bootstrap: str) -> None:
+        own = f"member-{uuid.uuid4().hex[:8]}"
+        self.topic, self.group = f"{own}.inbox", f"{own}.group"
+        self.direct = KafkaLog(KafkaConfig(bootstrap=bootstrap))
+        admin = KafkaAdmin(self.direct.config)
+        admin.create(self.topic, partitions=1, replication=1, config={})
+        admin.begin_group(self.group, {self.topic: 1})
+        self.proxy = Proxy(bootstrap, delay_s=DELAY_S, slow=frozenset({LIST_OFFSETS}))
+        self.log = KafkaLog(KafkaConfig(bootstrap=self.proxy.bootstrap))
+
+    def read(self, poll: Callable[[], list[int]]) -> list[int]:
+        """Publish while somebody polls for offsets; return those they had when the last came."""
+        offsets: list[int] = []
+        for _ in range(RECORDS):
+            put(self.direct, Draft(topic=self.topic, key=b"k", value=b"v"))
+            offsets += poll()
+
+        def last() -> bool:
+            offsets.extend(poll())
+            return bool(offsets) and offsets[-1] == RECORDS - 1
+
+        until(last, "the last record")
+        return offsets
+
+    def close(self) -> None:
+        self.log.close()
+        self.direct.close()
+        self.proxy.close()
+
+
+@pytest.fixture
+def shelf(kafka: str) -> Iterator[Shelf]:
+    shelf = Shelf(kafka)
+    yield shelf
+    shelf.close()
+
+
+def follow(shelf: Shelf) -> list[int]:
+    """Return the offsets that a member reads from its first on."""
+    owner = shelf.log.own([shelf.topic], group=shelf.group, instance="a")
+    gained: list[Claim] = []
+
+    def join() -> bool:
+        gained.extend(owner.poll(records_max=1, wait_ms=POLL_MS).gained)
+        return bool(gained)
+
+    def poll() -> list[int]:
+        records = owner.poll(records_max=100, wait_ms=POLL_MS).records
+        return [record.offset for _, record in records]
+
+    until(join, "the partition")
+    owner.resume(dict.fromkeys(gained, 0))
+    offsets = shelf.read(poll)
+    owner.close()
+    return offsets
+
+
+def test_nothing_is_skipped_where_the_cluster_is_slow_to_name_the_end(shelf: Shelf) -> None:
+    """A member goes on at its offset, and reads each record from there."""
+    assert follow(shelf) == [*range(RECORDS)]
+
+
+def test_control_a_seek_made_while_the_client_looks_the_end_up_is_undone(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: a partition assigned at its end goes there, whatever was sought meanwhile."""
+
+    def at_the_end(
+        member: KafkaMember, consumer: Consumer, places: Sequence[TopicPartition]
+    ) -> None:
+        placed = [TopicPartition(place.topic, place.partition, OFFSET_END) for place in places]
+        consumer.incremental_assign(placed)
+        consumer.pause(placed)
+        for place in placed:
+            member._assigned.add(Partition(place.topic, place.partition))
+            member._claim(Partition(place.topic, place.partition))
+
+    monkeypatch.setattr(KafkaMember, "_on_assign", at_the_end)
+    assert len(follow(shelf)) < RECORDS
