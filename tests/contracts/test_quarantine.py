@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
+
 from headwater.contracts import quarantine
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.errors import PoisonError
@@ -81,3 +83,25 @@ def test_headers_that_are_missing_or_nonsense_are_empty() -> None:
     """A foreign record in a quarantine topic can still be listed."""
     why = quarantine.reason(record(b"x", ("__dlq.errors.offset", b"\xff")))
     assert (why.offset, why.code, why.source) == (-1, "", Partition("", -1))
+
+
+@pytest.mark.parametrize(
+    "count", [b"abc", b"", None, b"-7", b"9" * 5_000, b"1e3", b"\xff", "\u00b2".encode()]
+)
+def test_a_record_is_kept_whatever_its_own_headers_count(count: bytes | None) -> None:
+    """A producer may have written our headers: quarantining that record must not fail."""
+    kept = quarantine.keep(record(b"x", ("__dlq.errors.delivery.count", count)), _ERROR, group="g")
+    assert quarantine.reason(again(kept)).deliveries == 1
+    assert kept.headers[0] == ("__dlq.errors.delivery.count", count)
+
+
+@pytest.mark.parametrize("offset", [b"--5", b"9" * 5_000, "\u00b2".encode(), b" 5", b"5\n"])
+def test_a_reason_is_read_whatever_its_headers_say(offset: bytes) -> None:
+    """Foreign dead letters are listed too, and one that lies must not end the list."""
+    assert quarantine.reason(record(b"x", ("__dlq.errors.offset", offset))).offset == -1
+
+
+def test_a_message_that_is_no_utf_8_is_kept() -> None:
+    """An error quotes what it was given, half of a surrogate pair too."""
+    kept = quarantine.keep(record(b"x"), PoisonError("odd", "a\ud800b"), group="g")
+    assert quarantine.reason(again(kept)).message == "a\\ud800b"

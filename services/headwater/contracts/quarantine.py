@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 
 from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.errors import PoisonError
@@ -12,6 +13,7 @@ PREFIX = "__dlq.errors."
 STACK_BYTES_MAX = 4_096
 RECORD_BYTES_MAX = 2 * 1024 * 1024
 """What a quarantine topic takes: a broker's default record and 1 MiB."""
+_NUMBER = re.compile(rb"-?[0-9]{1,18}")
 
 
 def quarantine_topic(topic: str) -> str:
@@ -53,17 +55,18 @@ def letter(
     One that would not fit is kept by digest, size and position.
     """
     place = record.partition
-    deliveries = int(record.header(PREFIX + "delivery.count") or b"0") + 1
+    # Such headers may be a producer's own: whatever they say, the record must be kept.
+    deliveries = max(_number(record.header(PREFIX + "delivery.count")), 0) + 1
     ours: Headers = (
         (PREFIX + "topic", place.topic.encode()),
         (PREFIX + "partition", str(place.number).encode()),
         (PREFIX + "offset", str(record.offset).encode()),
         (PREFIX + "group", group.encode()),
         (PREFIX + "delivery.count", str(deliveries).encode()),
-        (PREFIX + "message", message.encode()[:STACK_BYTES_MAX]),
-        ("error.type", code.encode()),
-        ("error.class", kind.encode()),
-        ("error.stacktrace", stack.encode()[-STACK_BYTES_MAX:]),
+        (PREFIX + "message", _utf8(message)[:STACK_BYTES_MAX]),
+        ("error.type", _utf8(code)),
+        ("error.class", _utf8(kind)),
+        ("error.stacktrace", _utf8(stack)[-STACK_BYTES_MAX:]),
     )
     size = len(record.key or b"") + len(record.value or b"")
     size += sum(len(name) + len(value or b"") for name, value in record.headers)
@@ -96,8 +99,7 @@ def reason(record: Record) -> Reason:
         return (record.header(name) or b"").decode("utf-8", "replace")
 
     def number(name: str) -> int:
-        text = last(name)
-        return int(text) if text.lstrip("-").isdecimal() else -1
+        return _number(record.header(name))
 
     return Reason(
         source=Partition(last(PREFIX + "topic"), number(PREFIX + "partition")),
@@ -107,3 +109,13 @@ def reason(record: Record) -> Reason:
         code=last("error.type"),
         message=last(PREFIX + "message"),
     )
+
+
+def _number(value: bytes | None) -> int:
+    """Return what a header counts; -1 if it is missing or no number."""
+    return int(value) if value and _NUMBER.fullmatch(value) else -1
+
+
+def _utf8(text: str) -> bytes:
+    """Return text as bytes, half of a surrogate pair escaped: errors quote what they were given."""
+    return text.encode("utf-8", "backslashreplace")
