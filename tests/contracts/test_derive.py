@@ -267,6 +267,15 @@ def test_a_message_that_is_none_of_ours_is_poison() -> None:
         assert refused.value.code == code
 
 
+def test_a_schema_that_is_no_record_is_no_message() -> None:
+    """A writer's schema may be any Avro; ours are records."""
+    schemas = Schemas()
+    own = schemas.add('"string"')
+    with pytest.raises(PoisonError, match="string is no message") as refused:
+        Codec(schemas).decode(frames.SINGLE + own + b"\x00")
+    assert refused.value.code == "unknown-message"
+
+
 def test_an_older_version_of_a_message_is_read() -> None:
     """Neighbouring versions run side by side during a deploy."""
     schemas = Schemas()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -110,6 +111,67 @@ def test_what_takes_no_bytes_is_counted_wherever_it_stands() -> None:
         schema = {**_NULLS, "fields": [{"name": "a", "type": {"type": "array", "items": items}}]}
         assert refusal(varint(count) + b"\x00", schema) == "too-many-items"
         assert refusal(varint(10) + b"\x00", schema) == ""
+
+
+def doubling(levels: int) -> dict[str, Any]:
+    """Return records that each hold the one before twice: a datum of no bytes, 2 ** levels values."""
+    leaf = {"type": "record", "name": "L0", "fields": [{"name": "n", "type": "null"}]}
+    fields: list[dict[str, Any]] = [{"name": "f0", "type": leaf}]
+    for level in range(1, levels + 1):
+        parts = [{"name": part, "type": f"L{level - 1}"} for part in "ab"]
+        fields.append(
+            {"name": f"f{level}", "type": {"type": "record", "name": f"L{level}", "fields": parts}}
+        )
+    return {"type": "record", "name": "Doubling", "fields": fields}
+
+
+def test_records_that_hold_records_twice_are_counted() -> None:
+    """No list and no recursion is needed: sixty levels would never end."""
+    assert refusal(b"", doubling(60)) == "too-many-items"
+    assert refusal(b"", doubling(5)) == ""
+
+
+def test_without_the_limit_no_bytes_become_many_records() -> None:
+    """The control, with fewer levels than would hurt."""
+    assert frames.write(frames.parse(doubling(2)), read(b"", doubling(2))) == b""
+    found = read(b"", doubling(17), trusted=True)["f17"]
+    levels = 0
+    while "a" in found:
+        found, levels = found["a"], levels + 1
+    assert levels == 17
+    assert refusal(b"", doubling(17)) == "too-many-items"
+
+
+def decimals(kind: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of one decimal."""
+    logical = {**kind, "logicalType": "decimal", "precision": 18, "scale": 4}
+    return {"type": "record", "name": "Money", "fields": [{"name": "d", "type": logical}]}
+
+
+def test_a_decimal_of_many_digits_is_refused_before_they_are_counted() -> None:
+    """Their cost grows with the square: half a megabyte takes longer than a session lasts."""
+    schema = decimals({"type": "bytes"})
+    assert refusal(varint(500_000) + b"\x7f" * 500_000, schema) == "too-large"
+    assert refusal(varint(257) + b"\x00" * 257, schema) == "too-large"
+    assert refusal(varint(8) + b"\x00" * 7 + b"\x05", schema) == ""
+    assert refusal(varint(8) + b"\x00" * 7, schema) == "undecodable"
+    with pytest.raises(PoisonError, match="a decimal of 257 bytes") as refused:
+        Schemas().add(json.dumps(decimals({"type": "fixed", "name": "F", "size": 257})))
+    assert refused.value.code == "invalid-schema"
+
+
+def test_without_the_limit_a_long_decimal_is_read() -> None:
+    """The control: the same zeros, one byte over the limit, are a number like any other."""
+    schema = decimals({"type": "bytes"})
+    assert read(varint(257) + b"\x00" * 257, schema, trusted=True) == {"d": 0}
+
+
+def test_a_schema_whose_data_cannot_be_walked_is_none() -> None:
+    """It is refused where it is learnt, not where its first record would stop a worker."""
+    schema = {"type": "fixed", "name": "F", "size": "many"}
+    with pytest.raises(PoisonError, match="no Avro") as refused:
+        Schemas().add(json.dumps(schema))
+    assert refused.value.code == "invalid-schema"
 
 
 def test_without_the_limit_nesting_kills_the_process() -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, Protocol
 
-from headwater.contracts import frames
+from headwater.contracts import frames, limits
 from headwater.errors import PoisonError
 
 SCHEMA_BYTES_MAX = 256 * 1024
@@ -82,7 +82,9 @@ def _learnt(text: str) -> tuple[bytes, Any]:
         raise PoisonError("invalid-schema", f"it nests over {SCHEMA_DEPTH_MAX} levels")
     try:
         loaded = json.loads(text)
-        return frames.fingerprint(loaded), frames.parse(loaded)
+        parsed = frames.parse(loaded)
+        limits.prepare(parsed)
+        return frames.fingerprint(loaded), parsed
     except Exception as error:
         raise PoisonError("invalid-schema", f"it is no Avro: {error}") from error
 

@@ -51,7 +51,8 @@ class Codec:
             if data[:2] != frames.SINGLE:
                 raise PoisonError("wrong-magic", "the value does not begin with C3 01")
             writer = self._schemas.by_fingerprint(own)
-            shape = self._by_name.get(writer["name"])
+            name = writer.get("name", "") if isinstance(writer, dict) else str(writer)
+            shape = self._by_name.get(name)
             if shape is None:
-                raise PoisonError("unknown-message", f"{writer['name']} is no message of ours")
+                raise PoisonError("unknown-message", f"{name} is no message of ours")
         return shape.decode(data, self._schemas, trusted=True)

@@ -58,7 +58,7 @@ def read(
 
     Raises:
         PoisonError: The frame or the datum cannot be read (`wrong-magic`, `undecodable`, `unknown-schema`),
-            or is over a limit (`too-deep`, `too-many-items`).
+            or is over a limit (`too-deep`, `too-many-items`, `too-large`).
         TransientError: The registry is away.
     """
     if data[:2] == SINGLE and len(data) >= _HEAD:
