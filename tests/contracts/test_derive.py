@@ -13,10 +13,10 @@ import pydantic
 import pytest
 
 import headwater
-from headwater.contracts import frames
+from headwater.contracts import frames, json_text
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
-from headwater.contracts.derive import Shape, shape_of, shape_of_parameters
+from headwater.contracts.derive import Json, Shape, shape_of, shape_of_parameters
 from headwater.contracts.messages import Closed
 from headwater.errors import PoisonError, SettingsError
 
@@ -250,6 +250,117 @@ def test_equal_values_have_equal_digests() -> None:
     shape = shape_of(Place)
     assert shape.digest_of(Place(x=1)) == shape.digest_of(Place(x=1, y=0.5))
     assert shape.digest_of(Place(x=1)) != shape.digest_of(Place(x=2))
+
+
+class Notes(pydantic.BaseModel):
+    by: dict[str, int] = {}
+    note: Json = None
+    more: dict[str, int] | int = 0
+    place: Place | int = 0
+    texts: list[Json] = []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"by": {"a": 1, "b": 2}}, {"by": {"b": 2, "a": 1}}),
+        ({"note": {"a": [{"b": 1, "c": 2}]}}, {"note": {"a": [{"c": 2, "b": 1}]}}),
+        ({"more": {"a": 1, "b": 2}}, {"more": {"b": 2, "a": 1}}),
+        ({"texts": [{"a": 1, "b": 2}]}, {"texts": [{"b": 2, "a": 1}]}),
+    ],
+)
+def test_the_order_of_keys_makes_no_other_datum(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """A task sent again by a producer whose maps have no order is the same task, not a conflict."""
+    shape = shape_of(Notes)
+    first, second = (Notes.model_validate(of) for of in (one, other))
+    assert shape.encode(first) != shape.encode(second)
+    assert shape.digest_of(first) == shape.digest_of(second)
+    assert shape.digest_of(first) != shape.digest_of(Notes(place=Place(x=1)))
+
+
+def test_no_json_is_jsons_null() -> None:
+    """A field of any JSON is text in Avro, so its default is too."""
+    assert shape_of(Notes).schema["fields"][1] == {
+        "name": "note",
+        "type": "string",
+        "default": "null",
+    }
+    assert again(shape_of(Notes), Notes()) == Notes()
+
+
+class Wrong(pydantic.BaseModel):
+    amount: int = None  # type: ignore[assignment]  # the point: pydantic does not look at defaults
+
+
+def test_a_default_that_does_not_fit_is_named() -> None:
+    """It would be found by the first reader of an older record."""
+    with pytest.raises(SettingsError, match=r"Wrong.amount: its default None does not fit"):
+        shape_of(Wrong)
+
+
+def nested(depth: int) -> Any:
+    """Return lists in lists."""
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 65 + "]" * 65, "[" * 200_000, '{"a":' * 65 + "1" + "}" * 65]
+)
+def test_json_that_nests_too_deep_is_poison(text: str) -> None:
+    """Python gives up at a depth that depends on its caller, with an error that would stop a worker."""
+    schema = {
+        "type": "record",
+        "name": "Value",
+        "namespace": "headwater",
+        "fields": [{"name": "value", "type": "string"}],
+    }
+    schemas = Schemas()
+    own = schemas.add(schema)
+    data = frames.SINGLE + own + frames.write(frames.parse(schema), {"value": text})
+    with pytest.raises(PoisonError, match="nests over 64") as refused:
+        shape_of(Json, name="Value").decode(data, schemas)
+    assert refused.value.code == "invalid-value"
+
+
+@pytest.mark.parametrize("value", [nested(65), nested(100_000), {"a": nested(64)}])
+def test_json_that_nests_too_deep_is_never_written(value: Any) -> None:
+    """What could be written but not read would be lost."""
+    with pytest.raises(ValueError, match="nests over 64"):
+        json_text.dump(value)
+
+
+@pytest.mark.parametrize(
+    "value", [nested(64), [nested(63)] * 100, {"a": [{"b": 1}] * 100}, "[" * 99]
+)
+def test_json_within_the_bound_survives(value: Any) -> None:
+    """Depth is what is bounded: neither width nor brackets in text."""
+    assert json_text.load(json_text.dump(value)) == value
+
+
+class Odd(pydantic.BaseModel):
+    text: str
+
+    @pydantic.field_validator("text")
+    @classmethod
+    def check(cls, value: str) -> str:
+        return str(1 / len(value))
+
+
+def test_a_validator_that_breaks_refuses_its_record() -> None:
+    """A type's author checks foreign bytes; an error there is the record's, and stops no worker."""
+    shape, schemas = shape_of(Odd), Schemas()
+    data = shape.encode(Odd.model_construct(text=""))
+    with pytest.raises(PoisonError, match="ZeroDivisionError: division") as refused:
+        shape.decode(data, schemas)
+    assert refused.value.code == "invalid-value"
+    with pytest.raises(PoisonError, match="ZeroDivisionError: division") as refused:
+        shape.from_json('{"text": ""}')
+    assert refused.value.code == "invalid-json"
+    with pytest.raises(ZeroDivisionError):  # among ourselves it is our bug, and must not be hidden
+        shape.decode(data, schemas, trusted=True)
 
 
 def test_a_message_that_is_none_of_ours_is_poison() -> None:

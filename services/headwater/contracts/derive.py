@@ -8,7 +8,6 @@ import decimal
 import enum
 import functools
 import inspect
-import json
 import operator
 import re
 import types
@@ -20,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import pydantic
 import pydantic_core
 
-from headwater.contracts import frames
+from headwater.contracts import frames, json_text
 from headwater.contracts.catalog import Schemas
 from headwater.errors import PoisonError, SettingsError
 
@@ -115,6 +114,12 @@ class Shape(Generic[T]):
             raise PoisonError("invalid-value", f"{self.name}: {_first(error)}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise PoisonError("invalid-value", f"{self.name}: {error}") from error
+        except Exception as error:
+            # A type's author validates foreign bytes here; what that raises is about this record.
+            if trusted:
+                raise
+            kind = type(error).__name__
+            raise PoisonError("invalid-value", f"{self.name}: {kind}: {error}") from error
 
     def to_json(self, value: T) -> bytes:
         """Return the value as JSON; bytes that are no UTF-8 make all of its bytes base64."""
@@ -134,14 +139,17 @@ class Shape(Generic[T]):
             return self._adapter.validate_json(data)
         except pydantic.ValidationError as error:
             raise PoisonError("invalid-json", f"{self.name}: {_first(error)}") from error
+        except Exception as error:  # a validator of the type's author may raise anything
+            kind = type(error).__name__
+            raise PoisonError("invalid-json", f"{self.name}: {kind}: {error}") from error
 
     def json_schema(self) -> dict[str, Any]:
         """Return the type's JSON schema, for OpenAPI and models."""
         return self._adapter.json_schema()
 
     def digest_of(self, value: T) -> bytes:
-        """Return a value's datum as bytes: equal for equal values, whatever framed them."""
-        return frames.write(self._parsed, self._dump(value))
+        """Return a value's datum as bytes: equal for equal values, whatever framed or ordered them."""
+        return frames.write(self._parsed, json_text.ordered(self._dump(value)))
 
 
 @functools.cache
@@ -238,7 +246,7 @@ class _Builder:
         base, *marks = typing.get_args(type_)
         for mark in marks:
             if mark is _JsonMark:
-                return _Form(schema="string", dump=json.dumps, load=json.loads, python=())
+                return _Form(schema="string", dump=json_text.dump, load=json_text.load, python=())
             if isinstance(mark, Scale) and base is decimal.Decimal:
                 return _decimal(mark)
         return self.form(base, where)
@@ -338,7 +346,9 @@ class _Builder:
             _plain_name(field, where)
             form = self.form(hints[field], f"{where}.{field}")
             forms.append((field, form))
-            schema_fields.append({"name": field, "type": form.schema, **_default(form, default)})
+            schema_fields.append(
+                {"name": field, "type": form.schema, **_default(form, default, f"{where}.{field}")}
+            )
         schema = {
             "type": "record",
             "name": type_.__name__,
@@ -387,15 +397,16 @@ def _fields(type_: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _default(form: _Form, default: Any) -> dict[str, Any]:
+def _default(form: _Form, default: Any, where: str) -> dict[str, Any]:
     """Return a field's Avro default, where the Python one can be written as one."""
     if default is ...:
         return {}
-    if default is None:
-        return {"default": None}
     if isinstance(form.schema, list):
-        return {}
-    value = form.dump(default) if form.dump else default
+        return {"default": None} if default is None and form.schema[0] == "null" else {}
+    try:
+        value = form.dump(default) if form.dump else default
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SettingsError(f"{where}: its default {default!r} does not fit: {error}") from error
     if isinstance(value, bytes):
         value = value.decode("iso-8859-1")
     if isinstance(value, (str, int, float, bool, list, dict)):
