@@ -20,7 +20,8 @@ from headwater.contracts.messages import Answered, Reply, Start, Task
 from headwater.core.decider import Sent
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, RunId
-from headwater.hosts import calm_collector, clock_ms
+from headwater.durable import confine
+from headwater.hosts import calm_collector
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_owner import KafkaOwner
@@ -112,7 +113,7 @@ def turns(config: KafkaConfig, stages: Stages | None = None) -> float:
     namespace = cluster.fresh("hop")
     log = KafkaLog(config)
     executor = concurrent.futures.ThreadPoolExecutor(2)
-    parts = Parts(clock=clock_ms, instance="bench", executor=executor)
+    parts = Parts(clock=confine.wall_ms, instance="bench", executor=executor)
     platform = Platform(app, log, parts, namespace=namespace)
     for need in platform.needs(partitions=1, coordinators=1):
         cluster.topic(config, need.name, compacted=need.compacted)

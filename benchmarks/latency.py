@@ -16,7 +16,8 @@ from benchmarks import bare, cluster
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from headwater.assembly import Parts, Platform
-from headwater.hosts import calm_collector, clock_ms
+from headwater.durable import confine
+from headwater.hosts import calm_collector
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.sdk.app import App
@@ -99,7 +100,7 @@ def hops(config: KafkaConfig) -> list[float]:
     """Return the seconds of a task through intake, admission and its run."""
     log = KafkaLog(config)
     executor = concurrent.futures.ThreadPoolExecutor(2)
-    parts = Parts(clock=clock_ms, instance="bench", executor=executor)
+    parts = Parts(clock=confine.wall_ms, instance="bench", executor=executor)
     platform = Platform(app, log, parts, namespace=cluster.fresh("latency"))
     for need in platform.needs(partitions=1, coordinators=1):
         cluster.topic(config, need.name, compacted=need.compacted)

@@ -12,7 +12,8 @@ from headwater.core.decider import Turn
 from headwater.core.judge import AllowAll
 from headwater.core.messages import Address, Meta, Position, RunId
 from headwater.core.prices import Prices
-from headwater.hosts import calm_collector, clock_ms
+from headwater.durable import confine
+from headwater.hosts import calm_collector
 from headwater.log.local import LocalLog
 from headwater.runs.calls import Routes
 from headwater.runs.decider import Runs
@@ -41,7 +42,7 @@ def resident() -> int:
 def main() -> None:
     """Start the runs on one decider and its table, and print what they took."""
     calm_collector()
-    platform = Platform(app, LocalLog(), Parts(clock=clock_ms))
+    platform = Platform(app, LocalLog(), Parts(clock=confine.wall_ms))
     names = platform.names
     decider = Runs(
         app.agents["waiter"],
@@ -71,7 +72,7 @@ def main() -> None:
             table,
             at=Position("id", names.inbox("waiter"), 0, number),
             meta=Meta(id=task_id, tenant="t", correlation_id=task_id),
-            now_ms=clock_ms(),
+            now_ms=confine.wall_ms(),
         )
         decider.react(turn, Start(run=run, task_id=task_id, slot=run, task=task))
         table.apply(turn.layer)

@@ -28,6 +28,7 @@ from headwater.doors.gateway import Caller, Gateway, Surface
 from headwater.doors.problems import HANDLERS
 from headwater.doors.shelf import Shelf
 from headwater.doors.tokens import Tail
+from headwater.durable import confine
 from headwater.errors import SettingsError
 from headwater.log.port import Log
 from headwater.models.prices import snapshot
@@ -47,11 +48,6 @@ logger = logging.getLogger(__name__)
 
 ROLES = ("coordinator", "agents", "models", "tools", "gateway")
 _STALLED_S = 60.0
-
-
-def clock_ms() -> int:
-    """Return the wall clock in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def calm_collector() -> None:
@@ -295,7 +291,7 @@ class Host:
     def _parts(self, settings: Settings) -> Parts:
         loops = settings.loops
         return Parts(
-            clock=clock_ms,
+            clock=confine.wall_ms,
             instance=settings.instance,
             executor=concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="restoring"),
             threaded=True,

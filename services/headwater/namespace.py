@@ -11,8 +11,9 @@ from headwater.admission import shards
 from headwater.assembly import Parts, Platform
 from headwater.contracts.messages import AppRecord, SchemaRecord, ShardTable
 from headwater.contracts.records import Draft, Partition
+from headwater.durable import confine
 from headwater.errors import SettingsError
-from headwater.log.local import LocalLog, real_ms
+from headwater.log.local import LocalLog
 from headwater.log.port import Log
 from headwater.sdk.app import App
 
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 async def local(app: App, *, partitions: int = 4) -> LocalLog:
     """Return a log in memory with everything an app needs."""
-    log = LocalLog()
-    platform = Platform(app, log, Parts(clock=real_ms))
+    log = LocalLog(clock=confine.wall_ms)
+    platform = Platform(app, log, Parts(clock=confine.wall_ms))
     for need in platform.needs(partitions=partitions, coordinators=partitions):
         log.create(
             need.name,

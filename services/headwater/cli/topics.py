@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater import hosts, namespace, provisioning
+from headwater import namespace, provisioning
 from headwater.assembly import Parts, Platform
 from headwater.cli import discovery, shell
 from headwater.contracts import compatibility
+from headwater.durable import confine
 from headwater.log.kafka import KafkaLog
 from headwater.provisioning import Action, Change
 from headwater.sdk.app import App
@@ -93,7 +94,7 @@ def _refuse_breaks(platform: Platform, changes: list[Change]) -> None:
 
 def platform_of(loaded: App, log: KafkaLog, settings: Settings) -> Platform:
     """Return the app on a cluster, to ask what it needs."""
-    parts = Parts(clock=hosts.clock_ms, instance=settings.instance)
+    parts = Parts(clock=confine.wall_ms, instance=settings.instance)
     return Platform(loaded, log, parts, namespace=settings.namespace or None)
 
 

@@ -26,6 +26,7 @@ from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, task_id
 from headwater.doors import given, openapi
 from headwater.doors.problems import HANDLERS, ProblemError
+from headwater.durable import confine
 from headwater.log.port import Log
 
 ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
@@ -225,7 +226,7 @@ class Gateway:
             agent=query.get("agent", ""),
             status=query.get("status", ""),
             waiting_for=query.get("waiting_for", ""),
-            before_ms=int((time.time() - older_s) * 1000) if older_s else None,
+            before_ms=int(confine.wall_ms() - older_s * 1000) if older_s else None,
             limit=int(given.number(request, "limit", 50, 1_000)),
         )
         return JSONResponse({"runs": runs})

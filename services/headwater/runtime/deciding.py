@@ -19,6 +19,7 @@ from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.decider import Decider, Sent, Timer, Turn
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, Position, digest
+from headwater.durable.confine import wall_ns
 from headwater.errors import PoisonError, TransientError, WorkRefusedError
 from headwater.log.port import Claim, Log, Owner
 from headwater.runtime.committing import Batch, Bisect, Taken, requeue
@@ -257,7 +258,7 @@ class Deciding:
 
     def _take(self, batch: Batch, owned: _Owned, record: Record) -> int:
         """Take one record's turn into the batch; return how many messages it sends."""
-        began_ns = time.time_ns()
+        began_ns = wall_ns()
         place = record.partition
         at = Position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
         meta, message, turn = Meta(id=at.derive(0).hex(), tenant=""), None, None
@@ -277,7 +278,7 @@ class Deciding:
             turn.relay(self._quarantine(record, error))
             sent = batch.take(turn, self._envelope)
             logger.warning("%s refused %s@%d: %s", self._decider.name, place, record.offset, error)
-        ended_ns = time.time_ns()
+        ended_ns = wall_ns()
         if ended_ns - began_ns > self._pace.slow_turn_ms * 1_000_000:
             logger.warning(
                 "%s took %d ms over %s@%d (%s): users' code holds the whole batch up",

@@ -15,6 +15,7 @@ from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.effector import Effector
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Meta
+from headwater.durable.confine import wall_ns
 from headwater.errors import PoisonError
 from headwater.log.port import Claim, Log, Poll, Worker
 from headwater.runtime.answering import Answering, Item
@@ -300,10 +301,10 @@ class Performing:
 
     async def _perform(self, queued: Queued[Item]) -> None:
         item = queued.item
-        began_ns = time.time_ns()
+        began_ns = wall_ns()
         try:
             reply = await self._reply(item)
-            ended_ns = time.time_ns()
+            ended_ns = wall_ns()
             await self._send(item, reply)
             self._done(item.claim, item.record)
             self._tell(item, reply, began_ns, ended_ns)

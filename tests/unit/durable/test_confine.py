@@ -334,3 +334,26 @@ def test_answer_after_failure_names_state() -> None:
     with pytest.raises(RuntimeError, match="has not begun"):
         fresh.deliver(Answer(number=1, outcome=None), now_ms=2)  # type: ignore[arg-type]
     assert not isinstance(run(lambda: None), Raised)
+
+
+def test_other_threads_read_the_real_clock_while_a_turn_lasts():
+    """`time.time` answers from the run everywhere meanwhile, which is the control; `wall_ns` does not."""
+    before, inside, outside = confine.wall_ns(), threading.Event(), threading.Event()
+    found: list[int] = []
+
+    def look() -> None:
+        assert inside.wait(5)
+        found.extend((confine.wall_ns(), time.time_ns()))
+        outside.set()
+
+    other = threading.Thread(target=look)
+    other.start()
+    streams = Streams("r")
+    streams.now_ms = 1_000
+    with confine.turn(streams):
+        inside.set()
+        assert outside.wait(5)
+        within = confine.wall_ns()
+    other.join()
+    assert before <= found[0] <= within <= confine.wall_ns()
+    assert found[1] == 1_000 * 1_000_000
