@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException, Producer
 from tests.integration.proxy import Fault, Proxy
 
 from headwater.contracts.records import Draft, Partition
-from headwater.log import kafka_owner
+from headwater.log import kafka_transactor
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_owner import KafkaOwner
@@ -217,7 +217,7 @@ def test_control_committing_again_on_the_same_producer_tears(
     bench: Bench, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A late end of one transaction ends the next one, half written."""
-    monkeypatch.setattr(kafka_owner, "WATCHDOG", Watchdog(tick_s=60))  # it waits for long
+    monkeypatch.setattr(kafka_transactor, "WATCHDOG", Watchdog(tick_s=60))  # it waits for long
     outcome = bench.run(seed=1)
     say(f"control: {outcome}")
     assert outcome.torn + outcome.lost + outcome.doubled > 0

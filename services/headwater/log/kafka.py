@@ -128,6 +128,20 @@ class KafkaLog:
 
         return self._patiently("the ends of partitions", ask)
 
+    def offset_at(self, partition: Partition, time_ms: int) -> int:
+        """Return the first offset appended at this time or later; the end if there is none."""
+        place = TopicPartition(partition.topic, partition.number)
+
+        def ask() -> int:
+            answer = self._admin.list_offsets(
+                {place: OffsetSpec.for_timestamp(time_ms)}, request_timeout=self.config.call_s
+            )
+            (future,) = answer.values()
+            return int(future.result().offset)
+
+        found = self._patiently(f"the offsets of {partition} in time", ask)
+        return self.ends([partition])[partition] if found < 0 else found
+
     def topic_id(self, topic: str) -> str:
         """Return the id of this topic's present life.
 

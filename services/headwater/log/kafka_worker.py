@@ -1,17 +1,18 @@
-"""An effector's membership on Kafka: offsets in the background, no outputs."""
+"""An effector's membership on Kafka: offsets in the background, intentions in transactions, no outputs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from headwater.contracts.records import Partition
 from headwater.log.kafka_config import KafkaConfig
-from headwater.log.kafka_member import First, KafkaMember
+from headwater.log.kafka_member import First
+from headwater.log.kafka_transactor import KafkaTransactor
 from headwater.log.kafka_watch import WATCHDOG
-from headwater.log.port import Claim
+from headwater.log.port import Claim, Work
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ _SETTLE_POLL_S = 0.1
 _UNSETTLED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
 
 
-class KafkaWorker(KafkaMember):
+class KafkaWorker(KafkaTransactor):
     """Marks what is answered; see `log.port.Worker`.
 
     Args:
@@ -54,6 +55,16 @@ class KafkaWorker(KafkaMember):
             self._consumer.commit(offsets=[mark], asynchronous=True)
         except KafkaException as error:
             logger.warning("%s: a mark waits for the next: %s", self.group, error)
+
+    def intend(self, work: Sequence[Work]) -> frozenset[Claim]:
+        """Write intentions with the offsets of their claims; the first opens the producer.
+
+        Raises:
+            WorkRefusedError: The log refused it twice; nothing was written, the claims still hold.
+        """
+        if self._producer is None and not self._closed:
+            self._open()
+        return self._commit(work)
 
     def close(self, *, leave: bool = False) -> None:
         """End the membership, after the last marks.

@@ -164,7 +164,15 @@ class LocalLog:
 
     def work(self, topics: Collection[str], *, group: str, instance: str) -> LocalWorker:
         """Join a group as an effector."""
-        return LocalWorker(self._cluster, group=group, instance=instance, topics=topics)
+        return LocalWorker(
+            self._cluster,
+            group=group,
+            instance=instance,
+            topics=topics,
+            check_claims=self._check_claims,
+            lose_claims=self._lose_claims,
+            offsets_inside=self._offsets_inside,
+        )
 
     def read(self, starts: Mapping[Partition, int]) -> LocalReader:
         """Read committed records from these offsets on; an offset before the first means the first."""
@@ -218,6 +226,11 @@ class LocalLog:
             with cluster.changed:
                 if cluster.pending(group, partition):
                     cluster.changed.wait(0.1)
+
+    def offset_at(self, partition: Partition, time_ms: int) -> int:
+        """Return the first offset appended at this time or later; the end if there is none."""
+        with self._cluster.changed:
+            return self._cluster.stored(partition).offset_at(time_ms)
 
     def topic_id(self, topic: str) -> str:
         """Return the id of this topic's present life; a recreated topic has another."""

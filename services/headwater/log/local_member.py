@@ -156,21 +156,8 @@ def missing(group: str, place: str) -> SettingsError:
     )
 
 
-class LocalWorker(LocalMember):
-    """An effector's membership: it marks what is answered, and can write no output by it."""
-
-    def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
-        """Commit an offset; a stale claim marks nothing."""
-        self._cluster.faults.at(Point.MARK, self.who)
-        with self._cluster.changed:
-            self._cluster.tick()
-            if self._group.holds(self._me, claim):
-                self._group.offsets[claim.partition] = (next_offset, metadata)
-                self._cluster.changed.notify_all()
-
-
-class LocalOwner(LocalMember):
-    """A decider's membership: what it writes and the offsets it reaches are one transaction.
+class LocalTransactor(LocalMember):
+    """A member that writes in transactions: records and offsets together, or none of it happened.
 
     Args:
         cluster: The log's state.
@@ -200,7 +187,7 @@ class LocalOwner(LocalMember):
         with cluster.changed:
             self._epoch = cluster.fence(self.who)
 
-    def commit(self, work: Sequence[Work]) -> frozenset[Claim]:
+    def _commit(self, work: Sequence[Work]) -> frozenset[Claim]:
         """Write the work of the claims that hold, all or none, and return those claims.
 
         Raises:
@@ -259,7 +246,10 @@ class LocalOwner(LocalMember):
         return frozenset(item.claim for item in held)
 
     def _reached(self, held: Sequence[Work]) -> dict[tuple[str, Partition], tuple[int, str]]:
-        return {(self._group.name, item.claim.partition): (item.next_offset, "") for item in held}
+        return {
+            (self._group.name, item.claim.partition): (item.next_offset, item.metadata)
+            for item in held
+        }
 
     def _holds(self, claim: Claim) -> bool:
         return not self._check_claims or self._group.holds(self._me, claim)
@@ -277,3 +267,37 @@ class LocalOwner(LocalMember):
             self._epoch = self._cluster.fence(self.who)
             self._me.doubtful = self._lose_claims
         return frozenset()
+
+
+class LocalWorker(LocalTransactor):
+    """An effector's membership: it marks what is answered, and notes what it is about to do."""
+
+    def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
+        """Commit an offset; a stale claim marks nothing."""
+        self._cluster.faults.at(Point.MARK, self.who)
+        with self._cluster.changed:
+            self._cluster.tick()
+            if self._group.holds(self._me, claim):
+                self._group.offsets[claim.partition] = (next_offset, metadata)
+                self._cluster.changed.notify_all()
+
+    def intend(self, work: Sequence[Work]) -> frozenset[Claim]:
+        """Write intentions and the offsets of the claims that hold, all or none; return those claims.
+
+        Raises:
+            WorkRefusedError: The log will not take a record of it; nothing was written.
+        """
+        return self._commit(work)
+
+
+class LocalOwner(LocalTransactor):
+    """A decider's membership: what it writes and the offsets it reaches are one transaction."""
+
+    def commit(self, work: Sequence[Work]) -> frozenset[Claim]:
+        """Write the work of the claims that hold, all or none, and return those claims.
+
+        Raises:
+            WorkRefusedError: The log will not take a record of it. Nothing was written, the claims
+                still hold; halve the work and try again.
+        """
+        return self._commit(work)

@@ -112,6 +112,11 @@ class Stored:
             return records, (records[-1].offset + 1 if records else start)
         return self._records[first:last], max(start, stable)
 
+    def offset_at(self, time_ms: int) -> int:
+        """Return the first offset appended at this time or later; the end if there is none."""
+        later = (record.offset for record in self._records if record.time_ms >= time_ms)
+        return next(later, self.end)
+
     def compact(self, *, before_ms: int) -> None:
         """Keep the newest stable record of each key; a tombstone goes if it is older than `before_ms`."""
         stable = self.stable_end

@@ -1,7 +1,7 @@
 """The ports of the log: what a decider, an effector, a projection and a door may do to it.
 
 Impossible by construction: offsets without outputs (an owner has no begin and no end), an effector
-that transacts its output, a zombie's write (work carries its claim).
+that transacts its reply, a zombie's write (work carries its claim).
 """
 
 from __future__ import annotations
@@ -44,11 +44,19 @@ class Poll:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one owned partition's turns wrote, and the next offset to read."""
+    """What one owned partition's turns wrote, and the next offset to read.
+
+    Args:
+        claim: Of which claim.
+        next_offset: Where its group goes on.
+        drafts: What is written.
+        metadata: What is kept beside the offset; effectors keep there what is done beyond it.
+    """
 
     claim: Claim
     next_offset: int
     drafts: Sequence[Draft] = ()
+    metadata: str = ""
 
 
 class Member(Protocol):
@@ -88,10 +96,26 @@ class Owner(Member, Protocol):
 
 
 class Worker(Member, Protocol):
-    """An effector's membership: it marks what is answered, and can write no output by it."""
+    """An effector's membership: it marks what is answered, and notes what it is about to do.
+
+    No reply goes through it: what it writes in a transaction are intentions, so that whoever has
+    lost a partition cannot begin what its heir may begin.
+    """
 
     def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
         """Commit an offset in the background; a mark that is lost only repeats requests."""
+        ...
+
+    def intend(self, work: Sequence[Work]) -> frozenset[Claim]:
+        """Write intentions and the offsets of the claims that hold, all or none; return those claims.
+
+        As with an owner's commit, every other claim of this membership comes back as lost, and an
+        unknown outcome returns the empty set.
+
+        Raises:
+            WorkRefusedError: The log refused this work twice though its claims held; nothing of it
+                was written, the claims still hold.
+        """
         ...
 
 
@@ -146,6 +170,10 @@ class Log(Protocol):
         Raises:
             SettingsError: The group has no offset there (missing or expired): `topics apply` writes it.
         """
+        ...
+
+    def offset_at(self, partition: Partition, time_ms: int) -> int:
+        """Return the first offset appended at this time or later; the end if there is none. Blocks."""
         ...
 
     def topic_id(self, topic: str) -> str:

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 import pytest
 
 from headwater.testing.conformance_groups import GroupClaims
+from headwater.testing.conformance_intentions import IntentionClaims
 from headwater.testing.conformance_records import RecordClaims
 from headwater.testing.conformance_transactions import TransactionClaims
 from headwater.testing.conformance_world import Harness, OpenTransaction, World
 
 
-class LogConformance(RecordClaims, GroupClaims, TransactionClaims):
+class LogConformance(RecordClaims, GroupClaims, TransactionClaims, IntentionClaims):
     """Every promise of the port."""
 
     @pytest.fixture

@@ -1,0 +1,274 @@
+"""A member that writes in transactions on Kafka: records and offsets together, or none of it happened."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from collections.abc import Collection, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from headwater.contracts.records import Draft
+from headwater.errors import SettingsError, WorkRefusedError
+from headwater.log import kafka_errors
+from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_member import First, KafkaMember
+from headwater.log.kafka_watch import WATCHDOG
+from headwater.log.port import Claim, Poll, Work
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"CGMDv2:"
+
+
+class _AbortedError(Exception):
+    """The transaction can be aborted with a known outcome.
+
+    Args:
+        error: Why.
+    """
+
+    def __init__(self, error: KafkaError) -> None:
+        super().__init__(error.str())
+        self.error = error
+
+
+class KafkaTransactor(KafkaMember):
+    """Writes work of live claims; an owner commits by it, a worker notes what it is about to do.
+
+    Args:
+        config: The cluster.
+        topics: What is read.
+        group: The group.
+        instance: This member's stable name; with the group it is the transactional id.
+        first: Looks a group's committed offset up, for a claim resumed without one.
+    """
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        topics: Collection[str],
+        *,
+        group: str,
+        instance: str,
+        first: First,
+    ) -> None:
+        self._producer: Producer | None = None
+        self._said_waiting = False
+        self._open_from_s = 0.0
+        self._delivery_error: KafkaError | None = None
+        super().__init__(config, topics, group=group, instance=instance, first=first)
+        self._metadata = self._consumer.consumer_group_metadata()
+
+    def poll(self, *, records_max: int, wait_ms: int) -> Poll:
+        """Wait for news.
+
+        Raises:
+            SettingsError: Another process has joined under this name, or records expired unread.
+        """
+        poll = super().poll(records_max=records_max, wait_ms=wait_ms)
+        # Later calls could carry a generation whose revocations we have not seen.
+        self._metadata = self._consumer.consumer_group_metadata()
+        return poll
+
+    def _commit(self, work: Sequence[Work]) -> frozenset[Claim]:
+        """Write the work of the claims that hold, all or none, and return them.
+
+        Raises:
+            WorkRefusedError: The log refused it twice; nothing was written, the claims still hold.
+        """
+        held = [one for one in work if self.holds(one.claim)]
+        if not held:
+            return frozenset()
+        for again in (False, True):
+            try:
+                self._transact(held)
+            except _AbortedError as aborted:
+                if not self._abort(aborted.error) or not self._renew():
+                    return frozenset()
+                if again:
+                    raise WorkRefusedError(str(aborted)) from aborted
+            except (KafkaException, TimeoutError) as error:
+                self._give_up(error)
+                return frozenset()
+            else:
+                return frozenset(one.claim for one in held)
+        raise AssertionError("the second try returns or raises")  # pragma: no cover - for the types
+
+    def close(self, *, leave: bool = False) -> None:
+        """End the membership; whatever is to be written was."""
+        super().close(leave=leave)
+        self._discard()
+
+    def _transact(self, held: Sequence[Work]) -> None:
+        producer, call_s = self._producer, self.config.call_s
+        if producer is None or self._generation() < 0:
+            raise TimeoutError("it is no member of the group now")
+        self._delivery_error = None
+        with WATCHDOG.over(f"transaction of {self.group}", call_s * 6):
+            try:
+                producer.begin_transaction()
+                for one in held:
+                    for draft in one.drafts:
+                        self._produce(producer, draft)
+                left = _flush(producer, call_s)
+                if self._delivery_error is not None:
+                    raise _AbortedError(self._delivery_error)
+                if left:
+                    raise TimeoutError(f"{left} records were not written within {call_s:g} s")
+                producer.send_offsets_to_transaction(
+                    [
+                        TopicPartition(
+                            one.claim.partition.topic,
+                            one.claim.partition.number,
+                            one.next_offset,
+                            one.metadata,
+                        )
+                        for one in held
+                    ],
+                    self._metadata,
+                    call_s,
+                )
+                self._end(producer)
+            except KafkaException as failure:
+                error = failure.args[0]
+                if error.txn_requires_abort() and not error.fatal():
+                    raise _AbortedError(error) from failure
+                raise
+
+    def _end(self, producer: Producer) -> None:
+        """Commit; alone, so that a test can get between."""
+        producer.commit_transaction(self.config.call_s)
+
+    def _produce(self, producer: Producer, draft: Draft) -> None:
+        partition = -1 if draft.partition is None else draft.partition
+        until = time.monotonic() + self.config.call_s
+        while True:
+            try:
+                producer.produce(
+                    draft.topic,
+                    value=draft.value,
+                    key=draft.key,
+                    partition=partition,
+                    headers=[*draft.headers],
+                    on_delivery=self._delivered,
+                )
+            except BufferError:
+                if time.monotonic() > until:
+                    raise TimeoutError("the client's queue stayed full") from None
+                producer.poll(0.1)
+            except KafkaException as failure:
+                error = failure.args[0]
+                if error.code() in kafka_errors.REFUSED:
+                    raise _AbortedError(error) from failure
+                raise
+            else:
+                return
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is None:
+            return
+        first = self._delivery_error
+        if first is None or (
+            error.code() in kafka_errors.REFUSED and first.code() not in kafka_errors.REFUSED
+        ):
+            self._delivery_error = error  # what was purged with it says less
+
+    def _abort(self, error: KafkaError) -> bool:
+        """Abort; `False` if that is no answer to the error, or came to nothing: the claims are lost."""
+        producer = self._producer
+        assert producer is not None, "a transaction has a producer"
+        try:
+            with WATCHDOG.over(f"abort of {self.group}", self.config.call_s * 2):
+                producer.abort_transaction(self.config.call_s)
+        except KafkaException as failure:
+            self._give_up(failure)
+            return False
+        if error.code() in kafka_errors.FORBIDDEN:
+            raise kafka_errors.forbidden(f"write for {self.group}", error)
+        if error.code() not in kafka_errors.REFUSED:
+            # The group has moved on or the cluster is away: the record is not to blame.
+            self._give_up(KafkaException(error))
+            return False
+        return True
+
+    def _renew(self) -> bool:
+        """Replace the producer after an abort: what was refused left a gap in its sequence."""
+        self._discard()
+        if self._open():
+            return True
+        self._lose_all()
+        return False
+
+    def _give_up(self, error: Exception) -> None:
+        """Nobody knows how the commit ended, or the group has moved on: begin again from the log.
+
+        The commit is never tried again on this producer: a late end of transaction could then end
+        a later one. A new producer of the same id fences it and settles what it left.
+        """
+        logger.warning("%s: a commit came to nothing we know of: %s", self.group, error)
+        self._discard()
+        cause = error.args[0] if isinstance(error, KafkaException) else None
+        if cause is not None and (cause.fatal() or cause.code() in kafka_errors.FENCED):
+            # If it was another process of our name, a heartbeat says so before we fence it.
+            self._open_from_s = time.monotonic() + 2 * self.config.heartbeat_ms / 1000
+        self._lose_all()
+
+    def _discard(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with WATCHDOG.over(f"end of a producer of {self.group}", self.config.call_s * 2):
+                producer.purge(in_queue=True, in_flight=True, blocking=False)
+                del producer
+
+    def _open(self) -> bool:
+        """Have a producer that fences whatever had this id before."""
+        if time.monotonic() < self._open_from_s:
+            return False
+        producer = Producer(self.config.transactional(self.group, self.instance))
+        try:
+            with WATCHDOG.over(f"init_transactions of {self.group}", self.config.call_s * 2):
+                producer.init_transactions(self.config.call_s)
+        except KafkaException as failure:
+            error = failure.args[0]
+            if error.code() in kafka_errors.FORBIDDEN:
+                raise kafka_errors.forbidden(
+                    f"write as {self.group}/{self.instance}", error
+                ) from failure
+            if error.code() == KafkaError.INVALID_TRANSACTION_TIMEOUT:
+                raise SettingsError(
+                    f"HEADWATER_KAFKA__TRANSACTION_MS is {self.config.transaction_ms}, more than the "
+                    "broker's transaction.max.timeout.ms: lower it"
+                ) from failure
+            if not self._said_waiting:
+                logger.warning("%s waits for a producer: %s", self.group, error.str())
+                self._said_waiting = True
+            return False
+        self._said_waiting = False
+        self._producer = producer
+        return True
+
+    def _generation(self) -> int:
+        """Return the group's generation as of the last poll; negative while we are no member.
+
+        librdkafka serialises it first in its metadata, `rd_kafka_consumer_group_metadata_write`.
+        """
+        assert self._metadata.startswith(_MAGIC), "librdkafka writes its metadata in another form"
+        (generation,) = struct.unpack_from("=i", self._metadata, len(_MAGIC))
+        return int(generation)
+
+
+def _flush(producer: Producer, wait_s: float) -> int:
+    """Write what was produced; return how many records were not written in time.
+
+    Raises:
+        KafkaException: The producer met a fatal error. The client raises it in the middle of its
+            callbacks, where the interpreter takes it for a bug of theirs, so it is unwrapped here.
+    """
+    try:
+        return int(producer.flush(wait_s))
+    except SystemError as broken:
+        if isinstance(broken.__cause__, KafkaException):
+            raise broken.__cause__ from None
+        raise KafkaException(KafkaError(KafkaError._FAIL, str(broken), fatal=True)) from broken  # noqa: SLF001 - the client's own name
