@@ -45,6 +45,9 @@ from headwater.sdk.models import Model
 from headwater.sdk.tools import Tool
 from headwater.tools.effector import Tools
 
+RECEIPTS_MS = 30 * 24 * 3_600_000
+"""How long receipts are kept: longer than any broker keeps requests unless it was told to."""
+
 ROWS = (Timer, *admission_rows.KINDS, *run_rows.KINDS)
 
 
@@ -55,7 +58,7 @@ class Need:
     Args:
         name: Full name.
         partitions: How many.
-        compacted: Keep the newest record per key, for good.
+        compacted: Keep the newest record per key: for good, or for as long as `retention_ms` says.
         retention_ms: How long records are kept; `None` for the broker's default.
         fixed: Growth is refused, because keys map to partitions.
         max_bytes: Largest record.
@@ -256,6 +259,13 @@ class Platform:
         for service in self._services():
             refusing.append(names.req(service))
             yield Need(name=names.req(service), partitions=partitions, fixed=True)
+            yield Need(
+                name=names.receipt(service),
+                partitions=partitions,
+                compacted=True,
+                retention_ms=RECEIPTS_MS,
+                fixed=True,
+            )
         for name in refusing:
             yield Need(
                 name=quarantine.quarantine_topic(name),

@@ -31,7 +31,7 @@ class Wanted(Protocol):
 
     @property
     def compacted(self) -> bool:
-        """Keep the newest record per key, for good."""
+        """Keep the newest record per key: for good, or for as long as `retention_ms` says."""
         ...
 
     @property
@@ -241,7 +241,7 @@ def settings_of(need: Wanted) -> dict[str, str]:
     The log's own clock decides when timers are due, so every topic has `LogAppendTime`.
     """
     config = {
-        "cleanup.policy": "compact" if need.compacted else "delete",
+        "cleanup.policy": _cleanup(need),
         "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": str(need.max_bytes),
     }
@@ -250,14 +250,23 @@ def settings_of(need: Wanted) -> dict[str, str]:
     return config
 
 
+def _cleanup(need: Wanted) -> str:
+    if not need.compacted:
+        return "delete"
+    return "compact" if need.retention_ms is None else "compact,delete"
+
+
 def _count(need: Wanted, counts: Mapping[str, int]) -> int:
-    """Return how many partitions a topic must have: a state topic as many as its inbox."""
-    inbox = _inbox_of(need.name)
-    return max(need.partitions, counts.get(inbox, 0)) if inbox else need.partitions
+    """Return how many partitions a topic must have: of state as many as its inbox, of receipts as requests."""
+    source = _source_of(need.name)
+    return max(need.partitions, counts.get(source, 0)) if source else need.partitions
 
 
-def _inbox_of(topic: str) -> str:
+def _source_of(topic: str) -> str:
+    """Return the topic whose partitions this one's go with; empty if it stands alone."""
     parts = topic.split(".")
+    if parts[1:2] == ["receipt"]:
+        return ".".join([parts[0], "req", *parts[2:]])
     if len(parts) < 4 or parts[1] != "state":  # noqa: PLR2004 - namespace, kind, name, version
         return ""
     owner = parts[3:-1] if parts[2] == "runs" else parts[2:-1]

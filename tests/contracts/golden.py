@@ -15,9 +15,11 @@ from headwater.contracts.messages import (
     Drain,
     Failed,
     Header,
+    Intent,
     Limits,
     Reply,
     ReplyTo,
+    Result,
     RunEvent,
     RunFailed,
     SchemaRecord,
@@ -74,6 +76,21 @@ EXAMPLES: tuple[Any, ...] = (
         order_key="card-9",
         not_after_ms=1_700_000_000_000,
         reply_to=_TO,
+    ),
+    Intent(
+        run=_RUN,
+        number=3,
+        offset=41,
+        attempt="a1",
+        holder="tools-1",
+        begun_ms=1_700_000_000_000,
+        until_ms=1_700_000_010_000,
+    ),
+    Result(
+        offset=41,
+        reply=Reply(
+            run=_RUN, number=3, attempt="a1", outcome=Answered(value=b"\x06abc"), usage=_USAGE
+        ),
     ),
     RunEvent(
         run=_RUN,

@@ -75,7 +75,8 @@ def test_a_topic_is_made_as_its_file_says(need: Need) -> None:
     """Partitions, clean-up, retention, size and growth."""
     _, it = of(need)
     assert need.partitions == _PARTITIONS[it["partitions"]]
-    assert need.compacted == (it["cleanup"] == "compact")
+    assert need.compacted == it["cleanup"].startswith("compact")
+    assert (need.compacted and need.retention_ms is not None) == (it["cleanup"] == "compact,delete")
     assert need.retention_ms == it["retention_ms"]
     assert need.max_bytes == it["record_bytes_max"]
     assert need.fixed == (it["growth"] == "refused")

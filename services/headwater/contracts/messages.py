@@ -226,6 +226,42 @@ class Ask:
     reply_to: ReplyTo
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """An effector's receipt that a call is about to begin; written again to renew its lease.
+
+    Args:
+        run: The run that asked.
+        number: Its call.
+        offset: Offset of the request.
+        attempt: Id of the attempt.
+        holder: The instance that makes it.
+        begun_ms: When it was first written.
+        until_ms: Until when the call may still act, and nobody else may begin it.
+    """
+
+    run: str
+    number: int
+    offset: int
+    attempt: str
+    holder: str = ""
+    begun_ms: int
+    until_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """An effector's receipt that a call was answered, written before the answer is sent.
+
+    Args:
+        offset: Offset of the request.
+        reply: The answer, as it was or will be sent.
+    """
+
+    offset: int
+    reply: Reply
+
+
 Status = Literal[
     "accepted",
     "held",
@@ -347,4 +383,4 @@ class ShardTable:
 
 
 INBOX = (Admit, Control, Closed, Wake, Start, Reply, Drain)
-SHIPPED = (*INBOX, Ask, RunEvent, RunFailed, Token, AppRecord, SchemaRecord, ShardTable)
+SHIPPED = (*INBOX, Ask, Intent, Result, RunEvent, RunFailed, Token, AppRecord, SchemaRecord, ShardTable)

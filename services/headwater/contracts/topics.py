@@ -27,6 +27,10 @@ class Names:
         """An effector's requests: `model`, `tool.<service>`."""
         return self.of("req", name)
 
+    def receipt(self, name: str) -> str:
+        """What an effector noted of its calls: `model`, `tool.<service>`."""
+        return self.of("receipt", name)
+
     def evt(self, name: str) -> str:
         """Events."""
         return self.of("evt", name)
