@@ -36,7 +36,7 @@ from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
 from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
 from headwater.runtime.lanes import Bounds
-from headwater.runtime.performing import CallObserver, Performing, Retry
+from headwater.runtime.performing import CallObserver, Lease, Performing, Retry
 from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Restorer
 from headwater.runtime.retrying import Sleep
@@ -88,6 +88,7 @@ class Parts:
         pace: Bounds of the deciding loops.
         bounds: Bounds of the performing loops.
         retry: How calls are tried again.
+        lease: How long a call that was noted before it began may go on unseen.
         observer: Told of what was committed.
         calls: Told of what was answered.
         executions_max: Suspended runs kept in memory, per agent.
@@ -105,6 +106,7 @@ class Parts:
     pace: Pace = dataclasses.field(default_factory=Pace)
     bounds: Bounds = dataclasses.field(default_factory=Bounds)
     retry: Retry = dataclasses.field(default_factory=Retry)
+    lease: Lease = dataclasses.field(default_factory=Lease)
     observer: Observer | None = None
     calls: CallObserver | None = None
     executions_max: int = 10_000
@@ -345,6 +347,9 @@ class Platform:
             threaded=self.parts.threaded,
             observer=self.parts.calls,
             sleep=self.parts.sleep,
+            receipts=self.names.receipt(effector.name),
+            holder=self.parts.instance,
+            lease=self.parts.lease,
         )
 
 

@@ -114,5 +114,9 @@ class DeadlineExceeded(CallError):  # noqa: N818 - the public surface fixes this
     """The task's deadline passed."""
 
 
-class NotDone(HeadwaterError):  # noqa: N818 - the public surface fixes this name
-    """A tool's word that nothing happened in the world, so the call may be repeated."""
+class NotDone(TransientError):  # noqa: N818 - the public surface fixes this name
+    """A tool's word that nothing happened in the world, so the call may be repeated.
+
+    It is tried again in place as any `TransientError` is. For an irreversible tool no other error
+    permits that: after one, `verify` is asked, or a person.
+    """

@@ -35,7 +35,7 @@ from headwater.models.prices import snapshot
 from headwater.runtime.committing import Taken
 from headwater.runtime.deciding import Deciding, Observer, Pace
 from headwater.runtime.lanes import Bounds
-from headwater.runtime.performing import Performing, Retry
+from headwater.runtime.performing import Lease, Performing, Retry
 from headwater.runtime.process import Process, Served, Threaded
 from headwater.runtime.projecting import Projecting
 from headwater.sdk.app import App
@@ -309,6 +309,7 @@ class Host:
                 name_max=loops.calls_name_max,
             ),
             retry=Retry(total_s=loops.retry_s_max),
+            lease=Lease(lease_ms=round(loops.lease_s * 1000)),
             observer=Meter(self._registry, self._tracing),
             calls=self._tracing,
             executions_max=loops.executions_max,

@@ -257,7 +257,7 @@ def _cleanup(need: Wanted) -> str:
 
 
 def _count(need: Wanted, counts: Mapping[str, int]) -> int:
-    """Return how many partitions a topic must have: of state as many as its inbox, of receipts as requests."""
+    """Return how many partitions a topic must have: of state as its inbox, of receipts as requests."""
     source = _source_of(need.name)
     return max(need.partitions, counts.get(source, 0)) if source else need.partitions
 

@@ -383,4 +383,15 @@ class ShardTable:
 
 
 INBOX = (Admit, Control, Closed, Wake, Start, Reply, Drain)
-SHIPPED = (*INBOX, Ask, Intent, Result, RunEvent, RunFailed, Token, AppRecord, SchemaRecord, ShardTable)
+SHIPPED = (
+    *INBOX,
+    Ask,
+    Intent,
+    Result,
+    RunEvent,
+    RunFailed,
+    Token,
+    AppRecord,
+    SchemaRecord,
+    ShardTable,
+)

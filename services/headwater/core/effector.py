@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from headwater.contracts.messages import Ask, Failed, InDoubt, ReplyTo, Usage
 from headwater.core.messages import Meta
@@ -82,5 +82,21 @@ class Effector(Protocol):
         Raises:
             TransientError: Try again in place, with backoff.
             PoisonError: The request cannot be understood; it is quarantined and answered `Failed`.
+        """
+        ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """An effector that can find out whether a call happened."""
+
+    async def verify(self, call: Call, ask: Ask, attempt: Attempt) -> Done | InDoubt | None:
+        """Say what a call led to, without making it.
+
+        Returns:
+            Its answer; `None` if it never happened; `InDoubt` if there is no way to know.
+
+        Raises:
+            TransientError: Ask again later.
         """
         ...

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from headwater.contracts.messages import Answered, Ask, Failed, InDoubt, Outcome, Reply, Token
 from headwater.contracts.records import Draft, Record
 from headwater.core.decider import Sent
-from headwater.core.effector import Attempt, Call, Done, Effector, Safety
+from headwater.core.effector import Attempt, Call, Done, Effector, Safety, Verifier
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, digest
 from headwater.durable.failure import DETAIL_MAX, describe, redact
-from headwater.errors import PoisonError, TransientError
+from headwater.errors import NotDone, PoisonError, TransientError
 from headwater.log.port import Claim
-from headwater.runtime.retrying import Retrying
+from headwater.runtime.retrying import AbandonedError, Retrying
 from headwater.tracing import context
 
 logger = logging.getLogger(__name__)
@@ -36,11 +36,29 @@ class Item:
     record: Record
     meta: Meta
     ask: Ask
+    ended: bool = False
 
     @property
     def call_id(self) -> str:
         """The idempotency key."""
         return f"{self.ask.run}/{self.ask.number}"
+
+    @property
+    def safety(self) -> Safety:
+        """What may be done again."""
+        return Safety(self.ask.safety)
+
+
+class _UnsureError(Exception):
+    """An irreversible call ended so that it may have happened.
+
+    Args:
+        failed: How it ended.
+    """
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.error)
+        self.failed = failed
 
 
 class Answering:
@@ -79,19 +97,65 @@ class Answering:
         self._quiet_s_max = quiet_s_max
         self._draw = draw
 
-    async def reply(self, item: Item, *, wanted: Callable[[], bool]) -> Reply:
+    async def reply(self, item: Item, *, wanted: Callable[[], bool], attempt: str = "") -> Reply:
         """Try a call until there is an answer; whatever the effector's code raises is one.
 
         Args:
             item: The request.
             wanted: Whether this process is still the one to try it again.
+            attempt: Id of the attempt, if it was noted already.
 
         Raises:
             PoisonError: The request cannot be understood.
             AbandonedError: It is another process's by now.
         """
-        ask, attempt_id = item.ask, self._draw()
-        result = await self._tries(item, attempt_id, wanted)
+        attempt_id, began_ms = attempt or self._draw(), self._clock()
+        try:
+            result = await self._tries(item, attempt_id, wanted)
+        except _UnsureError as unsure:
+            found = await self.settle(item, attempt_id, began_ms, wanted=wanted)
+            return found or self._reply(item, attempt_id, unsure.failed)
+        return self._reply(item, attempt_id, result)
+
+    async def settle(
+        self, item: Item, attempt_id: str, since_ms: int, *, wanted: Callable[[], bool]
+    ) -> Reply | None:
+        """Answer an irreversible call that may have happened: as `verify` finds, or in doubt.
+
+        Args:
+            item: The request.
+            attempt_id: Of the attempt that nobody knows the end of.
+            since_ms: When it began.
+            wanted: Whether this process is still the one to ask.
+
+        Returns:
+            `None` if it did not happen.
+
+        Raises:
+            AbandonedError: It is another process's by now.
+        """
+        result: Done | InDoubt | None = InDoubt(since_ms=since_ms)
+        effector = self._effector
+        if isinstance(effector, Verifier):
+
+            async def one(number: int) -> Done | InDoubt | None:
+                attempt = self._attempt(item, attempt_id, number, [None], lambda: None)
+                async with asyncio.timeout(self._quiet_s_max):
+                    return await effector.verify(self._call(item), item.ask, attempt)
+
+            try:
+                result = await self._retrying.call(one, within_s=self._quiet_s_max, wanted=wanted)
+            except AbandonedError:
+                raise
+            except Exception:
+                logger.exception("whether %s happened cannot be found out", item.call_id)
+        if isinstance(result, InDoubt):
+            logger.warning("nobody knows whether %s of %s happened", item.ask.name, item.call_id)
+            result = InDoubt(since_ms=since_ms)
+        return None if result is None else self._reply(item, attempt_id, result)
+
+    def _reply(self, item: Item, attempt_id: str, result: Done | Failed | InDoubt) -> Reply:
+        ask = item.ask
         usage = result.usage if isinstance(result, Done) else None
         outcome: Outcome = Answered(value=result.value) if isinstance(result, Done) else result
         if isinstance(outcome, Answered) and len(outcome.value) > VALUE_BYTES_MAX:
@@ -159,18 +223,14 @@ class Answering:
                 quiet.reschedule(loop.time() + self._quiet_s_max)
 
         attempt = self._attempt(item, attempt_id, number, states, heard)
-        call = Call(
-            id=item.call_id,
-            safety=Safety(ask.safety),
-            order_key=ask.order_key,
-            not_after_ms=ask.not_after_ms,
-            reply_to=ask.reply_to,
-            meta=item.meta,
-        )
         try:
             async with quiet:
-                return await self._effector.perform(call, ask, attempt)
-        except (TransientError, PoisonError):
+                return await self._effector.perform(self._call(item), ask, attempt)
+        except (NotDone, PoisonError):
+            raise
+        except TransientError as error:
+            if item.safety is Safety.IRREVERSIBLE:
+                return self._failed(item, error)
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -180,10 +240,13 @@ class Answering:
         except TimeoutError as error:
             if not quiet.expired():
                 return self._failed(item, error)
-            return Failed(
-                error="ToolTimeout" if self.kind == "tool" else "Timeout",
-                detail=f"{ask.name} gave no heartbeat for {self._quiet_s_max:g} s; "
-                "what it did is not undone",
+            return self._unsure(
+                item,
+                Failed(
+                    error="ToolTimeout" if self.kind == "tool" else "Timeout",
+                    detail=f"{ask.name} gave no heartbeat for {self._quiet_s_max:g} s; "
+                    "what it did is not undone",
+                ),
             )
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever users' code raises is the call's answer
             return self._failed(item, error)
@@ -193,7 +256,24 @@ class Answering:
     def _failed(self, item: Item, error: BaseException) -> Failed:
         name, words = describe(error)
         logger.info("%s of %s failed: %s: %s", item.ask.name, item.call_id, name, words)
-        return Failed(error=name, detail=words)
+        return self._unsure(item, Failed(error=name, detail=words))
+
+    def _unsure(self, item: Item, failed: Failed) -> Failed:
+        """Return how a call ended, unless that leaves open whether something irreversible happened."""
+        if item.safety is Safety.IRREVERSIBLE:
+            raise _UnsureError(failed)
+        return failed
+
+    def _call(self, item: Item) -> Call:
+        ask = item.ask
+        return Call(
+            id=item.call_id,
+            safety=item.safety,
+            order_key=ask.order_key,
+            not_after_ms=ask.not_after_ms,
+            reply_to=ask.reply_to,
+            meta=item.meta,
+        )
 
     def _attempt(
         self,

@@ -73,7 +73,7 @@ class Watermark:
             bits[at >> 3] |= 1 << (at & 7)
         for offset in self._open:
             at = offset - base
-            if at < len(bits) * 8:
+            if 0 <= at < len(bits) * 8:
                 bits[at >> 3] &= ~(1 << (at & 7))
         for offset in self._ahead:
             at = offset - base

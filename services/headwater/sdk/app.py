@@ -124,7 +124,8 @@ class App:
         """Declare a tool.
 
         Args:
-            effect: What it does to the world: `read` or `write`; `irreversible` comes later.
+            effect: What it does to the world: `read`, `write`, or `irreversible`, which the machine never
+                repeats.
             service: Its own topic, process and credentials.
             order_key: Calls of equal keys start in order: a parameter's name, or a pure function of
                 all arguments by name.

@@ -8,7 +8,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from headwater.contracts.derive import Shape, shape_of_parameters
 from headwater.core.effector import Safety
@@ -67,6 +67,8 @@ class Tool(Generic[P, T]):
         self.service = service
         self.order_key = order_key
         self.timeout_s = timeout_s
+        self.verifier: Callable[..., Any] | None = None
+        self._verifier_wants_call = False
         self._schemas = surface.schemas
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
@@ -130,15 +132,44 @@ class Tool(Generic[P, T]):
         call = (Call(deps=None),) if self.wants_call else ()
         return cast("T", await _run(self.function, call, args, kwargs))
 
-    def verify(self, function: object) -> NoReturn:
-        """Refuse what comes with receipts.
+    def verify(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Declare how to find out, after a crash, whether a call happened; it must not act itself.
+
+        The function takes what the tool takes, and returns the tool's result if the call happened,
+        `None` if it did not. Without one, or if it raises, a person is asked.
+
+        Example:
+            >>> import headwater
+            >>> app = headwater.App("bank")
+            >>> @app.tool(effect="irreversible")
+            ... async def pay(account: str, cents: int) -> str: ...
+            >>> @pay.verify
+            ... async def paid(account: str, cents: int) -> str | None: ...
 
         Raises:
-            SettingsError: Always.
+            SettingsError: The tool is not irreversible, has one already, or the parameters differ.
         """
-        raise SettingsError(
-            f"tool {self.name}: verify belongs to effect='irreversible', which comes later with receipts"
-        )
+        what = f"tool {self.name}: verify"
+        if self.safety is not Safety.IRREVERSIBLE:
+            raise SettingsError(f"{what} belongs to effect='irreversible'; others are called again")
+        if self.verifier is not None:
+            raise SettingsError(f"{what} is declared twice")
+        parameters = [*inspect.signature(function).parameters.values()]
+        calls = bool(parameters) and _is_call(what, parameters[0], hints(what, function))
+        mine = [p.name for p in (parameters[1:] if calls else parameters)]
+        if mine != [*self._signature.parameters]:
+            raise SettingsError(
+                f"{what} takes {', '.join(mine) or 'nothing'}; the tool takes "
+                f"{', '.join(self._signature.parameters) or 'nothing'}"
+            )
+        self.verifier, self._verifier_wants_call = function, calls
+        return function
+
+    async def found(self, call: Call[Any], kwargs: Mapping[str, Any]) -> T | None:
+        """Ask `verify` what a call led to, in the tools role; `None` if it never happened."""
+        assert self.verifier is not None, "asked of tools that have one"
+        first = (call,) if self._verifier_wants_call else ()
+        return cast("T | None", await _run(self.verifier, first, (), kwargs))
 
     def decode(self, arguments: bytes) -> dict[str, Any]:
         """Read a call's arguments.
@@ -242,9 +273,4 @@ class _Published:
 def _safety(what: str, effect: str) -> Safety:
     if effect not in {"read", "write", "irreversible"}:
         raise SettingsError(f"{what}: effect is read, write or irreversible, not {effect!r}")
-    if effect == "irreversible":
-        raise SettingsError(
-            f"{what}: effect='irreversible' needs receipts, which come later; until then a call may run "
-            "again after a crash, so declare effect='write' and make it idempotent by call.idempotency_key"
-        )
     return Safety(effect)

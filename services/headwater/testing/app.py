@@ -242,6 +242,7 @@ class App:
         while True:
             await self.settle()
             dues = [due for loop in self._deciding if (due := loop.next_ms()) is not None]
+            dues += [due for loop in self._performing if (due := loop.next_ms()) is not None]
             due = min(dues, default=until)
             if due >= until:
                 break

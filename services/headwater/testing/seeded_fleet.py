@@ -149,6 +149,10 @@ class Tap:
         """Return a group's offset."""
         return self._log.committed(group, partition)
 
+    def offset_at(self, partition: Partition, time_ms: int) -> int:
+        """Return the first offset appended at this time or later."""
+        return self._log.offset_at(partition, time_ms)
+
     def topic_id(self, topic: str) -> str:
         """Return a topic's id."""
         return self._log.topic_id(topic)
@@ -179,8 +183,8 @@ class Stepped:
         return self._performing.busy
 
     def next_ms(self) -> int | None:
-        """Return nothing: an effector has no timers."""
-        return None
+        """Return when a call may go on that waits for another process's lease."""
+        return self._performing.next_ms()
 
     def close(self) -> None:
         """Forget what is under way, as a death does."""

@@ -7,10 +7,10 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from headwater.contracts.messages import Ask, Failed
-from headwater.core.effector import Attempt, Call, Done
+from headwater.contracts.messages import Ask, Failed, InDoubt
+from headwater.core.effector import Attempt, Call, Done, Safety
 from headwater.durable.failure import describe, redact
-from headwater.errors import PoisonError
+from headwater.errors import PoisonError, ToolError
 from headwater.sdk import types
 from headwater.sdk.tools import Tool
 
@@ -35,6 +35,7 @@ class Tools:
         Raises:
             TransientError: The tool says that the world is away for now.
             PoisonError: The arguments do not fit the tool's parameters.
+            TimeoutError, ToolError: An irreversible tool ended so that nobody knows what it did.
         """
         tool = self._tools.get(ask.name)
         if tool is None:
@@ -48,7 +49,7 @@ class Tools:
             async with timeout:
                 result = await tool.invoke(self._call(call, ask, attempt), kwargs)
         except TimeoutError:
-            if not timeout.expired():
+            if not timeout.expired() or call.safety is Safety.IRREVERSIBLE:
                 raise
             return Failed(
                 error="ToolTimeout",
@@ -56,6 +57,8 @@ class Tools:
             )
         except PoisonError as error:
             name, words = describe(error)  # the tool's own; the request was in order
+            if call.safety is Safety.IRREVERSIBLE:
+                raise ToolError(words, error=name) from error
             return Failed(error=name, detail=words)
         try:
             return Done(value=tool.encode(result))
@@ -64,6 +67,19 @@ class Tools:
                 error="InvalidResult",
                 detail=f"{ask.name} returned what is not of its declared type: {redact(str(error))}",
             )
+
+    async def verify(self, call: Call, ask: Ask, attempt: Attempt) -> Done | InDoubt | None:
+        """Ask a tool's own `verify` whether a call happened.
+
+        Raises:
+            TransientError: It says that the world is away for now.
+            PoisonError: The arguments or the result do not fit the tool.
+        """
+        tool = self._tools.get(ask.name)
+        if tool is None or tool.verifier is None:
+            return InDoubt(since_ms=0)
+        found = await tool.found(self._call(call, ask, attempt), tool.decode(ask.arguments))
+        return None if found is None else Done(value=tool.encode(found))
 
     def _call(self, call: Call, ask: Ask, attempt: Attempt) -> types.Call[Any]:
         return types.Call(

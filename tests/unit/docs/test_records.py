@@ -25,6 +25,16 @@ async def look() -> str:
     return "x"
 
 
+@app.tool(effect="write")
+async def write() -> str:
+    return "x"
+
+
+@app.tool(effect="write", order_key="card")
+async def order(card: str) -> str:
+    return card
+
+
 @app.agent
 async def leaf(ctx: headwater.Context, task: str) -> str:
     return "leaf"
@@ -43,6 +53,16 @@ async def reads(ctx: headwater.Context, task: str) -> str:
 @app.agent
 async def asks(ctx: headwater.Context, task: str) -> str:
     return await look() + str(await small("?"))
+
+
+@app.agent
+async def writes(ctx: headwater.Context, task: str) -> str:
+    return await look() + await write()
+
+
+@app.agent
+async def orders(ctx: headwater.Context, task: str) -> str:
+    return await look() + await order("c-1")
 
 
 @app.agent
@@ -83,7 +103,14 @@ def table() -> dict[str, dict[str, int]]:
     return found
 
 
-OPERATIONS = {"read tool": reads, "model call": asks, "child": delegates, "timer": sleeps}
+OPERATIONS = {
+    "read tool": reads,
+    "write tool": writes,
+    "ordered write": orders,
+    "model call": asks,
+    "child": delegates,
+    "timer": sleeps,
+}
 
 
 @functools.cache

@@ -26,6 +26,7 @@ from headwater.errors import PoisonError, SettingsError, TransientError
 from headwater.runtime import performing as subject
 from headwater.runtime.lanes import Bounds, Queued
 from headwater.runtime.performing import Performing
+from headwater.runtime.receipts import Known
 
 
 @play
@@ -157,7 +158,10 @@ async def test_marks_are_rare_while_requests_come_and_prompt_when_they_stop():
     loop = world.performing()
     marks = []
     mark = world.workers[0].mark
-    world.workers[0].mark = lambda claim, offset: (marks.append(offset), mark(claim, offset))
+    world.workers[0].mark = lambda claim, offset, done: (
+        marks.append(offset),
+        mark(claim, offset, done),
+    )
     world.hands.hold(100)
     await world.ask(number=100)
     await settle(loop)
@@ -284,8 +288,8 @@ def test_without_the_check_both_owners_try(monkeypatch):
     """The control: the old owner tries once more beside the new one."""
     real = subject.Answering.reply
 
-    async def wanted_always(self, item, *, wanted):
-        return await real(self, item, wanted=lambda: True)
+    async def wanted_always(self, item, *, wanted, attempt=""):
+        return await real(self, item, wanted=lambda: True, attempt=attempt)
 
     monkeypatch.setattr(subject.Answering, "reply", wanted_always)
 
@@ -729,7 +733,7 @@ async def test_a_claim_that_goes_before_it_began_is_left_alone():
     world = World()
     loop = world.performing()
     claim = subject.Claim(Partition(REQUESTS, 0), 99)
-    loop._begun.append((claim, 0))
+    loop._begun.append((claim, Known(0, frozenset(), 0)))
     await world.ask()
     await finish(loop)
     assert claim not in loop.claims

@@ -27,6 +27,7 @@ from headwater.runtime.retrying import Retry
 REQUESTS = "ns.req.tool.cards.v1"
 INBOX = "ns.inbox.desk.v1"
 TOKENS = "ns.evt.tokens.v1"
+RECEIPTS = "ns.receipt.tool.cards.v1"
 QUARANTINE = "ns.quarantine.req.tool.cards.v1"
 GROUP = "ns.tools.cards"
 BEGIN_MS = 1_700_000_000_000
@@ -124,6 +125,7 @@ class World:
         self.faults = Away()
         self.log = LocalLog(clock=self.now_ms, faults=self.faults)
         self.log.create(REQUESTS, partitions=partitions)
+        self.log.create(RECEIPTS, partitions=partitions, compacted=True)
         for topic in (INBOX, TOKENS, QUARANTINE):
             self.log.create(topic, max_bytes=4 * 1024 * 1024)
         self.log.begin_group(GROUP, [REQUESTS])
@@ -164,6 +166,8 @@ class World:
             tokens=TOKENS,
             clock=self.now_ms,
             sleep=self.sleep,
+            receipts=RECEIPTS,
+            holder=instance,
             **options,
         )
 
@@ -206,6 +210,10 @@ class World:
     def outcomes(self) -> dict[int, Any]:
         """Return number to outcome."""
         return {reply.number: reply.outcome for reply in self.replies()}
+
+    def receipts(self) -> list[Any]:
+        """Return the receipts so far."""
+        return [CODEC.decode(record.value or b"") for record in self.records(RECEIPTS)]
 
     def tokens(self) -> list[Token]:
         """Return the tokens so far."""

@@ -216,20 +216,59 @@ def test_results_are_checked_by_the_declared_type() -> None:
 
 
 def test_effect_says_what_may_be_repeated() -> None:
-    """Read and write; irreversible waits for receipts."""
+    """Read, write and irreversible."""
     assert (plain.safety, pay.safety) == (Safety.READ, Safety.WRITE)
     assert "effect is read, write or irreversible" in refused(good, effect="reads")
-    message = refused(good, effect="irreversible")
-    assert "needs receipts, which come later" in message
-    assert "call.idempotency_key" in message
+    assert transfer().safety is Safety.IRREVERSIBLE
 
 
 def test_what_comes_later_is_refused_plainly() -> None:
     """Nothing is faked."""
     message = refused(good, effect="write", approve_if=lambda p: True)
     assert "approve_if comes later" in message
-    with pytest.raises(headwater.SettingsError, match="verify belongs to effect='irreversible'"):
+
+
+def transfer() -> Any:
+    """Return an irreversible tool of an app of its own."""
+    app = headwater.App("own")
+
+    @app.tool(effect="irreversible")
+    async def transfer(account: str, cents: int) -> str:
+        return f"{account}: {cents}"
+
+    return transfer
+
+
+@pytest.mark.parametrize("wants_call", [False, True])
+def test_verify_is_asked_with_what_the_tool_was_given(wants_call: bool) -> None:
+    """It finds out what a call led to, by the same arguments, and the same call if it wants it."""
+    tool = transfer()
+    if wants_call:
+
+        @tool.verify
+        async def near(call: headwater.Call[Any], account: str, cents: int) -> str | None:
+            return f"{call.idempotency_key} {account} {cents}"
+    else:
+
+        @tool.verify
+        def far(account: str, cents: int) -> str | None:
+            return f" {account} {cents}"
+
+    call = headwater.Call(deps=None, idempotency_key="r/1" if wants_call else "")
+    found = asyncio.run(tool.found(call, {"account": "a", "cents": 5}))
+    assert found == f"{call.idempotency_key} a 5"
+
+
+def test_verify_is_refused_where_it_cannot_work() -> None:
+    """Of what may be called again, twice, or with other parameters."""
+    with pytest.raises(headwater.SettingsError, match="belongs to effect='irreversible'"):
         pay.verify(good)
+    tool = transfer()
+    with pytest.raises(headwater.SettingsError, match="takes key; the tool takes account, cents"):
+        tool.verify(good)
+    tool.verify(lambda account, cents: None)
+    with pytest.raises(headwater.SettingsError, match="declared twice"):
+        tool.verify(lambda account, cents: None)
 
 
 async def good(key: uuid.UUID) -> bool:

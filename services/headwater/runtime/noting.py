@@ -1,0 +1,296 @@
+"""Noting: what an effector writes down before and after a call, by how careful the call is.
+
+A read notes nothing. What is paid for, and every write, notes its answer before it is sent. A write
+in an order, and whatever is irreversible, also notes beforehand that it is about to begin, under a
+lease, in a transaction that only the owner of the partition can commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+from headwater.contracts.messages import Failed, InDoubt, Intent, Reply, Result
+from headwater.contracts.records import Draft
+from headwater.core.decider import Sent
+from headwater.core.effector import Safety
+from headwater.core.envelope import Envelope
+from headwater.core.messages import Address, digest
+from headwater.log.port import Claim
+from headwater.runtime.answering import Answering, Item
+from headwater.runtime.receipts import Known
+from headwater.runtime.retrying import AbandonedError
+
+logger = logging.getLogger(__name__)
+
+UNBEGUN_MAX = 10_000
+"""How many intents whose call never began are remembered."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """How long a call that was noted may go on unseen.
+
+    Args:
+        lease_ms: A call whose process says nothing for so long may be taken up by another.
+        skew_ms: How far the clocks of two processes may differ.
+    """
+
+    lease_ms: int = 10_000
+    skew_ms: int = 1_000
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Wanted:
+    """An intent that waits for the next transaction."""
+
+    item: Item
+    intent: Intent
+    written: asyncio.Future[bool]
+
+
+class Noting:
+    """Answers one call after another, each noted as its safety asks.
+
+    Args:
+        answering: Makes replies.
+        append: Writes one record, however long that takes.
+        envelope: Seals receipts.
+        topic: Topic of receipts; empty for none, then nothing is noted.
+        holder: Name of this process.
+        clock: Wall clock in milliseconds.
+        lease: For how long.
+    """
+
+    def __init__(
+        self,
+        *,
+        answering: Answering,
+        append: Callable[[Draft], Awaitable[None]],
+        envelope: Envelope,
+        topic: str,
+        holder: str,
+        clock: Callable[[], int],
+        lease: Lease,
+    ) -> None:
+        self.known: dict[Claim, Known] = {}
+        """What the log says of the claims that are being worked on."""
+        self.waiting: dict[Item, int] = {}
+        """Calls that wait for the lease of another process, and until when at the latest."""
+        self._answering = answering
+        self._append = append
+        self._envelope = envelope
+        self._topic = topic
+        self._holder = holder
+        self._clock = clock
+        self._lease = lease
+        self._wanted: list[Wanted] = []
+        self._held: dict[Item, Intent] = {}
+        self._unbegun: deque[str] = deque(maxlen=UNBEGUN_MAX)
+        self._pulse: asyncio.Future[None] | None = None
+        self._stopping = False
+
+    async def reply(self, item: Item) -> Reply:
+        """Return a call's answer: the recorded one, or a new one that is recorded as it has to be.
+
+        Raises:
+            PoisonError: The request cannot be understood.
+            AbandonedError: The call is another process's by now.
+        """
+        if not self._topic:
+            return await self._answering.reply(item, wanted=lambda: self._mine(item))
+        recorded = await self._others(item)
+        if recorded is not None:
+            return recorded
+        before = self._intent(item)
+        if before is not None and (settled := await self._settle(item, before)) is not None:
+            return await self._note(item, settled)
+        attempt = await self._intend(item) if self._expects(item) else ""
+        try:
+            reply = await self._answering.reply(
+                item, wanted=lambda: self._mine(item), attempt=attempt
+            )
+            return await self._note(item, reply)
+        finally:
+            self._held.pop(item, None)
+
+    def wanted(self) -> list[Wanted]:
+        """Take the intents that are to be written now."""
+        wanted, self._wanted = self._wanted, []
+        return wanted
+
+    def written(self, wanted: Iterable[Wanted], held: frozenset[Claim]) -> None:
+        """Say which intents are in the log; the others may be, or not, and their calls never begin."""
+        for one in wanted:
+            there = one.item.claim in held
+            if there and not one.item.ended and not one.written.cancelled():
+                self._held[one.item] = one.intent
+            else:
+                self._unbegun.append(one.intent.attempt)
+            if not one.written.done():
+                one.written.set_result(there)
+
+    def hand_over(self, items: Iterable[Item]) -> list[Wanted]:
+        """Return intents for calls under way that have none, so that the next owner waits for them."""
+        loop = asyncio.get_running_loop()
+        return [
+            Wanted(item, self._new(item), loop.create_future())
+            for item in items
+            if item not in self._held and self._topic
+        ]
+
+    def draft(self, item: Item, intent: Intent) -> Draft:
+        """Return an intent's record, in the partition that goes with the request's."""
+        return self._seal(item, intent, "intent")
+
+    def renewals(self) -> list[Draft]:
+        """Return the records that renew leases which have used up a third.
+
+        One that ran out is not renewed: another process may have taken the call up by now.
+        """
+        now_ms = self._clock()
+        drafts = []
+        for item, intent in self._held.items():
+            if 0 < intent.until_ms - now_ms < self._lease.lease_ms * 2 // 3:
+                renewed = dataclasses.replace(intent, until_ms=now_ms + self._lease.lease_ms)
+                self._held[item] = renewed
+                drafts.append(self.draft(item, renewed))
+        return drafts
+
+    def releases(self) -> list[Draft]:
+        """Return the records that end the leases of calls which may be made again at once."""
+        now_ms = self._clock()
+        return [
+            self.draft(item, dataclasses.replace(intent, until_ms=now_ms - self._lease.skew_ms - 1))
+            for item, intent in self._held.items()
+            if not _careful(item)
+        ]
+
+    def look(self) -> None:
+        """Have those who wait for a lease look again."""
+        pulse, self._pulse = self._pulse, None
+        if pulse is not None and not pulse.done():
+            pulse.set_result(None)
+
+    def stop(self) -> None:
+        """Begin nothing more: who waits for a lease leaves the call to the next owner."""
+        self._stopping = True
+        self.look()
+
+    async def _others(self, item: Item) -> Reply | None:
+        """Wait while another process may be making this call; return its answer if there is one."""
+        try:
+            while True:
+                known = self.known.get(item.claim)
+                if known is None or self._stopping:
+                    raise AbandonedError
+                if (reply := known.answer(item.call_id)) is not None:
+                    return reply
+                intent = self._intent(item)
+                if intent is None:
+                    return None
+                over_ms = intent.until_ms + self._lease.skew_ms
+                if self._clock() > over_ms:
+                    return None
+                self.waiting[item] = over_ms + 1
+                if self._pulse is None:
+                    self._pulse = asyncio.get_running_loop().create_future()
+                await asyncio.shield(self._pulse)
+        finally:
+            self.waiting.pop(item, None)
+
+    def _intent(self, item: Item) -> Intent | None:
+        known = self.known.get(item.claim)
+        intent = None if known is None else known.intent(item.call_id)
+        return None if intent is None or intent.attempt in self._unbegun else intent
+
+    async def _settle(self, item: Item, before: Intent) -> Reply | None:
+        """Answer for a process that began a call and is gone; `None` if the call is to be made."""
+        ask = item.ask
+        if item.safety is Safety.IRREVERSIBLE:
+            return await self._answering.settle(
+                item, before.attempt, before.begun_ms, wanted=lambda: self._mine(item)
+            )
+        if self._clock() < ask.not_after_ms:
+            return None
+        detail = (
+            f"{ask.name} was begun by {before.holder or 'another process'}, which is gone, and its time "
+            "is over; what it wrote is not undone"
+        )
+        return Reply(
+            run=ask.run,
+            number=ask.number,
+            attempt=before.attempt,
+            outcome=Failed(
+                error="ToolTimeout" if self._answering.kind == "tool" else "Timeout", detail=detail
+            ),
+        )
+
+    def _expects(self, item: Item) -> bool:
+        """Say whether a call is noted before it begins: never one whose time is over already."""
+        return _careful(item) and self._clock() < item.ask.not_after_ms
+
+    async def _intend(self, item: Item) -> str:
+        """Note that a call is about to begin; return its attempt only while the note still holds.
+
+        Raises:
+            AbandonedError: The partition is another's, or nobody knows.
+        """
+        while True:
+            intent = self._new(item)
+            wanted = Wanted(item, intent, asyncio.get_running_loop().create_future())
+            self._wanted.append(wanted)
+            if not await wanted.written:
+                raise AbandonedError
+            if self._clock() < intent.until_ms and self._mine(item):
+                return intent.attempt
+            # This process stood still: another may have begun the call meanwhile.
+            self._held.pop(item, None)
+            self._unbegun.append(intent.attempt)
+            if not self._mine(item):
+                raise AbandonedError
+
+    async def _note(self, item: Item, reply: Reply) -> Reply:
+        """Write the answer down before anybody hears of it; a doubt is no answer."""
+        noted = item.safety is not Safety.READ or item in self._held
+        if noted and not isinstance(reply.outcome, InDoubt):
+            await self._append(
+                self._seal(item, Result(offset=item.record.offset, reply=reply), "result")
+            )
+        return reply
+
+    def _new(self, item: Item) -> Intent:
+        now_ms = self._clock()
+        return Intent(
+            run=item.ask.run,
+            number=item.ask.number,
+            offset=item.record.offset,
+            attempt=uuid.uuid4().hex,
+            holder=self._holder,
+            begun_ms=now_ms,
+            until_ms=now_ms + self._lease.lease_ms,
+        )
+
+    def _mine(self, item: Item) -> bool:
+        return item.claim in self.known
+
+    def _seal(self, item: Item, receipt: Intent | Result, kind: str) -> Draft:
+        meta = item.meta
+        own = digest(item.call_id, kind).hex()
+        return self._envelope.seal(
+            Sent(
+                message=receipt,
+                to=Address(self._topic, f"{item.call_id}/{kind}", item.record.partition.number),
+                meta=dataclasses.replace(meta, id=own, causation_id=meta.id),
+            )
+        )
+
+
+def _careful(item: Item) -> bool:
+    """Say whether a call is noted before it begins, by its safety and order."""
+    ordered = item.safety is Safety.WRITE and bool(item.ask.order_key)
+    return ordered or item.safety is Safety.IRREVERSIBLE

@@ -1,0 +1,194 @@
+"""Receipts: what the log has of calls that began or were answered before their partition came to us."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+from headwater.contracts.messages import Intent, Reply, Result
+from headwater.contracts.records import Partition, Record
+from headwater.core.envelope import Coder
+from headwater.errors import PoisonError, SettingsError
+from headwater.log.port import Log, Reader
+from headwater.runtime import doneset
+
+logger = logging.getLogger(__name__)
+
+RECORDS_MAX = 1_000
+WAIT_MS = 100
+SKEW_MS = 60_000
+"""How far the clocks of two brokers may differ; receipts of so much longer ago are read too."""
+SETTLED_MS = 30_000
+"""A backlog that ends within this time of a gain has shown all that was under way elsewhere."""
+
+
+class Known:
+    """What is known of one claim's calls: where to go on, what is done, and receipts of the rest.
+
+    Args:
+        next_offset: The group's offset.
+        done: Offsets beyond it that are done.
+        gained_ms: When the claim came.
+    """
+
+    def __init__(self, next_offset: int, done: frozenset[int], gained_ms: int) -> None:
+        self.next_offset = next_offset
+        self.done = done
+        self.reader: Reader | None = None
+        """Goes on reading while a former owner may still answer."""
+        self.lost = False
+        self.lock = threading.Lock()
+        """Held by whoever reads: a process that ends closes what another thread may be reading."""
+        self._gained_ms = gained_ms
+        self._results: dict[str, Reply] = {}
+        self._intents: dict[str, Intent] = {}
+        self._inherited: set[int] = set()
+        self._last: Record | None = None
+
+    def note(self, receipt: Intent | Result) -> None:
+        """Take a receipt in: an answer counts whatever came before or after, the first of two wins.
+
+        A later intent counts, and whatever the same attempt writes; a renewal by whoever was
+        replaced meanwhile does not.
+        """
+        if receipt.offset < self.next_offset or receipt.offset in self.done:
+            return
+        if isinstance(receipt, Result):
+            self._results.setdefault(_id(receipt.reply), receipt.reply)
+            return
+        known = self._intents.get(_id(receipt))
+        same = known is not None and known.attempt == receipt.attempt
+        if known is None or same or receipt.begun_ms > known.begun_ms:
+            self._intents[_id(receipt)] = receipt
+
+    def take(self, record: Record) -> None:
+        """Count a delivered request: one from before the gain may be under way elsewhere."""
+        self._last = record
+        if self._before(record):
+            self._inherited.add(record.offset)
+
+    def end(self, offset: int) -> None:
+        """Count a request as done with."""
+        self._inherited.discard(offset)
+
+    def answer(self, call_id: str) -> Reply | None:
+        """Return the answer that the log has."""
+        return self._results.get(call_id)
+
+    def intent(self, call_id: str) -> Intent | None:
+        """Return who began it last, as far as the log says."""
+        return self._intents.get(call_id)
+
+    def forget(self, call_id: str) -> None:
+        """A call is done with."""
+        self._results.pop(call_id, None)
+        self._intents.pop(call_id, None)
+
+    def settled(self, now_ms: int) -> bool:
+        """Say whether nobody else can be answering calls of this partition any more."""
+        if self._inherited:
+            return False
+        passed = self._last is not None and (
+            not self._before(self._last) or self._last.offset >= self.next_offset + doneset.WINDOW
+        )
+        return passed or now_ms - self._gained_ms > SETTLED_MS
+
+    def _before(self, record: Record) -> bool:
+        return record.time_ms <= self._gained_ms + SKEW_MS
+
+
+class Receipts:
+    """Reads the receipts of a group's partitions.
+
+    Args:
+        log: The log.
+        group: The effector's group.
+        topic: The topic of its receipts; empty for none, then only offsets are read.
+        codec: Decodes receipts.
+        clock: Wall clock in milliseconds.
+    """
+
+    def __init__(
+        self, log: Log, *, group: str, topic: str, codec: Coder, clock: Callable[[], int]
+    ) -> None:
+        self.topic = topic
+        self._log = log
+        self._group = group
+        self._codec = codec
+        self._clock = clock
+
+    def restore(self, place: Partition) -> Known:
+        """Return what a claim begins with; blocks, so never on a member's thread.
+
+        Receipts are read from the append time of the first request that is not done: none of it, or
+        of a later one, is older.
+
+        Raises:
+            SettingsError: The group has no offset there, or a receipt is of a later version.
+            TransientError: The log is away.
+        """
+        next_offset, text = self._log.committed(self._group, place)
+        try:
+            done = doneset.decode(next_offset, text)
+        except doneset.UndecodableError as error:
+            logger.error(  # noqa: TRY400 - the words say all; where it was raised says nothing
+                "what %s noted beside its offset in %s cannot be read (%s): calls beyond it that are "
+                "done are begun again, unless a receipt says otherwise",
+                self._group,
+                place,
+                error,
+            )
+            done = frozenset()
+        known = Known(next_offset, done, self._clock())
+        first = self._first(place, next_offset, done) if self.topic else None
+        if first is not None:
+            receipts = Partition(self.topic, place.number)
+            start = self._log.offset_at(receipts, first.time_ms - SKEW_MS)
+            known.reader = self._log.read({receipts: start})
+            while not known.reader.at_end:
+                self._fold(known, known.reader.poll(records_max=RECORDS_MAX, wait_ms=WAIT_MS))
+        return known
+
+    def follow(self, known: Known, *, wait_ms: int) -> bool:
+        """Take in what others wrote since; false, and no more is read, once nobody can."""
+        with known.lock:
+            if known.reader is None:
+                return False
+            if known.lost or known.settled(self._clock()):
+                reader, known.reader = known.reader, None
+                reader.close()
+                return False
+            self._fold(known, known.reader.poll(records_max=RECORDS_MAX, wait_ms=wait_ms))
+        return True
+
+    def _first(self, place: Partition, start: int, done: frozenset[int]) -> Record | None:
+        """Return the first request that is not done."""
+        reader = self._log.read({place: start})
+        try:
+            while not reader.at_end:
+                for record in reader.poll(records_max=RECORDS_MAX, wait_ms=WAIT_MS):
+                    if record.offset not in done:
+                        return record
+        finally:
+            reader.close()
+        return None
+
+    def _fold(self, known: Known, records: Iterable[Record]) -> None:
+        for record in records:
+            try:
+                receipt = self._codec.decode(record.value or b"")
+            except PoisonError as error:
+                if error.code == "unknown-schema":
+                    raise SettingsError(
+                        f"a receipt in {record.partition} at {record.offset} is of a later version of "
+                        "headwater: run that one, so that no answer is bought again"
+                    ) from error
+                logger.exception("no receipt: %s at %d", record.partition, record.offset)
+                continue
+            if isinstance(receipt, (Intent, Result)):
+                known.note(receipt)
+
+
+def _id(of: Intent | Reply) -> str:
+    return f"{of.run}/{of.number}"

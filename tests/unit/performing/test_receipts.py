@@ -1,0 +1,685 @@
+"""Receipts: what a crash may repeat, by safety; each protection with the control that shows the harm."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import pytest
+from tests.unit.performing.world import (
+    CODEC,
+    GROUP,
+    INBOX,
+    RECEIPTS,
+    REQUESTS,
+    Hands,
+    World,
+    finish,
+    play,
+    settle,
+)
+
+from headwater.contracts.messages import Answered, Failed, InDoubt, Intent, Reply, Result
+from headwater.contracts.records import Draft, Partition
+from headwater.core.effector import Done
+from headwater.errors import NotDone, SettingsError, TransientError
+from headwater.runtime import receipts as subject
+from headwater.runtime.lanes import Bounds
+from headwater.runtime.noting import Lease
+from headwater.runtime.receipts import Known
+
+CAREFUL = [("write", "card-1"), ("irreversible", ""), ("irreversible", "card-1")]
+LEASE_S = 11.1
+"""A lease and the clocks' difference, and a little."""
+
+
+async def die(world: World, loop: Any, instance: str = "b") -> Any:
+    """Have a process die where it is, and another take its partitions over; return the other's loop."""
+    world.log.evict(world.workers[-1])
+    for task in [*loop._tasks]:
+        task.cancel()
+    await asyncio.sleep(0)
+    return world.performing(instance)
+
+
+def kinds(world: World) -> list[str]:
+    """Return which receipts were written, in order."""
+    return [type(receipt).__name__ for receipt in world.receipts()]
+
+
+@pytest.mark.parametrize(
+    ("safety", "order_key", "noted"),
+    [
+        ("read", "", []),
+        ("read", "card-1", []),
+        ("paid", "", ["Result"]),
+        ("write", "", ["Result"]),
+        ("write", "card-1", ["Intent", "Result"]),
+        ("irreversible", "", ["Intent", "Result"]),
+    ],
+)
+def test_a_call_is_noted_as_its_safety_asks(safety: str, order_key: str, noted: list[str]) -> None:
+    """Nothing, the answer, or the beginning and the answer."""
+
+    @play
+    async def scene() -> None:
+        world = World()
+        loop = world.performing()
+        await world.ask(safety=safety, order_key=order_key)
+        await finish(loop)
+        assert kinds(world) == noted
+        assert world.outcomes() == {0: Answered(value=b"0")}
+        assert world.marked() == 1
+        await loop.close()
+
+    scene()
+
+
+@play
+async def test_an_answer_is_noted_before_it_is_sent():
+    """Nobody hears of an answer that a crash could have bought again."""
+    world = World()
+    loop = world.performing()
+    written = []
+    append = world.log.append
+
+    async def watched(draft):
+        written.append(draft.topic)
+        return await append(draft)
+
+    world.log.append = watched
+    await world.ask(safety="paid")
+    await finish(loop)
+    assert written == [REQUESTS, RECEIPTS, INBOX]
+    (receipt,) = world.receipts()
+    assert receipt == Result(offset=0, reply=world.replies()[0])
+
+
+@pytest.mark.parametrize("safety", ["paid", "write", "irreversible"])
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_noted_answer_is_never_bought_again(safety: str, control: bool) -> None:
+    """A process that dies between the note and the reply has its answer sent, with the same attempt.
+
+    The control takes the note away, and the call is made again, or is in doubt.
+    """
+
+    @play
+    async def scene() -> None:
+        world = World()
+        loop = world.performing()
+        append = world.log.append
+
+        async def dead(draft: Draft) -> Any:
+            if draft.topic == INBOX:
+                await asyncio.Event().wait()
+            if control and draft.topic == RECEIPTS:
+                return None
+            return await append(draft)
+
+        world.log.append = dead
+        await world.ask(safety=safety)
+        await settle(loop)
+        world.log.append = append
+        noted = [receipt for receipt in world.receipts() if isinstance(receipt, Result)]
+        heir = await die(world, loop)
+        await finish(heir)
+        await asyncio.sleep(LEASE_S)
+        await finish(heir)
+        if not control:
+            assert world.hands.began == [0]
+            assert world.replies() == [noted[0].reply]
+        elif safety == "irreversible":
+            assert isinstance(world.outcomes()[0], InDoubt)
+        else:
+            assert world.hands.began == [0, 0]
+        assert world.marked() == 1
+        await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize(("safety", "order_key"), CAREFUL)
+def test_a_call_begins_after_its_intent_is_in_the_log(safety: str, order_key: str) -> None:
+    """Whoever takes over can see that it may have happened."""
+
+    @play
+    async def scene() -> None:
+        async def look(call: Any, ask: Any, attempt: Any) -> Done:
+            seen.append((kinds(world), attempt.id))
+            return Done(value=b"x")
+
+        seen: list[Any] = []
+        world = World(Hands(look))
+        loop = world.performing()
+        await world.ask(safety=safety, order_key=order_key)
+        await finish(loop)
+        intent = world.receipts()[0]
+        assert seen == [(["Intent"], intent.attempt)]
+        assert intent.holder == "a"
+        assert intent.until_ms - intent.begun_ms == Lease().lease_ms
+        assert world.replies()[0].attempt == intent.attempt
+        await loop.close()
+
+    scene()
+
+
+@play
+async def test_intents_share_a_transaction_and_carry_how_far_we_are():
+    """All that wait are written at once, with the offset and the done-set of their partition."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing(bounds=Bounds(mark_ms_min=3_600_000))
+    work = []
+    intend = world.workers[0].intend
+    world.workers[0].intend = lambda of: (work.append(of), intend(of))[1]
+    await world.ask()
+    await world.ask()
+    await settle(loop)
+    for _ in range(3):
+        await world.ask(safety="irreversible")
+    await settle(loop)
+    ((one,),) = work
+    assert len(one.drafts) == 3
+    assert one.next_offset == 0
+    offset, text = world.log.committed(GROUP, Partition(REQUESTS, 0))
+    assert (offset, text) == (0, one.metadata)
+    assert text
+    await loop.drain(0)
+
+
+@play
+async def test_a_process_that_lost_its_partition_begins_nothing_careful():
+    """The transaction is refused to whoever was deposed: it neither notes nor begins the call."""
+    world = World()
+    loop = world.performing()
+    await settle(loop)
+    await world.ask(safety="irreversible")
+    worker, intend = world.workers[0], world.workers[0].intend
+
+    def deposed(work):
+        world.log.evict(worker)
+        return intend(work)
+
+    worker.intend = deposed
+    await settle(loop, rounds=1)
+    assert world.hands.began == []
+    assert world.receipts() == []
+    worker.intend = intend
+    await finish(loop)
+    assert world.hands.began == [0]
+    await loop.close()
+
+
+@play
+async def test_an_intent_of_unknown_fate_puts_nothing_in_doubt():
+    """The process that would have begun the call knows that it did not."""
+    world = World()
+    loop = world.performing()
+    await settle(loop)
+    await world.ask(safety="irreversible")
+    worker, intend = world.workers[0], world.workers[0].intend
+
+    def landed(work):
+        intend(work)
+        worker._unknown()
+        return frozenset()
+
+    worker.intend = landed
+    await settle(loop, rounds=1)
+    assert world.hands.began == []
+    worker.intend = intend
+    await finish(loop)
+    assert world.hands.began == [0]
+    assert world.outcomes() == {0: Answered(value=b"0")}
+    assert kinds(world) == ["Intent", "Intent", "Result"]
+    await loop.close()
+
+
+@play
+async def test_a_process_that_stood_still_since_its_intent_begins_nothing():
+    """Its lease is over, so another may have begun the call: it notes anew, or finds it is not its own."""
+    world = World()
+    loop = world.performing()
+    await settle(loop)
+    await world.ask(safety="irreversible")
+    worker, intend = world.workers[0], world.workers[0].intend
+
+    def frozen(work):
+        worker.intend = intend
+        held = intend(work)
+        asyncio.get_running_loop()._now_s += 60
+        return held
+
+    worker.intend = frozen
+    await finish(loop)
+    assert world.hands.began == [0]
+    first, second, _ = world.receipts()
+    assert second.begun_ms - first.begun_ms >= 60_000
+    assert world.replies()[0].attempt == second.attempt
+    await loop.close()
+
+
+@pytest.mark.parametrize(("safety", "order_key"), CAREFUL)
+def test_an_heir_waits_for_the_lease(safety: str, order_key: str) -> None:
+    """A write is then made again with the same key; what is irreversible is in doubt, never repeated."""
+
+    @play
+    async def scene() -> None:
+        world = World()
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(safety=safety, order_key=order_key)
+        await settle(loop)
+        begun_ms = world.receipts()[0].begun_ms
+        heir = await die(world, loop)
+        world.hands.gates.clear()
+        await settle(heir)
+        assert heir.busy == 0
+        assert heir.next_ms() == begun_ms + 11_001
+        await asyncio.sleep(LEASE_S - 1)
+        await finish(heir)
+        assert world.hands.began == [0]
+        assert world.replies() == []
+        await asyncio.sleep(1)
+        await finish(heir)
+        if safety == "write":
+            assert world.hands.began == [0, 0]
+            assert world.outcomes() == {0: Answered(value=b"0")}
+        else:
+            assert world.hands.began == [0]
+            assert world.outcomes() == {0: InDoubt(since_ms=begun_ms)}
+        assert world.marked() == 1
+        await heir.close()
+
+    scene()
+
+
+@play
+async def test_a_lease_is_renewed_while_the_call_goes_on():
+    """Two minutes in a lease of ten seconds; the heir waits for all of them, and repeats nothing."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="irreversible")
+    for _ in range(120):
+        await settle(loop, rounds=1)
+        await asyncio.sleep(1)
+    leases = [receipt.until_ms for receipt in world.receipts()]
+    assert len(leases) > 20
+    assert leases[-1] > world.now_ms()
+    assert len({receipt.attempt for receipt in world.receipts()}) == 1
+    world.hands.gates[0].set()
+    await finish(loop)
+    assert world.outcomes() == {0: Answered(value=b"0")}
+    count = len(world.receipts())
+    await asyncio.sleep(60)
+    await finish(loop)
+    assert len(world.receipts()) == count
+    await loop.close()
+
+
+@play
+async def test_a_lease_that_cannot_be_renewed_now_is_renewed_later(caplog):
+    """The log is away for a moment: the call goes on."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="irreversible")
+    await settle(loop)
+    world.faults.away = True
+    await asyncio.sleep(4)
+    await settle(loop)
+    assert "was not renewed" in caplog.text
+    world.faults.away = False
+    await asyncio.sleep(4)
+    await settle(loop)
+    assert len(world.receipts()) == 2
+    await loop.drain(0)
+
+
+@play
+async def test_an_answer_noted_elsewhere_ends_the_wait():
+    """Who lost the partition may still answer until its lease ends; the heir sends that answer."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="irreversible")
+    await settle(loop)
+    world.log.evict(world.workers[0])
+    heir = world.performing("b")
+    await settle(heir)
+    world.hands.gates[0].set()
+    await settle(loop, rounds=2)
+    await finish(heir)
+    assert world.hands.began == [0]
+    assert {reply.outcome.value for reply in world.replies()} == {b"0"}
+    assert len({reply.attempt for reply in world.replies()}) == 1
+    assert world.marked() == 1
+    await heir.close()
+
+
+@pytest.mark.parametrize(
+    ("verified", "outcome", "begun"),
+    [
+        (Done(value=b"paid"), Answered(value=b"paid"), [0]),
+        (None, Answered(value=b"0"), [0, 0]),
+        (InDoubt(since_ms=0), InDoubt, [0]),
+        (ValueError("no such account"), InDoubt, [0]),
+        (TransientError("away"), InDoubt, [0]),
+    ],
+)
+def test_verify_is_asked_before_a_person_is(verified: Any, outcome: Any, begun: list[int]) -> None:
+    """It happened: its answer. It did not: it is made. Nobody knows: in doubt."""
+
+    class Careful(Hands):
+        async def verify(self, call: Any, ask: Any, attempt: Any) -> Any:
+            if isinstance(verified, Exception):
+                raise verified
+            return verified
+
+    @play
+    async def scene() -> None:
+        world = World(Careful())
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(safety="irreversible")
+        await settle(loop)
+        heir = await die(world, loop)
+        world.hands.gates.clear()
+        await settle(heir)
+        await asyncio.sleep(LEASE_S)
+        await finish(heir)
+        found = world.outcomes()[0]
+        assert found == outcome if not isinstance(outcome, type) else isinstance(found, outcome)
+        assert world.hands.began == begun
+        await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "tries"),
+    [
+        (NotDone("refused"), Answered(value=b"ok"), 2),
+        (TransientError("the line broke"), InDoubt, 1),
+        (ValueError("?"), InDoubt, 1),
+    ],
+)
+def test_only_not_done_permits_a_repeat(error: Exception, outcome: Any, tries: int) -> None:
+    """Whatever else an irreversible tool raises, it may have acted: it is not tried again."""
+
+    @play
+    async def scene() -> None:
+        async def once(call: Any, ask: Any, attempt: Any) -> Done:
+            if attempt.number == 1:
+                raise error
+            return Done(value=b"ok")
+
+        world = World(Hands(once))
+        loop = world.performing()
+        await world.ask(safety="irreversible")
+        await finish(loop)
+        found = world.outcomes()[0]
+        assert found == outcome if not isinstance(outcome, type) else isinstance(found, outcome)
+        assert len(world.hands.began) == tries
+        await loop.close()
+
+    scene()
+
+
+@play
+async def test_an_irreversible_call_that_did_not_happen_after_all_is_a_failure():
+    """`verify` says so, and the agent may decide to call again."""
+
+    class Careful(Hands):
+        async def verify(self, call, ask, attempt):
+            return None
+
+    async def broken(call, ask, attempt):
+        raise ValueError("the line broke")
+
+    world = World(Careful(broken))
+    loop = world.performing()
+    await world.ask(safety="irreversible")
+    await finish(loop)
+    assert world.outcomes()[0] == Failed(error="ValueError", detail="the line broke")
+    assert kinds(world) == ["Intent", "Result"]
+    await loop.close()
+
+
+@play
+async def test_a_write_whose_time_is_over_is_not_said_to_be_undone():
+    """An heir that comes too late to repeat a write says that it had begun."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="write", order_key="k", not_after_ms=world.now_ms() + 5_000)
+    await settle(loop)
+    heir = await die(world, loop)
+    await settle(heir)
+    await asyncio.sleep(LEASE_S)
+    await finish(heir)
+    failed = world.outcomes()[0]
+    assert failed.error == "ToolTimeout"
+    assert "was begun by a" in failed.detail
+    assert "not undone" in failed.detail
+    await heir.close()
+
+
+@play
+async def test_a_call_whose_time_is_over_is_not_noted():
+    """It is not begun, so nobody need doubt it."""
+    world = World()
+    loop = world.performing()
+    await world.ask(safety="irreversible", not_after_ms=world.now_ms() - 1)
+    await finish(loop)
+    assert kinds(world) == ["Result"]
+    assert world.outcomes()[0].error == "DeadlineExceeded"
+    await loop.close()
+
+
+@play
+async def test_what_is_done_beyond_the_offset_is_not_begun_again():
+    """A successor takes the done-set from beside the offset; the one still open it begins again."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    for _ in range(5):
+        await world.ask()
+    await settle(loop)
+    assert world.marked() == 0
+    heir = await die(world, loop)
+    world.hands.gates.clear()
+    world.hands.began.clear()
+    await finish(heir)
+    assert world.hands.began == [0]
+    assert world.marked() == 5
+    await heir.close()
+
+
+@play
+async def test_an_unreadable_done_set_is_ignored_and_said(caplog):
+    """The offset counts; what was done beyond it is begun again."""
+    world = World()
+    for _ in range(3):
+        await world.ask()
+    worker = world.log.work([REQUESTS], group=GROUP, instance="z")
+    (claim,) = worker.poll(records_max=1, wait_ms=0).gained
+    worker.mark(claim, 1, "someone else's")
+    worker.close(leave=True)
+    loop = world.performing()
+    await finish(loop)
+    assert world.hands.began == [1, 2]
+    assert "cannot be read" in caplog.text
+    await loop.close()
+
+
+@play
+async def test_a_short_drain_keeps_the_partitions_and_a_long_one_hands_them_over():
+    """Calls go on under their leases while others have the partitions: nothing twice, nothing in doubt."""
+    world = World()
+    world.hands.hold(0, 1)
+    loop = world.performing()
+    await world.ask(safety="read")
+    await world.ask(safety="irreversible")
+    await settle(loop)
+    draining = asyncio.create_task(loop.drain(600))
+    await asyncio.sleep(1)
+    assert loop.claims
+    heir = world.performing("b")
+    for _ in range(200):
+        await heir.step()
+        await asyncio.sleep(1)
+    assert not loop.claims
+    assert heir.claims
+    await world.ask(number=2)
+    await settle(heir)
+    assert world.outcomes() == {2: Answered(value=b"2")}
+    assert world.hands.began == [0, 1, 2]
+    for gate in world.hands.gates.values():
+        gate.set()
+    await draining
+    await finish(heir)
+    assert world.hands.began == [0, 1, 2]
+    assert {reply.number: reply.outcome for reply in world.replies()} == {
+        n: Answered(value=b"%d" % n) for n in range(3)
+    }
+    assert world.marked() == 3
+    await loop.close()
+    await heir.close()
+
+
+@pytest.mark.parametrize(("safety", "waits"), [("read", False), ("irreversible", True)])
+def test_a_call_that_is_cut_off_frees_its_lease_if_it_may_be_repeated(
+    safety: str, waits: bool
+) -> None:
+    """The next owner makes a read at once; what is irreversible has its lease run out, in case."""
+
+    @play
+    async def scene() -> None:
+        world = World()
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(safety=safety)
+        await settle(loop)
+        await loop.drain(1)
+        await loop.close(leave=True)
+        world.hands.gates.clear()
+        heir = world.performing("b")
+        await finish(heir)
+        assert (world.outcomes() == {}) == waits
+        assert bool(heir.next_ms()) == waits
+        await heir.drain(0)
+
+    scene()
+
+
+@play
+async def test_who_waits_for_a_lease_leaves_the_call_to_the_next():
+    """A process that stops does not begin what it was not yet allowed to begin."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="irreversible")
+    await settle(loop)
+    heir = await die(world, loop)
+    await settle(heir)
+    await heir.drain(60)
+    assert world.hands.began == [0]
+    assert world.replies() == []
+    await heir.close()
+
+
+def test_an_answer_counts_whatever_the_order() -> None:
+    """RESULT over INTENT; the first of two answers; the later of two intents; no zombie's renewal."""
+    reply = Reply(run="r", number=1, attempt="a", outcome=Answered(value=b""))
+    late = dataclasses.replace(reply, attempt="zombie")
+    first = Intent(run="r", number=1, offset=5, attempt="a", begun_ms=1, until_ms=10)
+    heirs = dataclasses.replace(first, attempt="b", begun_ms=12, until_ms=22)
+    renewed = dataclasses.replace(first, until_ms=30)
+    known = Known(5, frozenset(), 0)
+    for receipt in (first, heirs, renewed):
+        known.note(receipt)
+    assert known.intent("r/1") == heirs
+    for receipt in (Result(offset=5, reply=reply), Result(offset=5, reply=late), renewed):
+        known.note(receipt)
+    assert known.answer("r/1") == reply
+
+
+def test_receipts_of_what_is_done_take_no_memory() -> None:
+    """Only receipts of open requests are kept, however many others there are."""
+    known = Known(5, frozenset({6}), 0)
+    for offset in (4, 6):
+        known.note(
+            Intent(run="r", number=offset, offset=offset, attempt="a", begun_ms=1, until_ms=10)
+        )
+        assert known.intent(f"r/{offset}") is None
+
+
+@play
+async def test_receipts_are_read_from_the_first_open_request_on():
+    """What is older cannot be of a request that is open."""
+    world = World()
+    loop = world.performing()
+    for _ in range(3):
+        await world.ask(safety="write")
+        await finish(loop)
+        await asyncio.sleep(200)
+    world.hands.hold(3)
+    await world.ask(safety="irreversible")
+    await settle(loop)
+    starts = []
+    read = world.log.read
+
+    def watched(places):
+        starts.extend(start for place, start in places.items() if place.topic == RECEIPTS)
+        return read(places)
+
+    world.log.read = watched
+    heir = await die(world, loop)
+    await settle(heir)
+    world.log.read = read
+    assert starts == [3]
+    await heir.drain(0)
+
+
+@play
+async def test_a_receipt_of_a_later_version_stops_the_start(monkeypatch):
+    """Guessing what it says could buy an answer again."""
+    world = World()
+    foreign = b"\xc3\x01" + bytes(8) + b"?"
+    await world.log.append(Draft(topic=RECEIPTS, key=b"k", value=foreign, partition=0))
+    await world.ask()
+    loop = world.performing()
+    with pytest.raises(SettingsError, match="a later version"):
+        await finish(loop)
+
+
+@play
+async def test_what_is_no_receipt_is_passed_over(caplog):
+    """Damage in the topic is said, and blocks nothing."""
+    world = World()
+    await world.log.append(Draft(topic=RECEIPTS, key=b"k", value=b"?", partition=0))
+    stray = CODEC.encode(await world.ask())
+    await world.log.append(Draft(topic=RECEIPTS, key=b"k2", value=stray, partition=0))
+    loop = world.performing()
+    await finish(loop)
+    assert world.outcomes() == {0: Answered(value=b"0")}
+    assert "no receipt" in caplog.text
+    await loop.close()
+
+
+@play
+async def test_others_receipts_are_read_only_while_someone_may_write_them():
+    """Once what was open at the gain is done, nobody reads the topic any more."""
+    world = World()
+    await world.ask()
+    loop = world.performing()
+    await finish(loop)
+    (known,) = loop._noting.known.values()
+    assert known.reader is not None
+    await asyncio.sleep(subject.SETTLED_MS / 1000 + 1)
+    await finish(loop)
+    assert known.reader is None
+    await loop.close()
