@@ -51,16 +51,16 @@ class Meddled(KafkaOwner):
         if self.proxy.holds:
             assert self.proxy.release(ANSWER_S), "the broker answers a late request"
             self.torn += self.peek()
-        self._commit(producer)
+        self._end_now(producer)
 
-    def _commit(self, producer: Producer) -> None:
+    def _end_now(self, producer: Producer) -> None:
         super()._end(producer)
 
 
 class Stubborn(Meddled):
     """The control: it keeps the producer and calls commit again until that says something."""
 
-    def _commit(self, producer: Producer) -> None:
+    def _end_now(self, producer: Producer) -> None:
         for _ in range(20):
             try:
                 producer.commit_transaction(CALL_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,8 +20,10 @@ from headwater.testing.conformance_world import put, until
 pytestmark = pytest.mark.kafka
 
 RECORDS = 40
-DELAY_S = 0.4
+DELAY_S = 0.8
 POLL_MS = 50
+TRIES = 5
+"""How often the control tries to seek within the client's look-up, on a machine that may be busy."""
 
 
 class Shelf:
@@ -57,10 +60,17 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(kafka: str) -> Iterator[Shelf]:
-    shelf = Shelf(kafka)
-    yield shelf
-    shelf.close()
+def shelves(kafka: str) -> Iterator[Iterator[Shelf]]:
+    made: list[Shelf] = []
+
+    def make() -> Iterator[Shelf]:
+        while True:
+            made.append(Shelf(kafka))
+            yield made[-1]
+
+    yield make()
+    for shelf in made:
+        shelf.close()
 
 
 def follow(shelf: Shelf) -> list[int]:
@@ -83,13 +93,15 @@ def follow(shelf: Shelf) -> list[int]:
     return offsets
 
 
-def test_nothing_is_skipped_where_the_cluster_is_slow_to_name_the_end(shelf: Shelf) -> None:
+def test_nothing_is_skipped_where_the_cluster_is_slow_to_name_the_end(
+    shelves: Iterator[Shelf],
+) -> None:
     """A member goes on at its offset, and reads each record from there."""
-    assert follow(shelf) == [*range(RECORDS)]
+    assert follow(next(shelves)) == [*range(RECORDS)]
 
 
 def test_control_a_seek_made_while_the_client_looks_the_end_up_is_undone(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    shelves: Iterator[Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: a partition assigned at its end goes there, whatever was sought meanwhile."""
 
@@ -104,4 +116,4 @@ def test_control_a_seek_made_while_the_client_looks_the_end_up_is_undone(
             member._claim(Partition(place.topic, place.partition))
 
     monkeypatch.setattr(KafkaMember, "_on_assign", at_the_end)
-    assert len(follow(shelf)) < RECORDS
+    assert any(len(follow(one)) < RECORDS for one in itertools.islice(shelves, TRIES))
