@@ -93,7 +93,7 @@ class Turn:
         self._ordinal += 1
         traceparent = of.traceparent
         if len(traceparent) == _TRACEPARENT_LENGTH and traceparent[-1] in _SAMPLED:
-            span = self.span_id.hex().encode()
+            span = self.at.span_id.hex().encode()
             traceparent = b"%b-%b-%b" % (traceparent[:35], span, traceparent[-2:])
         consequence = Meta(
             id=own,
@@ -111,11 +111,6 @@ class Turn:
     def relay(self, draft: Draft) -> None:
         """Write a record as it is, without any header of ours: dead letters keep their bytes."""
         self.sent.append(draft)
-
-    @property
-    def span_id(self) -> bytes:
-        """The id of the span this turn is, should its trace be sampled."""
-        return self.at.derive(-1, size=8)
 
     @property
     def layer(self) -> Layer:

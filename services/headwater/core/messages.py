@@ -95,3 +95,8 @@ class Position:
     def derive(self, ordinal: int, *, size: int = 16) -> bytes:
         """Return the same id each time the turn is taken; another for a recreated topic."""
         return digest(self.topic_id, self.number, self.offset, ordinal, size=size)
+
+    @property
+    def span_id(self) -> bytes:
+        """The id of the span that the turn here is, should its trace be sampled: 8 bytes."""
+        return self.derive(-1, size=8)

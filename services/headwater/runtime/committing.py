@@ -23,7 +23,6 @@ class Taken:
         at: Where its record is.
         meta: The record's meta.
         message: What it was.
-        span_id: The turn's derived span id.
         started_ns: When it began (wall clock).
         ended_ns: When it ended.
         sent: How many records it sent.
@@ -33,7 +32,6 @@ class Taken:
     at: Position
     meta: Meta
     message: Any
-    span_id: bytes
     started_ns: int
     ended_ns: int
     sent: int

@@ -261,7 +261,7 @@ class Deciding:
         began_ns = wall_ns()
         place = record.partition
         at = Position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
-        meta, message, turn = Meta(id=at.derive(0).hex(), tenant=""), None, None
+        meta, message = None, None
         try:
             if self._culprit == (place, record.offset):
                 raise PoisonError("unwritable", "the log refuses what this record leads to")
@@ -273,6 +273,7 @@ class Deciding:
             refused = ""
         except PoisonError as error:
             refused = error.code
+            meta = meta or Meta(id=at.derive(0).hex(), tenant="")
             turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms)
             self._decider.refused(turn, record, message, error)
             turn.relay(self._quarantine(record, error))
@@ -293,7 +294,6 @@ class Deciding:
                 at=at,
                 meta=turn.meta,
                 message=message,
-                span_id=turn.span_id,
                 started_ns=began_ns,
                 ended_ns=ended_ns,
                 sent=sent,

@@ -46,6 +46,11 @@ class Place(Protocol):
         """Offset in it."""
         ...
 
+    @property
+    def span_id(self) -> bytes:
+        """The derived id of the span that the turn there is, 8 bytes."""
+        ...
+
 
 class Carrier(Protocol):
     """What a record says about its origin (`core.messages.Meta`)."""
@@ -82,11 +87,6 @@ class Turned(Protocol):
     @property
     def message(self) -> Any:
         """What it was."""
-        ...
-
-    @property
-    def span_id(self) -> bytes:
-        """The turn's derived span id, 8 bytes."""
         ...
 
     @property
@@ -224,7 +224,7 @@ class Spans:
                     turned.started_ns,
                     turned.ended_ns,
                     attributes,
-                    span_id=turned.span_id,
+                    span_id=turned.at.span_id,
                     error=turned.refused,
                 )
 

@@ -34,7 +34,6 @@ def taken(traceparent: bytes, message: object = _REPLY, refused: str = "") -> Ta
         at=_AT,
         meta=Meta(id="m1", tenant="t1", traceparent=traceparent),
         message=message,
-        span_id=_AT.derive(-1, size=8),
         started_ns=1_000,
         ended_ns=5_000,
         sent=2,
@@ -96,8 +95,7 @@ def test_what_a_turn_sends_hangs_below_its_span(
     """One trace a task: the next hop's parent is this hop's span."""
     first = taken(_SEEN)
     second = dataclasses.replace(
-        taken(context.below(_SEEN, first.span_id), Closed(slot="s")),
-        span_id=b"\x09" * 8,
+        taken(context.below(_SEEN, first.at.span_id), Closed(slot="s")),
     )
     tracing.committed("runs.triage", [first], seconds=0)
     tracing.committed("admission", [second], seconds=0)
