@@ -11,10 +11,10 @@ SEEDS ?= 5000
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover check fix bench seeds probe broker clean
+.PHONY: help demo test cover check fix bench seeds kill-test probe broker clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("headwater needs Python 3.11 or later, this is " + sys.version.split()[0] + ": name one with make PYTHON=..." if sys.version_info < (3, 11) else 0)'
@@ -48,6 +48,9 @@ bench: $(READY) ## Print `NAME median ratio R` for each question; BENCH=hop asks
 
 seeds: $(READY) ## Run SEEDS (5,000) simulated histories
 	$(BIN)/python -m headwater.testing.seeded --seeds $(SEEDS)
+
+kill-test: $(READY) ## Kill workers in the middle of 100 slow model calls and 100 irreversible ones
+	KILL_FULL=1 $(BIN)/python -m pytest -q tests/kill
 
 probe: $(READY) ## Ask a broker the six exactly-once questions
 	$(BIN)/headwater doctor --probe

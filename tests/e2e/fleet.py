@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROLES = {
@@ -29,10 +30,16 @@ class Fleet:
         namespace: The fleet's own.
         logs: Where each process writes what it says.
         sabotage: Which protection is taken out, for a control; empty for none.
+        settings: Of the environment, instead of the fleet's own.
     """
 
     def __init__(
-        self, bootstrap: str, namespace: str, logs: pathlib.Path, sabotage: str = ""
+        self,
+        bootstrap: str,
+        namespace: str,
+        logs: pathlib.Path,
+        sabotage: str = "",
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.logs = logs
         self._environment = {
@@ -48,6 +55,7 @@ class Fleet:
             "HEADWATER_KAFKA__HEARTBEAT_MS": "500",
             "HEADWATER_KAFKA__SESSION_MS": "6000",
             "HEADWATER_KAFKA__PARTITIONS": "4",
+            **(settings or {}),
         }
         self._program = ["tests.e2e.sabotage", sabotage] if sabotage else ["headwater.cli.main"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}

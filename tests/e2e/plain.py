@@ -72,6 +72,7 @@ def read(bootstrap: str, topics: Iterable[str], *, committed: bool = True) -> li
                     "topic": place[0],
                     "partition": place[1],
                     "offset": message.offset(),
+                    "time_ms": message.timestamp()[1],
                     "key": (message.key() or b"").decode("utf-8", "replace"),
                     "raw_key": message.key() or b"",
                     "value": message.value(),

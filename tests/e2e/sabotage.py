@@ -15,6 +15,8 @@ from headwater.admission.decider import Admission
 from headwater.cli import main
 from headwater.core.messages import digest
 from headwater.log.kafka_owner import KafkaOwner
+from headwater.log.kafka_worker import KafkaWorker
+from headwater.runtime.receipts import Known
 
 
 def no_dedupe() -> None:
@@ -53,7 +55,18 @@ def _die_once() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-KINDS = {kind.__name__: kind for kind in (no_dedupe, offsets_outside)}
+def no_marks() -> None:
+    """Effectors never mark how far they got, so that receipts alone keep calls from being made again."""
+    KafkaWorker.mark = lambda self, *_: None  # type: ignore[method-assign] # that is the sabotage
+
+
+def no_receipts() -> None:
+    """Neither marks nor receipts: what was noted before a process took over is not looked at."""
+    no_marks()
+    Known.note = lambda self, receipt: None  # type: ignore[method-assign] # that is the sabotage
+
+
+KINDS = {kind.__name__: kind for kind in (no_dedupe, offsets_outside, no_marks, no_receipts)}
 
 if __name__ == "__main__":
     KINDS[sys.argv[1]]()
