@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-QUESTIONS = ("call", "hop", "latency", "memory")
+QUESTIONS = ("blocked-key", "call", "hop", "latency", "memory", "waiting-tools")
 
 
 def main(arguments: list[str]) -> int:
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
         print(f"no benchmark {unknown[0]!r}; there are: {', '.join(QUESTIONS)}", file=sys.stderr)
         return 2
     for name in arguments or QUESTIONS:
-        importlib.import_module(f"benchmarks.{name}").main()
+        importlib.import_module(f"benchmarks.{name.replace('-', '_')}").main()
     return 0
 
 

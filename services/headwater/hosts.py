@@ -307,6 +307,7 @@ class Host:
                 calls_max=loops.calls_max,
                 tenant_max=loops.calls_tenant_max,
                 name_max=loops.calls_name_max,
+                weights=loops.calls_weights,
             ),
             retry=Retry(total_s=loops.retry_s_max),
             lease=Lease(lease_ms=round(loops.lease_s * 1000)),

@@ -118,6 +118,7 @@ class Loops(pydantic.BaseModel):
     threads_max: int = pydantic.Field(64, ge=1)
     retry_s_max: float = pydantic.Field(300.0, ge=0)
     drain_s: float = pydantic.Field(25.0, ge=0)
+    calls_weights: dict[str, pydantic.PositiveInt] = pydantic.Field(default_factory=dict)
     lease_s: float = pydantic.Field(10.0, ge=3, le=300)
     runs_open_max: int = pydantic.Field(10_000, ge=1)
 

@@ -12,7 +12,7 @@ from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_member import First
 from headwater.log.kafka_transactor import KafkaTransactor
 from headwater.log.kafka_watch import WATCHDOG
-from headwater.log.port import Claim, Work
+from headwater.log.port import Claim, Parting, Work
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class KafkaWorker(KafkaTransactor):
         first: First,
     ) -> None:
         self._newest: dict[Claim, TopicPartition] = {}
+        self._parting: Parting = _nothing
         super().__init__(config, topics, group=group, instance=instance, first=first)
 
     def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
@@ -55,6 +56,10 @@ class KafkaWorker(KafkaTransactor):
             self._consumer.commit(offsets=[mark], asynchronous=True)
         except KafkaException as error:
             logger.warning("%s: a mark waits for the next: %s", self.group, error)
+
+    def parting(self, told: Parting) -> None:
+        """Have this told before claims go to others in good order."""
+        self._parting = told
 
     def intend(self, work: Sequence[Work]) -> frozenset[Claim]:
         """Write intentions with the offsets of their claims; the first opens the producer.
@@ -84,6 +89,7 @@ class KafkaWorker(KafkaTransactor):
 
         A mark still under way could otherwise arrive after the heir's and take it back.
         """
+        self._parting(claims)
         self._settle(claims)
 
     def _drop(self, place: Partition) -> None:
@@ -106,3 +112,7 @@ class KafkaWorker(KafkaTransactor):
             )
             return error.args[0].code() not in _UNSETTLED
         return True
+
+
+def _nothing(_claims: Collection[Claim]) -> None:
+    """Have nothing to say."""

@@ -154,6 +154,16 @@ class Group:
             and self._owners.get(claim.partition) is member
         )
 
+    def leaving(self, member: Membership) -> frozenset[Claim]:
+        """Return the claims that a member still holds, and that its next poll gives to others."""
+        return frozenset(
+            claim
+            for place, claim in member.held.items()
+            if self._owners.get(place) is member
+            and not member.doubtful
+            and self._target.get(place) != member.instance
+        )
+
     def present(self, member: Membership) -> bool:
         """Return whether the group still counts this member in."""
         return self._members.get(member.instance) is member

@@ -10,7 +10,7 @@ from headwater.errors import SettingsError, WorkRefusedError
 from headwater.log.local_cluster import Cluster, Transaction, Unwritable
 from headwater.log.local_faults import Ending, Point
 from headwater.log.local_group import Change, Group, Membership
-from headwater.log.port import Claim, Poll, Work
+from headwater.log.port import Claim, Parting, Poll, Work
 
 
 class LocalMember:
@@ -271,6 +271,36 @@ class LocalTransactor(LocalMember):
 
 class LocalWorker(LocalTransactor):
     """An effector's membership: it marks what is answered, and notes what it is about to do."""
+
+    _parting: Parting | None = None
+
+    def poll(self, *, records_max: int, wait_ms: int) -> Poll:
+        """Wait for news; who wants to be told of claims that are about to go is told first.
+
+        Raises:
+            SettingsError: Another process has joined under this name.
+        """
+        self._part(everything=False)
+        return super().poll(records_max=records_max, wait_ms=wait_ms)
+
+    def close(self, *, leave: bool = False) -> None:
+        """End the membership; with `leave` a static member gives its partitions up at once."""
+        if leave and not self._closed:
+            self._part(everything=True)
+        super().close(leave=leave)
+
+    def parting(self, told: Parting) -> None:
+        """Have this told before claims go to others in good order."""
+        self._parting = told
+
+    def _part(self, *, everything: bool) -> None:
+        if self._parting is None:
+            return
+        with self._cluster.changed:
+            held = frozenset(self._me.held.values())
+            leaving = held if everything else self._group.leaving(self._me)
+        if leaving:
+            self._parting(leaving)
 
     def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
         """Commit an offset; a stale claim marks nothing."""

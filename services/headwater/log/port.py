@@ -7,7 +7,7 @@ that transacts its reply, a zombie's write (work carries its claim).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from headwater.contracts.records import Draft, Partition, Record
@@ -95,6 +95,10 @@ class Owner(Member, Protocol):
         ...
 
 
+Parting = Callable[[Collection[Claim]], None]
+"""Told of claims that are about to be given up, while they still hold; it has to be quick."""
+
+
 class Worker(Member, Protocol):
     """An effector's membership: it marks what is answered, and notes what it is about to do.
 
@@ -104,6 +108,13 @@ class Worker(Member, Protocol):
 
     def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
         """Commit an offset in the background; a mark that is lost only repeats requests."""
+        ...
+
+    def parting(self, told: Parting) -> None:
+        """Have this told, inside a poll or a close, before claims go to others in good order.
+
+        Claims that are lost otherwise, because nobody heard of us, go without it.
+        """
         ...
 
     def intend(self, work: Sequence[Work]) -> frozenset[Claim]:

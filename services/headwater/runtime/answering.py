@@ -36,6 +36,7 @@ class Item:
     record: Record
     meta: Meta
     ask: Ask
+    begun: bool = False
     ended: bool = False
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ class Bounds:
         poll_max: Records of one poll.
         mark_ms_min: Least time between two marks while requests come.
         quiet_s_max: How long a call may go on without a heartbeat.
+        weights: How many calls a tenant starts in its turn, where that is not one.
     """
 
     calls_max: int = 1_000
@@ -37,6 +38,7 @@ class Bounds:
     poll_max: int = 500
     mark_ms_min: int = 100
     quiet_s_max: float = 300.0
+    weights: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -64,19 +66,21 @@ class Queued(Generic[T]):
 class _Tenant(Generic[T]):
     """One tenant's waiting calls, by name, each with when it came."""
 
-    __slots__ = ("queues", "running")
+    __slots__ = ("left", "queues", "running", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, weight: int) -> None:
         self.queues: dict[str, deque[tuple[int, Queued[T]]]] = {}
         self.running = 0
+        self.weight = self.left = max(1, weight)
+        """Calls that it may start before the next tenant's turn, and how many of them are left."""
 
 
 class Lanes(Generic[T]):
     """What waits and what is under way; it starts whatever its bounds and order allow.
 
-    Tenants that have a call to start are served in turn, each its oldest call that may start. A
-    tenant is looked at only when something of it may have changed, so thousands that wait cost
-    nothing. Weights would go where `next` moves a tenant to the end.
+    Tenants that have a call to start are served in turn, each its oldest calls that may start, as
+    many as its weight. A tenant is looked at only when something of it may have changed, so
+    thousands that wait cost nothing.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -123,8 +127,14 @@ class Lanes(Generic[T]):
                 for wanted in tenant.queues:
                     self._parked.setdefault(wanted, OrderedDict())[name] = None
                 continue
+            tenant.left -= 1
+            stays = tenant.left > 0
+            if not stays:
+                tenant.left = tenant.weight
             if tenant.queues:
                 self._turn[name] = None
+                if stays:
+                    self._turn.move_to_end(name, last=False)
             self._waiting -= 1
             self.running += 1
             tenant.running += 1
@@ -177,7 +187,10 @@ class Lanes(Generic[T]):
 
     def _queue(self, one: Queued[T]) -> None:
         self._came += 1
-        tenant = self._of.setdefault(one.tenant, _Tenant())
+        tenant = self._of.get(one.tenant)
+        if tenant is None:
+            weight = self._bounds.weights.get(one.tenant, 1)
+            tenant = self._of[one.tenant] = _Tenant(weight)
         tenant.queues.setdefault(one.name, deque()).append((self._came, one))
         self._turn.setdefault(one.tenant)
 

@@ -84,7 +84,7 @@ class Noting:
         self._answering = answering
         self._append = append
         self._envelope = envelope
-        self._topic = topic
+        self.topic = topic
         self._holder = holder
         self._clock = clock
         self._lease = lease
@@ -101,7 +101,7 @@ class Noting:
             PoisonError: The request cannot be understood.
             AbandonedError: The call is another process's by now.
         """
-        if not self._topic:
+        if not self.topic:
             return await self._answering.reply(item, wanted=lambda: self._mine(item))
         recorded = await self._others(item)
         if recorded is not None:
@@ -110,6 +110,7 @@ class Noting:
         if before is not None and (settled := await self._settle(item, before)) is not None:
             return await self._note(item, settled)
         attempt = await self._intend(item) if self._expects(item) else ""
+        item.begun = True
         try:
             reply = await self._answering.reply(
                 item, wanted=lambda: self._mine(item), attempt=attempt
@@ -134,14 +135,17 @@ class Noting:
             if not one.written.done():
                 one.written.set_result(there)
 
-    def hand_over(self, items: Iterable[Item]) -> list[Wanted]:
-        """Return intents for calls under way that have none, so that the next owner waits for them."""
-        loop = asyncio.get_running_loop()
-        return [
-            Wanted(item, self._new(item), loop.create_future())
+    def hand_over(self, items: Iterable[Item]) -> list[Draft]:
+        """Return the notes of calls under way that have none, for whoever gets their partitions."""
+        if not self.topic:
+            return []
+        new = {
+            item: self._new(item)
             for item in items
-            if item not in self._held and self._topic
-        ]
+            if item.begun and not item.ended and item not in self._held
+        }
+        self._held |= new
+        return [self.draft(item, intent) for item, intent in new.items()]
 
     def draft(self, item: Item, intent: Intent) -> Draft:
         """Return an intent's record, in the partition that goes with the request's."""
@@ -284,7 +288,7 @@ class Noting:
         return self._envelope.seal(
             Sent(
                 message=receipt,
-                to=Address(self._topic, f"{item.call_id}/{kind}", item.record.partition.number),
+                to=Address(self.topic, f"{item.call_id}/{kind}", item.record.partition.number),
                 meta=dataclasses.replace(meta, id=own, causation_id=meta.id),
             )
         )

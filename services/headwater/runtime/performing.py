@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any, Protocol
 
 from headwater.contracts.messages import Ask, Failed, Reply, Usage
 from headwater.contracts.records import Draft, Partition, Record
@@ -17,20 +16,18 @@ from headwater.core.envelope import Envelope
 from headwater.core.messages import Meta
 from headwater.durable.confine import wall_ns
 from headwater.errors import PoisonError, TransientError
-from headwater.log.port import Claim, Log, Poll, Work, Worker
+from headwater.log.port import Claim, Log, Poll, Worker
 from headwater.runtime.answering import Answering, Item
+from headwater.runtime.claiming import Claiming
 from headwater.runtime.lanes import Bounds, Lanes, Queued
 from headwater.runtime.noting import Lease, Noting, Wanted
-from headwater.runtime.receipts import Known, Receipts
+from headwater.runtime.receipts import Receipts
 from headwater.runtime.retrying import AbandonedError, Retry, Retrying, Sleep
-from headwater.runtime.watermark import Watermark
 from headwater.tracing import context
 
 __all__ = ["CallObserver", "Lease", "Performing", "Retry"]
 
 logger = logging.getLogger(__name__)
-P = ParamSpec("P")
-T = TypeVar("T")
 
 POLL_MS = 100
 """How long a poll waits, and so how late a mark, a pause or a stop can be."""
@@ -41,9 +38,8 @@ HURRY_MS = 5
 """How long a poll waits while calls are being noted, since a call begins after the next transaction."""
 HOLD_S = 5.0
 """How long a member that stops keeps its partitions; longer calls go on under their leases."""
-LATE_S = 1.0
-"""An event loop that stands still for longer is warned of."""
-_LOOKUPS = 4
+HURRIED_S = 1.0
+"""How long polls are short after a call was noted."""
 
 
 class CallObserver(Protocol):
@@ -115,8 +111,6 @@ class Performing:
     ) -> None:
         self._observer = observer
         self._log = log
-        self._worker = worker
-        self._group = group
         self._name = effector.name
         self._envelope = envelope
         self._quarantine = quarantine
@@ -141,26 +135,24 @@ class Performing:
             clock=clock,
             lease=lease or Lease(),
         )
-        self._receipts = Receipts(
-            log, group=group, topic=receipts, codec=envelope.codec, clock=clock
-        )
         self._lanes: Lanes[Item] = Lanes(self._bounds)
-        self._claims: dict[Claim, Watermark] = {}
-        self._begun: list[tuple[Claim, Known]] = []
-        self._read: set[Known] = set()
+        self._claiming = Claiming(
+            worker=worker,
+            name=self._name,
+            group=group,
+            receipts=Receipts(log, group=group, topic=receipts, codec=envelope.codec, clock=clock),
+            known=self._noting.known,
+            bounds=self._bounds,
+            retrying=self._retrying,
+            clock=clock,
+            threaded=threaded,
+            spawn=self._spawn,
+            parting=self._part,
+        )
         self._under_way: dict[tuple[Partition, int], Item] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._marked_ms = 0
         self._stopping = False
-        self._left = False
         self._noted_s = 0.0
-        self._thread = (
-            concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=self._name)
-            if threaded
-            else None
-        )
-        self._lookups = concurrent.futures.ThreadPoolExecutor(_LOOKUPS, f"{self._name}-offsets")
-        self._tails = concurrent.futures.ThreadPoolExecutor(_LOOKUPS, f"{self._name}-receipts")
         self._failure: BaseException | None = None
         self.stepped_s = time.monotonic()
         """When the last step ended, for health."""
@@ -168,7 +160,7 @@ class Performing:
     @property
     def claims(self) -> frozenset[Claim]:
         """Claims that are being worked on."""
-        return frozenset(self._claims)
+        return self._claiming.claims
 
     @property
     def busy(self) -> int:
@@ -185,18 +177,14 @@ class Performing:
         Raises:
             Exception: What a task of ours died of; never an error of the effector's, which is an answer.
         """
-        poll = await self._member(
-            self._worker.poll, records_max=self._bounds.poll_max, wait_ms=wait_ms
-        )
-        await self._follow(poll)
+        poll = await self._follow(records_max=self._bounds.poll_max, wait_ms=wait_ms)
         for claim, record in poll.records:
-            if claim in self._claims:
+            if claim in self._noting.known:
                 self._take(claim, record)
-        await self._press()
+        await self._claiming.press()
         self._start()
         await self._note()
-        idle = not poll.records and all(mark.idle for mark in self._claims.values())
-        await self._mark(now=idle)
+        await self._claiming.mark(now=not poll.records and self._claiming.idle)
         self.stepped_s = time.monotonic()
         if self._failure is not None:
             raise self._failure
@@ -215,7 +203,7 @@ class Performing:
         """
         try:
             while not stop.is_set():
-                hurried = time.monotonic() - self._noted_s < LATE_S
+                hurried = time.monotonic() - self._noted_s < HURRIED_S
                 await self.step(HURRY_MS if hurried else POLL_MS)
             await self.drain(drain_s)
         finally:
@@ -233,29 +221,21 @@ class Performing:
         self._noting.stop()
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        await self._member(self._worker.pause, [*self._claims])
+        await self._claiming.stop()
         if drain_s > 0:
-            await self._intend(self._noting.hand_over(self._under_way.values()))
+            await self._part(self._claiming.claims)
         while self._tasks and (left_s := began_s + drain_s - loop.time()) > 0 and not self._failure:
             await self.wait(min(left_s, POLL_MS / 1000))
             await self._note()
-            if not self._left:
-                poll = await self._member(self._worker.poll, records_max=1, wait_ms=0)
-                await self._follow(poll)
-                if self._receipts.topic and loop.time() - began_s > HOLD_S:
-                    await self._leave()
+            if not self._claiming.left:
+                await self._follow(records_max=1, wait_ms=0)
+                if self._noting.topic and loop.time() - began_s > HOLD_S:
+                    await self._claiming.leave()
             self.stepped_s = time.monotonic()
         await self._cut()
-        await self._mark(now=True)
+        await self._claiming.mark(now=True)
         if self._failure is not None:
             raise self._failure
-
-    async def _leave(self) -> None:
-        """Give the partitions up, while calls that were noted go on."""
-        await self._mark(now=True)
-        await self._member(self._worker.close, leave=True)
-        self._left = True
-        self._forget([*self._claims])
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until a call that is under way ends, or the time is over."""
@@ -264,77 +244,17 @@ class Performing:
 
     async def close(self, *, leave: bool = False) -> None:
         """End the membership."""
-        if not self._left:
-            await self._member(self._worker.close, leave=leave)
-        self._forget([*self._claims])
-        for known in self._read:  # a task that was cut off closes nothing
-            known.lost = True
-            await asyncio.to_thread(self._receipts.follow, known, wait_ms=0)
-        self._lookups.shutdown(wait=False)
-        self._tails.shutdown(wait=False)
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
+        await self._claiming.close(leave=leave)
 
-    async def _follow(self, poll: Poll) -> None:
-        """Drop the claims that were lost, and find out where those gained begin."""
+    async def _follow(self, *, records_max: int, wait_ms: int) -> Poll:
+        """Poll, and drop what waits of the claims that were lost."""
+        poll = await self._claiming.poll(records_max=records_max, wait_ms=wait_ms)
         if poll.lost:
-            self._forget(poll.lost)
             self._lanes.discard(functools.partial(_of, poll.lost))
-        for claim in poll.gained:
-            self._claims[claim] = Watermark(claim)
-            if self._thread is None:
-                await self._begin(claim)
-            else:
-                self._spawn(self._begin(claim))
-        begun, self._begun = self._begun, []
-        for claim, known in begun:
-            if not self._stopping and (mark := self._claims.get(claim)) is not None:
-                mark.begin(known.next_offset, known.done)
-                self._noting.known[claim] = known
-                await self._member(self._worker.resume, {claim: known.next_offset})
-            else:
-                known.lost = True
-            if self._thread is not None:
-                self._read.add(known)
-                self._spawn(self._tail(known))
-
-    def _forget(self, claims: Iterable[Claim]) -> None:
-        for claim in claims:
-            self._claims.pop(claim, None)
-            known = self._noting.known.pop(claim, None)
-            if known is not None:
-                known.lost = True
-                if self._thread is None:
-                    self._receipts.follow(known, wait_ms=0)
-
-    async def _begin(self, claim: Claim) -> None:
-        """Look up where a claim goes on, and what was noted of its calls, while the others go on."""
-
-        async def restored() -> Known:
-            if self._thread is None:
-                return self._receipts.restore(claim.partition)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(
-                self._lookups, self._receipts.restore, claim.partition
-            )
-
-        what = f"the offset of {self._group} in {claim.partition}"
-        known = await self._retrying.forever(what, restored)
-        self._begun.append((claim, known))
-
-    async def _tail(self, known: Known) -> None:
-        """Go on reading what a former owner may still note."""
-        loop = asyncio.get_running_loop()
-        follow = functools.partial(self._receipts.follow, known, wait_ms=POLL_MS)
-        while await loop.run_in_executor(self._tails, follow):
-            known.lost |= self._stopping
-        self._read.discard(known)
+        return poll
 
     def _take(self, claim: Claim, record: Record) -> None:
-        known = self._noting.known[claim]
-        known.take(record)
-        if not self._claims[claim].take(record):
-            known.end(record.offset)
+        if not self._claiming.take(claim, record):
             return
         item = self._under_way.get((record.partition, record.offset))
         if item is not None and item.record == record:
@@ -358,9 +278,7 @@ class Performing:
 
     async def _note(self) -> None:
         """Write what calls are about to begin, renew leases, and see what others have written."""
-        if self._thread is None:
-            for known in self._noting.known.values():
-                self._receipts.follow(known, wait_ms=0)
+        self._claiming.look()
         self._noting.look()
         await asyncio.sleep(0)  # calls that were just started say what they are about to do
         await self._intend(self._noting.wanted())
@@ -372,22 +290,22 @@ class Performing:
         if not wanted:
             return
         self._noted_s = time.monotonic()
-        work = [
-            Work(
-                claim=claim,
-                next_offset=mark.value,
-                metadata=mark.done_set,
-                drafts=[
-                    self._noting.draft(w.item, w.intent) for w in wanted if w.item.claim == claim
-                ],
-            )
-            for claim, mark in self._claims.items()
-            if claim in self._noting.known and any(w.item.claim == claim for w in wanted)
-        ]
-        held: frozenset[Claim] = frozenset()
-        if work and not self._left:
-            held = await self._member(self._worker.intend, work)
-        self._noting.written(wanted, held)
+        drafts: dict[Claim, list[Draft]] = {}
+        for one in wanted:
+            draft = self._noting.draft(one.item, one.intent)
+            drafts.setdefault(one.item.claim, []).append(draft)
+        self._noting.written(wanted, await self._claiming.intend(drafts))
+
+    async def _part(self, claims: Collection[Claim]) -> None:
+        """Note what is under way of claims that go to others, so that they wait for it.
+
+        That is a fact and no beginning, so it needs no transaction.
+        """
+        items = [item for item in self._under_way.values() if item.claim in claims]
+        drafts = self._noting.hand_over(items)
+        if drafts:
+            logger.info("%s hands %d calls under way over", self._name, len(drafts))
+        await asyncio.gather(*(self._renew(draft) for draft in drafts))
 
     async def _renew(self, draft: Draft) -> None:
         """Renew or end a lease; a later try is soon enough, and nobody is kept waiting."""
@@ -428,7 +346,7 @@ class Performing:
             reply = await self._reply(item)
             ended_ns = wall_ns()
             await self._send(item, reply)
-            self._done(item.claim, item.record)
+            self._claiming.done(item.claim, item.record)
             self._tell(item, reply, began_ns, ended_ns)
         except AbandonedError:
             logger.info("%s of %s is another process's now", item.ask.name, item.call_id)
@@ -463,7 +381,7 @@ class Performing:
             meta = Meta(id=f"{record.partition}@{record.offset}", tenant=_tenant(record))
             item = Item(claim, record, meta, ask)
             await self._send(item, self._answering.refusal(item, error))
-        self._done(claim, record)
+        self._claiming.done(claim, record)
 
     def _readable(self, record: Record) -> Ask | None:
         """Return the request in a record whose headers are what is wrong."""
@@ -477,14 +395,6 @@ class Performing:
         place = record.partition
         logger.warning("%s refused %s@%d: %s", self._name, place, record.offset, error)
         await self._append(self._quarantine(record, error))
-
-    def _done(self, claim: Claim, record: Record) -> None:
-        mark = self._claims.get(claim)
-        if mark is not None:
-            mark.done(record.offset)
-        known = self._noting.known.get(claim)
-        if known is not None:
-            known.end(record.offset)
 
     def _tell(self, item: Item, reply: Reply, began_ns: int, ended_ns: int) -> None:
         if self._observer is None or not context.sampled(item.meta.traceparent):
@@ -504,29 +414,6 @@ class Performing:
     async def _append(self, draft: Draft) -> None:
         await self._retrying.forever(f"a reply of {self._name}", lambda: self._log.append(draft))
 
-    async def _press(self) -> None:
-        """Pause partitions with too much in hand, and let those go on that have room again."""
-        over = [m for m in self._claims.values() if not m.paused and m.over(self._bounds)]
-        under = [m for m in self._claims.values() if m.paused and m.under(self._bounds)]
-        await self._turn(over, paused=True)
-        await self._turn(under, paused=False)
-
-    async def _turn(self, marks: Iterable[Watermark], *, paused: bool) -> None:
-        for mark in marks:
-            mark.paused = paused
-            if paused:
-                await self._member(self._worker.pause, [mark.claim])
-            else:
-                await self._member(self._worker.resume, {mark.claim: None})
-
-    async def _mark(self, *, now: bool) -> None:
-        if not now and self._clock() - self._marked_ms < self._bounds.mark_ms_min:
-            return
-        self._marked_ms = self._clock()
-        for claim, mark in [*self._claims.items()]:
-            if mark.marking() and not self._left:
-                await self._member(self._worker.mark, claim, mark.value, mark.done_set)
-
     async def _cut(self) -> None:
         """Cut off what is still under way; it is not answered, so its next owner begins it again."""
         self._stopping = True
@@ -540,25 +427,6 @@ class Performing:
             if deaf:
                 logger.error("%d calls of %s do not let themselves be cut", len(deaf), self._name)
         await asyncio.gather(*(self._renew(draft) for draft in releases))
-
-    async def _member(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the membership, always on its one thread."""
-        if self._thread is None:
-            return function(*args, **kwargs)
-
-        def timed() -> tuple[T, float]:
-            return function(*args, **kwargs), time.monotonic()
-
-        loop = asyncio.get_running_loop()
-        result, ended_s = await loop.run_in_executor(self._thread, timed)
-        if (late_s := time.monotonic() - ended_s) > LATE_S:
-            logger.warning(
-                "the event loop of %s stood still for %.1f s, and its members with it: some async "
-                "function of the app blocks; a plain `def` runs in a thread instead",
-                self._name,
-                late_s,
-            )
-        return result
 
 
 def _of(claims: frozenset[Claim], item: Item) -> bool:

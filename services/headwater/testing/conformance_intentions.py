@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from headwater.contracts.records import Draft, Partition
 from headwater.errors import WorkRefusedError
-from headwater.log.port import Work
-from headwater.testing.conformance_world import World, put, read_all, values
+from headwater.log.port import Claim, Work
+from headwater.testing.conformance_world import World, put, read_all, until, values
 
 
 class IntentionClaims:
@@ -90,6 +92,33 @@ class IntentionClaims:
         worker.mark(claim, 2, "later")
         world.close(follower)
         assert world.log.committed(group, claim.partition) == (2, "later")
+
+    def test_who_gives_a_claim_up_is_told_while_it_holds(self, world: World) -> None:
+        """Before an heir has a partition, its owner can still say what goes on there."""
+        topic, notes = world.topic(partitions=2), world.topic("notes")
+        group = world.group(topic)
+        worker, first = world.work(topic, group, "a")
+        first.until_owning(2)
+        told: list[frozenset[Claim]] = []
+
+        def parting(claims: Collection[Claim]) -> None:
+            told.append(frozenset(claims))
+            assert {*claims} <= {*first.claims.values()}
+            put(world.log, Draft(topic=notes, value=b"told"))
+
+        worker.parting(parting)
+        _, second = world.work(topic, group, "b")
+
+        def moved() -> bool:
+            first.poll()
+            if second.poll().gained:
+                assert values(read_all(world.log, Partition(notes, 0))) == [b"told"]
+            return len(second.claims) == 1
+
+        until(moved, "a partition of its own")
+        assert told == [frozenset(first.lost)]
+        world.close(first, leave=True)
+        assert {claim for claims in told for claim in claims} >= {*first.gained}
 
     def test_a_time_leads_to_the_first_offset_from_then_on(self, world: World) -> None:
         """Receipts are read from when the first open request was appended."""

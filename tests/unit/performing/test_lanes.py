@@ -67,6 +67,23 @@ def test_a_flood_of_one_tenant_delays_no_other(flooding):
     assert (order.index("late") <= 1) == (flooding == "flood")
 
 
+def test_a_heavier_tenant_starts_as_many_more_in_its_turn():
+    """Of calls that wait all the time, tenants get shares as their weights; one counts unless told."""
+    lanes = Lanes(Bounds(calls_max=1, weights={"gold": 3}))
+    for number in range(40):
+        for tenant in ("gold", "iron", "tin"):
+            lanes.put(call(number, tenant))
+    shares: Counter[str] = Counter()
+    gaps = []
+    for _ in range(50):
+        one = lanes.next()
+        shares[one.tenant] += 1
+        gaps.append(one.tenant)
+        lanes.done(one)
+    assert shares == {"gold": 30, "iron": 10, "tin": 10}
+    assert gaps[:5] == ["gold", "gold", "gold", "iron", "tin"]
+
+
 def test_a_tool_at_its_bound_leaves_room_for_others():
     """A tenant whose oldest call may not start is served its oldest that may."""
     lanes = Lanes(Bounds(name_max=1))

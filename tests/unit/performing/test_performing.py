@@ -23,10 +23,13 @@ from headwater.contracts.messages import Answered, Failed, Reply, ReplyTo
 from headwater.contracts.records import Draft, Partition
 from headwater.core.effector import Done
 from headwater.errors import PoisonError, SettingsError, TransientError
+from headwater.log.port import Claim, Poll
+from headwater.runtime import claiming
 from headwater.runtime import performing as subject
 from headwater.runtime.lanes import Bounds, Queued
 from headwater.runtime.performing import Performing
 from headwater.runtime.receipts import Known
+from headwater.runtime.watermark import Watermark
 
 
 @play
@@ -103,7 +106,7 @@ async def test_the_mark_stays_below_what_is_not_answered():
 
 def test_a_mark_ahead_of_an_answer_loses_a_request(monkeypatch):
     """The control of the mark: at the newest delivered offset, the successor never sees the request."""
-    monkeypatch.setattr(subject.Watermark, "value", property(lambda mark: mark._next))
+    monkeypatch.setattr(Watermark, "value", property(lambda mark: mark._next))
 
     @play
     async def scene():
@@ -267,7 +270,7 @@ async def _abandoned(world):
     assert world.hands.began == [0]
     held, other = world.workers[0], world.performing("b")
     world.log.evict(held)
-    held.poll = lambda **_: subject.Poll(lost=loop.claims)  # it is told, and is given nothing else
+    held.poll = lambda **_: Poll(lost=loop.claims)  # it is told, and is given nothing else
     down = False
     await settle(loop, other)
     await finish(loop, other)
@@ -732,8 +735,8 @@ async def test_a_claim_that_goes_before_it_began_is_left_alone():
     """An offset that comes too late for its claim begins nothing."""
     world = World()
     loop = world.performing()
-    claim = subject.Claim(Partition(REQUESTS, 0), 99)
-    loop._begun.append((claim, Known(0, frozenset(), 0)))
+    claim = Claim(Partition(REQUESTS, 0), 99)
+    loop._claiming._begun.append((claim, Known(0, frozenset(), 0)))
     await world.ask()
     await finish(loop)
     assert claim not in loop.claims
@@ -749,8 +752,8 @@ async def test_records_of_a_claim_it_does_not_have_are_ignored():
     await world.ask()
     await finish(loop)
     (record,) = world.records(REQUESTS)
-    stale = subject.Claim(record.partition, 99)
-    world.workers[0].poll = lambda **_: subject.Poll(records=[(stale, record)])
+    stale = Claim(record.partition, 99)
+    world.workers[0].poll = lambda **_: Poll(records=[(stale, record)])
     await loop.step()
     assert loop.busy == 0
     await loop.close()
@@ -798,7 +801,7 @@ def test_only_the_same_record_is_taken_for_the_same_request(adopted):
 
 def test_an_event_loop_that_stands_still_is_warned_of(caplog, monkeypatch):
     """An async function that blocks stops every call; the warning says what to do."""
-    monkeypatch.setattr(subject, "LATE_S", -1.0)
+    monkeypatch.setattr(claiming, "LATE_S", -1.0)
 
     async def scene():
         world = World()
