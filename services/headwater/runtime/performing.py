@@ -165,7 +165,12 @@ class Performing:
     @property
     def busy(self) -> int:
         """How many requests wait or are under way; not those that wait for another process."""
-        return len(self._lanes) + self._lanes.running - len(self._noting.waiting)
+        return len(self._lanes) + self._lanes.running - self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for another process that may be making them."""
+        return len(self._noting.waiting)
 
     def next_ms(self) -> int | None:
         """Return when the next lease of another process ends that a call waits for; `None` for none."""
