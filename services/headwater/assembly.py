@@ -38,7 +38,7 @@ from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.performing import CallObserver, Lease, Performing, Retry
 from headwater.runtime.projecting import Projecting
-from headwater.runtime.restoring import Inline, Restorer
+from headwater.runtime.restoring import Inline, Local, Restorer
 from headwater.runtime.retrying import Sleep
 from headwater.sdk.app import App
 from headwater.sdk.models import Model
@@ -80,6 +80,7 @@ class Parts:
         clock: Wall clock in milliseconds.
         instance: Name of this member in every group; a second process of the same name fences it.
         executor: Where partitions are restored; `Inline()` for one thread.
+        local: Keeps rows beside the process; `None` reads them from the log alone.
         threaded: Whether effectors' consumers have threads of their own.
         prices: What models cost.
         quotas: How many runs tenants may have open.
@@ -98,6 +99,7 @@ class Parts:
     clock: Callable[[], int]
     instance: str = "local"
     executor: concurrent.futures.Executor = dataclasses.field(default_factory=Inline)
+    local: Local | None = None
     threaded: bool = False
     prices: Prices = dataclasses.field(default_factory=Prices)
     quotas: Quotas = dataclasses.field(default_factory=Quotas)
@@ -321,6 +323,7 @@ class Platform:
                 state=state,
                 codec=self.codec,
                 executor=self.parts.executor,
+                local=self.parts.local,
             ),
             quarantine=functools.partial(_keep, group),
             state=state,

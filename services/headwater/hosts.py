@@ -38,6 +38,8 @@ from headwater.runtime.lanes import Bounds
 from headwater.runtime.performing import Lease, Performing, Retry
 from headwater.runtime.process import Process, Served, Threaded
 from headwater.runtime.projecting import Projecting
+from headwater.runtime.restoring import Local
+from headwater.runtime.storing import RocksStore
 from headwater.sdk.app import App
 from headwater.settings import LOOPBACK, Registry, Settings
 from headwater.tools.lifespans import entered
@@ -294,6 +296,7 @@ class Host:
             clock=confine.wall_ms,
             instance=settings.instance,
             executor=concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="restoring"),
+            local=_local(settings),
             threaded=True,
             prices=snapshot(self._app.models, settings.prices.file),
             quotas=Quotas(default=loops.runs_open_max),
@@ -336,6 +339,15 @@ def registry_of(settings: Registry) -> registry.Registry | None:
         password=settings.password.get_secret_value(),
         ca_file=settings.ca_file,
     )
+
+
+def _local(settings: Settings) -> Local | None:
+    """Return where rows are kept beside the process, if the settings name a place."""
+    given = settings.store
+    if given.path is None:
+        return None
+    store = RocksStore(given.path / settings.instance, bytes_max=given.bytes_max)
+    return Local(store=store, follow_s=given.follow_s, age_s_max=given.age_s_max)
 
 
 def _bare(routes: Sequence[BaseRoute]) -> Starlette:

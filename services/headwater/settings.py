@@ -18,7 +18,7 @@ from headwater.errors import SettingsError
 
 PREFIX = "HEADWATER_"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_GROUPS = frozenset({"http", "kafka", "registry", "prices", "loops"})
+_GROUPS = frozenset({"http", "kafka", "registry", "prices", "loops", "store"})
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SECRET = re.compile(r"password|secret|\.key|\.pem|jaas|oauthbearer\.config")
@@ -123,6 +123,17 @@ class Loops(pydantic.BaseModel):
     runs_open_max: int = pydantic.Field(10_000, ge=1)
 
 
+class StorePath(pydantic.BaseModel):
+    """Rows kept beside the process, so that a restart reads only the tail of its state topics."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    path: pathlib.Path | None = None
+    bytes_max: int = pydantic.Field(10 * 1024**3, ge=1)
+    follow_s: float = pydantic.Field(60.0, ge=1)
+    age_s_max: float = pydantic.Field(43_200.0, ge=0)
+
+
 class Settings(pydantic_settings.BaseSettings):
     """Everything that can be set; the environment is read here and in the command line alone.
 
@@ -145,6 +156,7 @@ class Settings(pydantic_settings.BaseSettings):
     registry: Registry = pydantic.Field(default_factory=Registry)
     prices: PricesFile = pydantic.Field(default_factory=PricesFile)
     loops: Loops = pydantic.Field(default_factory=Loops)
+    store: StorePath = pydantic.Field(default_factory=StorePath)
 
     @pydantic.field_validator("instance")
     @classmethod

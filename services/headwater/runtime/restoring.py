@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import logging
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from headwater.contracts.records import Partition
 from headwater.core.envelope import Coder
 from headwater.log.port import Claim, Log
+from headwater.runtime.storing import AGE_S_MAX, Life, Stamp, Store, usable, wall_ms
 from headwater.runtime.table import Restore, Table
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 RECORDS_MAX = 5_000
 WAIT_MS = 200
+FOLLOW_S_MAX = 30.0
+_FOREVER_MS = 1 << 53
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +32,23 @@ class Restored:
 
     next_offset: int
     table: Table
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """Where restored rows are kept beside the process, and how closely that follows the log.
+
+    Args:
+        store: The store.
+        follow_s: How often a partition's store catches up with the log, in seconds.
+        age_s_max: Half of the state topics' `delete.retention.ms`, in seconds.
+        clock: Wall clock in milliseconds.
+    """
+
+    store: Store
+    follow_s: float = 60.0
+    age_s_max: float = AGE_S_MAX
+    clock: Callable[[], int] = wall_ms
 
 
 class Inline(concurrent.futures.Executor):
@@ -54,6 +78,7 @@ class Restorer:
         state: The state topic, or `None` for a decider without rows.
         codec: Decodes rows.
         executor: Where the reading happens; `Inline()` for a single thread.
+        local: Keeps rows beside the process, so that a restart reads the tail alone.
     """
 
     def __init__(
@@ -64,13 +89,17 @@ class Restorer:
         state: str | None,
         codec: Coder,
         executor: concurrent.futures.Executor,
+        local: Local | None = None,
     ) -> None:
         self._log = log
         self._group = group
         self._state = state
         self._codec = codec
         self._executor = executor
+        self._local = local
         self._pending: dict[Claim, concurrent.futures.Future[Restored]] = {}
+        self._followed_s: dict[Claim, float] = {}
+        self._following: concurrent.futures.Future[None] | None = None
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -82,6 +111,7 @@ class Restorer:
     def forget(self, claim: Claim) -> None:
         """The claim was lost: what is read of it is dropped."""
         self._pending.pop(claim, None)
+        self._followed_s.pop(claim, None)
 
     def done(self) -> list[tuple[Claim, Restored]]:
         """Return the claims that are ready.
@@ -89,17 +119,84 @@ class Restorer:
         Raises:
             SettingsError, PoisonError: A claim cannot be restored; the process must stop.
         """
+        self._follow_on()
         ready = [claim for claim, future in self._pending.items() if future.done()]
-        return [(claim, self._pending.pop(claim).result()) for claim in ready]
+        found = [(claim, self._pending.pop(claim).result()) for claim in ready]
+        self._followed_s.update((claim, time.monotonic()) for claim in ready)
+        return found
 
     def _restore(self, partition: Partition) -> Restored:
         next_offset, _ = self._log.committed(self._group, partition)
+        if self._state is None:
+            return Restored(next_offset=next_offset, table=Table())
+        place = Partition(self._state, partition.number)
         restore = Restore(self._codec)
-        if self._state is not None:
-            reader = self._log.read({Partition(self._state, partition.number): 0})
-            try:
-                while not reader.at_end:
-                    restore.add(reader.poll(records_max=RECORDS_MAX, wait_ms=WAIT_MS))
-            finally:
-                reader.close()
+        if self._local is None:
+            self._read(place, 0, restore)
+        else:
+            self._read_with(self._local, place, restore)
         return Restored(next_offset=next_offset, table=restore.table())
+
+    def _read(self, place: Partition, start: int, restore: Restore, *, until_s: float = 0) -> bool:
+        """Read up to the end; false if that was not reached by `until_s`, where that is given."""
+        reader = self._log.read({place: start})
+        try:
+            while not reader.at_end:
+                if until_s and time.monotonic() > until_s:
+                    return False
+                restore.add(reader.poll(records_max=RECORDS_MAX, wait_ms=WAIT_MS))
+        finally:
+            reader.close()
+        return True
+
+    def _read_with(self, local: Local, place: Partition, restore: Restore) -> None:
+        """Read the tail alone where the store can be used, and keep what was read."""
+        life = Life(place=place, topic_id=self._log.topic_id(place.topic))
+        now_ms = local.clock()
+        base, start = None, 0
+        if (kept := local.store.load(life)) is not None:
+            base, rows = kept
+            end = self._log.offset_at(place, _FOREVER_MS)
+            if why := usable(base, end=end, now_ms=now_ms, age_s_max=local.age_s_max):
+                local.store.discard(life, why)
+                base = None
+            else:
+                restore.begin(rows)
+                start = base.next_offset
+        self._read(place, start, restore)
+        stamp = Stamp(next_offset=max(start, restore.next_offset), caught_up_ms=now_ms)
+        if base is None:
+            self._executor.submit(local.store.replace, life, restore.values, stamp)
+        else:
+            self._executor.submit(local.store.advance, life, base, restore.changes, stamp)
+
+    def _follow_on(self) -> None:
+        """Let one partition's store catch up, off this thread, if it is time."""
+        local = self._local
+        if local is None or self._state is None:
+            return
+        if self._following is not None:
+            if not self._following.done():
+                return
+            if (error := self._following.exception()) is not None:
+                logger.warning("a local store of %s fell behind: %s", self._state, error)
+            self._following = None
+        now_s = time.monotonic()
+        for claim, followed_s in self._followed_s.items():
+            if now_s - followed_s >= local.follow_s:
+                self._followed_s[claim] = now_s
+                place = Partition(self._state, claim.partition.number)
+                self._following = self._executor.submit(self._follow, local, place)
+                return
+
+    def _follow(self, local: Local, place: Partition) -> None:
+        """Take into a store what was committed since its stamp."""
+        life = Life(place=place, topic_id=self._log.topic_id(place.topic))
+        now_ms = local.clock()
+        base = local.store.stamp(life)
+        if base is None:
+            return
+        tail = Restore(self._codec)
+        if self._read(place, base.next_offset, tail, until_s=time.monotonic() + FOLLOW_S_MAX):
+            stamp = Stamp(next_offset=max(base.next_offset, tail.next_offset), caught_up_ms=now_ms)
+            local.store.advance(life, base, tail.changes, stamp)

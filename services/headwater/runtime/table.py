@@ -61,16 +61,29 @@ class Restore:
 
     def __init__(self, codec: Coder) -> None:
         self._codec = codec
-        self._values: dict[bytes, bytes] = {}
+        self.values: dict[bytes, bytes] = {}
+        """The rows, encoded."""
+        self.changes: dict[bytes, bytes | None] = {}
+        """What was read, newest per key; `None` where a row was dropped."""
+        self.next_offset = 0
+        """The offset after the last record."""
+
+    def begin(self, values: dict[bytes, bytes]) -> None:
+        """Go on from these rows."""
+        self.values = values
 
     def add(self, records: Sequence[Record]) -> None:
         """Take records of the state topic, in order."""
+        values, changes = self.values, self.changes
         for record in records:
             key = record.key or b""
-            if record.value is None:
-                self._values.pop(key, None)
+            value = changes[key] = record.value
+            if value is None:
+                values.pop(key, None)
             else:
-                self._values[key] = record.value
+                values[key] = value
+        if records:
+            self.next_offset = records[-1].offset + 1
 
     def table(self) -> Table:
         """Return the table.
@@ -79,4 +92,4 @@ class Restore:
             PoisonError: A row's schema is unknown; the partition must not start without it.
         """
         decode = self._codec.decode
-        return Table(decode(value) for value in self._values.values())
+        return Table(decode(value) for value in self.values.values())
