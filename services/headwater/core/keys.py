@@ -25,3 +25,28 @@ def row_key(kind: str, key: Key) -> bytes:
             out += _NUMBER
             out += (part + _BIAS).to_bytes(8, "big")
     return bytes(out)
+
+
+def key_of(data: bytes) -> tuple[str, Key]:
+    """Return the kind and the key that `row_key` wrote.
+
+    Raises:
+        ValueError: It wrote no such bytes.
+    """
+    kind, rest = data.split(b"\x00", 1)
+    parts: list[str | int] = []
+    at, size = 0, len(rest)
+    while at < size:
+        tag = rest[at : at + 1]
+        if tag == _TEXT:
+            end = rest.index(0, at + 1)
+            while rest[end + 1 : end + 2] == b"\xff":
+                end = rest.index(0, end + 2)
+            parts.append(rest[at + 1 : end].replace(b"\x00\xff", b"\x00").decode())
+            at = end + 1
+        elif tag == _NUMBER and at + 9 <= size:
+            parts.append(int.from_bytes(rest[at + 1 : at + 9], "big") - _BIAS)
+            at += 9
+        else:
+            raise ValueError(f"{data!r} is no row's key")
+    return kind.decode(), tuple(parts)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
 from headwater.contracts.records import Partition, Record
+from headwater.core.keys import row_key
 from headwater.core.messages import Key
 from headwater.core.state import Layer
-from headwater.runtime.table import Restore, Table, drafts
+from headwater.errors import PoisonError
+from headwater.runtime.table import Restore, Table, UnreadableRowError, drafts
 
 _STATE = Partition("hw.state.counts.v1", 3)
 
@@ -65,3 +69,48 @@ def test_what_was_written_is_restored_newest_last() -> None:
     restored = restore.table()
     assert restored.get(Count, "a") == table.get(Count, "a") == Count(name="a", number=2)
     assert restored.get(Count, "b") is None
+
+
+def _restored(*rows: tuple[bytes, bytes]) -> Restore:
+    restore = Restore(Codec(Schemas(), (Count,)))
+    for offset, (key, value) in enumerate(rows):
+        restore.add([Record(partition=_STATE, offset=offset, time_ms=0, key=key, value=value)])
+    return restore
+
+
+def test_restored_rows_are_decoded_when_they_are_read_and_once() -> None:
+    """A partition is ready before its rows are decoded, and reads them as if they had been."""
+    codec = Codec(Schemas(), (Count,))
+    rows = [Count(name=name, number=n) for n, name in enumerate(("b", "a", "c"))]
+    table = _restored(*((row_key("Count", row.key), codec.encode(row)) for row in rows)).table()
+    assert len(table) == 3
+    first = table.get(Count, "a")
+    assert first == rows[1]
+    assert table.get(Count, "a") is first
+    assert [row.name for row in table.scan(Count)] == ["a", "b", "c"]
+    assert [row.name for row in table.scan(Count, "b")] == ["b"]
+
+
+def test_a_row_of_an_unknown_schema_keeps_a_partition_from_starting() -> None:
+    """A version that does not know its rows must not go on without them."""
+    unknown = b"\xc3\x01" + b"\x07" * 8
+    with pytest.raises(PoisonError, match="schema"):
+        _restored((row_key("Count", ("a",)), unknown)).table()
+
+
+def test_a_row_that_cannot_be_read_is_never_taken_for_a_bad_message() -> None:
+    """It stops the process: a message put in quarantine for it would be a good one."""
+    codec = Codec(Schemas(), (Count,))
+    whole = codec.encode(Count(name="a"))
+    table = _restored(
+        (row_key("Count", ("a",)), whole[:10]), (row_key("Count", ("b",)), whole)
+    ).table()
+    with pytest.raises(UnreadableRowError, match="'a'") as caught:
+        table.get(Count, "a")
+    assert not isinstance(caught.value, PoisonError)
+
+
+def test_a_key_that_is_no_rows_stops_the_restore() -> None:
+    """Nobody else writes into a state topic."""
+    with pytest.raises(UnreadableRowError, match="no row's key"):
+        _restored((b"Count\x00\x09", b"")).table()
