@@ -127,6 +127,8 @@ class KafkaConfig:
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 20,
+            # the default of 1,000 leaves whoever reads a backlog waiting once its queue has run full
+            "fetch.queue.backoff.ms": 10,
             "queued.max.messages.kbytes": 32_768,
             **self.common(),
         }
