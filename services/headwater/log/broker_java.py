@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from headwater.errors import SettingsError
 
@@ -146,7 +146,6 @@ def configure(
     )
     if (directory / "data" / "meta.properties").exists():
         return
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
     done = subprocess.run(  # noqa: S603 - as above
         [
             _java(),
@@ -154,8 +153,7 @@ def configure(
             f"{lib}/*",
             "kafka.tools.StorageTool",
             "format",
-            "-t",
-            cluster,
+            f"--cluster-id={cluster_id()}",
             "-c",
             path,
         ],
@@ -227,6 +225,14 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def cluster_id(draw: Callable[[], bytes] = lambda: uuid.uuid4().bytes) -> str:
+    """Return a fresh id as Kafka draws its own: base64, and never one that reads as an option."""
+    while True:
+        found = base64.urlsafe_b64encode(draw()).decode("ascii").rstrip("=")
+        if not found.startswith("-"):
+            return found
 
 
 def _java() -> str:

@@ -138,3 +138,9 @@ def test_docker_is_not_tried_where_its_library_is_absent(monkeypatch: pytest.Mon
     """It is an optional extra."""
     monkeypatch.setattr(broker_docker.importlib.util, "find_spec", lambda _: None)
     assert not broker_docker.engine_answers()
+
+
+def test_a_clusters_id_never_reads_as_an_option():
+    """Kafka's own tool refuses an id that begins with a dash: one in 64 would."""
+    drawn = iter([b"\xf8" * 16, b"\xfb" * 16, b"\x00" * 16])
+    assert broker_java.cluster_id(lambda: next(drawn)) == "A" * 22
