@@ -354,6 +354,8 @@ def test_other_threads_read_the_real_clock_while_a_turn_lasts():
         inside.set()
         assert outside.wait(5)
         within = confine.wall_ns()
+        in_ms = confine.wall_ms()
     other.join()
     assert before <= found[0] <= within <= confine.wall_ns()
+    assert before // 1_000_000 <= in_ms <= confine.wall_ms()
     assert found[1] == 1_000 * 1_000_000
