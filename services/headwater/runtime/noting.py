@@ -174,6 +174,14 @@ class Noting:
             if not _careful(item)
         ]
 
+    async def sent(self, item: Item, reply: Reply) -> None:
+        """Let go of a call that was handed over while its answer was on its way.
+
+        Its heir waits for it. What was noted already it finds; a read is noted now.
+        """
+        if self._held.pop(item, None) is not None and item.safety is Safety.READ:
+            await self._append(self._result(item, reply))
+
     def look(self) -> None:
         """Have those who wait for a lease look again."""
         pulse, self._pulse = self._pulse, None
@@ -262,10 +270,11 @@ class Noting:
         """Write the answer down before anybody hears of it; a doubt is no answer."""
         noted = item.safety is not Safety.READ or item in self._held
         if noted and not isinstance(reply.outcome, InDoubt):
-            await self._append(
-                self._seal(item, Result(offset=item.record.offset, reply=reply), "result")
-            )
+            await self._append(self._result(item, reply))
         return reply
+
+    def _result(self, item: Item, reply: Reply) -> Draft:
+        return self._seal(item, Result(offset=item.record.offset, reply=reply), "result")
 
     def _new(self, item: Item) -> Intent:
         now_ms = self._clock()

@@ -351,6 +351,7 @@ class Performing:
             reply = await self._reply(item)
             ended_ns = wall_ns()
             await self._send(item, reply)
+            await self._noting.sent(item, reply)
             self._claiming.done(item.claim, item.record)
             self._tell(item, reply, began_ns, ended_ns)
         except AbandonedError:

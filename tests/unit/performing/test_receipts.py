@@ -550,6 +550,43 @@ async def test_a_short_drain_keeps_the_partitions_and_a_long_one_hands_them_over
     await heir.close()
 
 
+@pytest.mark.parametrize("safety", ["read", "paid", "write", "irreversible"])
+def test_a_call_handed_over_while_its_answer_is_on_its_way_keeps_its_heir_waiting_for_nothing(
+    safety: str,
+) -> None:
+    """Its lease ends with it, so that the heir marks it; it is not made again."""
+
+    @play
+    async def scene() -> None:
+        world = World()
+        loop = world.performing()
+        await settle(loop)
+        send, arrives = loop._send, asyncio.Event()
+
+        async def slowly(item: Any, reply: Any) -> None:
+            await arrives.wait()
+            await send(item, reply)
+
+        loop._send = slowly  # type: ignore[method-assign] # the log takes its time
+        await world.ask(safety=safety)
+        await settle(loop)
+        await loop._part(loop.claims)
+        world.log.evict(world.workers[0])
+        heir = world.performing("b")
+        await settle(heir)
+        arrives.set()
+        for _ in range(40):
+            await settle(loop, heir, rounds=1)
+            await asyncio.sleep(1)
+        assert world.hands.began == [0]
+        assert not heir.waiting
+        assert world.marked() == 1
+        await loop.close()
+        await heir.close()
+
+    scene()
+
+
 @pytest.mark.parametrize(("safety", "waits"), [("read", False), ("irreversible", True)])
 def test_a_call_that_is_cut_off_frees_its_lease_if_it_may_be_repeated(
     safety: str, waits: bool
