@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 from typing import Any
 
 from confluent_kafka import TopicPartition
@@ -14,9 +15,14 @@ from confluent_kafka import TopicPartition
 from headwater.admission.decider import Admission
 from headwater.cli import main
 from headwater.core.messages import digest
+from headwater.log.kafka_member import KafkaMember
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.log.kafka_worker import KafkaWorker
+from headwater.runtime.committing import Bisect
 from headwater.runtime.receipts import Known
+
+SLOW_RECORDS = 8
+SLOW_COMMIT_S = 0.2
 
 
 def no_dedupe() -> None:
@@ -55,6 +61,24 @@ def _die_once() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _slow() -> None:
+    """Have small, slow commits, so that partitions move while much that was polled waits."""
+    real = KafkaOwner.commit
+
+    def commit(self: Any, work: Any) -> Any:
+        time.sleep(SLOW_COMMIT_S)
+        return real(self, work)
+
+    KafkaOwner.commit = commit  # type: ignore[method-assign] # it only takes longer
+    Bisect.now = property(lambda self: SLOW_RECORDS, lambda self, value: None)  # type: ignore[assignment] # as above
+
+
+def no_claim_check() -> None:
+    """A live member goes on with partitions that went to another, and the broker lets it commit them."""
+    _slow()
+    KafkaMember._drop = lambda self, place: None  # type: ignore[method-assign] # that is the sabotage
+
+
 def no_marks() -> None:
     """Effectors never mark how far they got, so that receipts alone keep calls from being made again."""
     KafkaWorker.mark = lambda self, *_: None  # type: ignore[method-assign] # that is the sabotage
@@ -66,7 +90,10 @@ def no_receipts() -> None:
     Known.note = lambda self, receipt: None  # type: ignore[method-assign] # that is the sabotage
 
 
-KINDS = {kind.__name__: kind for kind in (no_dedupe, offsets_outside, no_marks, no_receipts)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (no_dedupe, offsets_outside, no_claim_check, no_marks, no_receipts)
+}
 
 if __name__ == "__main__":
     KINDS[sys.argv[1]]()
