@@ -1,0 +1,193 @@
+"""Accounts: tasks, outcomes, slots and money add up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from headwater.contracts.messages import Admit, Ask, Limits, Reply, RunEvent, Spent, Start
+from headwater.contracts.quarantine import reason
+from headwater.contracts.records import Partition
+from headwater.core.allowance import Allowance, ceiling, minus, plus
+from headwater.testing.invariants.book import ENDED, ENDINGS, Book, Read, agent_of
+
+STANDING = frozenset({"held", "paused"})
+"""Where a task may stay for as long as people like."""
+
+
+def every_task_is_accounted_for(book: Book) -> Iterator[str]:
+    """Accepted = completed + failed + cancelled + quarantined + held + open; at rest open and slots are 0."""
+    yield from _published(book)
+    admitted: set[str] = set()
+    refused = {
+        (reason(read.record).source, reason(read.record).offset)
+        for read in book.of("quarantine", "inbox.admission")
+    }
+    for read in book.of("inbox", "admission"):
+        place = read.record.partition
+        if isinstance(read.message, Admit) and (place, read.record.offset) not in refused:
+            admitted.add(read.message.task_id)
+    for task in sorted(admitted):
+        events = book.life.get(task)
+        if not events:
+            if book.rested:
+                yield f"task {task} was accepted, and nothing is known of it"
+            continue
+        status = events[-1].status
+        if book.rested and status not in ENDED | STANDING and task not in book.open:
+            yield f"task {task} is still {status}"
+    for task in sorted({task for task, events in book.life.items() if not events[0].parent}):
+        if task not in admitted:
+            yield f"task {task} runs, and nobody published it"
+    yield from _slots(book)
+
+
+def _published(book: Book) -> Iterator[str]:
+    """Every record of a command topic is admitted or kept aside, never neither and never both."""
+    admitted: Counter[tuple[Partition, int]] = Counter()
+    for read in book.of("inbox", "admission"):
+        if isinstance(read.message, Admit):
+            task = read.message.task
+            admitted[Partition(task.topic, task.partition), task.offset] += 1
+    refused: Counter[tuple[Partition, int]] = Counter()
+    for read in book.of("quarantine"):
+        why = reason(read.record)
+        refused[why.source, why.offset] += 1
+    for read in book.of("cmd"):
+        at = read.record.partition, read.record.offset
+        if admitted[at] > 1 or (admitted[at] and refused[at]):
+            yield f"{read.at} went on {admitted[at]} times and was refused {refused[at]} times"
+        elif book.rested and not admitted[at] and not refused[at]:
+            yield f"{read.at} neither went on nor was it refused"
+
+
+def _slots(book: Book) -> Iterator[str]:
+    slots: Counter[str] = Counter()
+    for tenant, run in book.rows["Slot"]:
+        slots[str(tenant)] += 1
+        task = str(run).rpartition(".")[2]
+        events = book.life.get(task, [])
+        ended = bool(events) and events[-1].status in ENDED
+        if book.rested and (ended or task not in book.open) and not _stands(events):
+            yield f"the slot of {run} is still open"
+    queued = Counter(str(tenant) for tenant, _ in book.rows["Queued"])
+    for row in book.rows["Tenant"].values():
+        if row.slots != slots[row.tenant] or row.queued != queued[row.tenant]:
+            yield (
+                f"tenant {row.tenant} counts {row.slots} slots and {row.queued} held tasks; "
+                f"it has {slots[row.tenant]} and {queued[row.tenant]}"
+            )
+
+
+def _stands(events: list[RunEvent]) -> bool:
+    return bool(events) and events[-1].status in STANDING
+
+
+def one_outcome_a_run(book: Book) -> Iterator[str]:
+    """One committed outcome a run, and the one its life tells; children included."""
+    told: dict[str, list[str]] = {}
+    for events in book.life.values():
+        for event in events:
+            if event.status in ENDINGS:
+                told.setdefault(event.run, []).append(event.status)
+    for run in sorted({*told, *book.outcomes}):
+        found = [read.header("ce_type").rpartition(".")[2] for read in book.outcomes.get(run, ())]
+        if _final(found) > 1 or found != told.get(run, []):
+            yield f"run {run} published {found}, and its life tells {told.get(run, [])}"
+
+
+def _final(statuses: list[str]) -> int:
+    """Count outcomes, a failure that was resumed aside: what follows it is the run's own again."""
+    return sum(1 for n, one in enumerate(statuses) if one != "failed" or n == len(statuses) - 1)
+
+
+def no_allowance_is_overdrawn(book: Book) -> Iterator[str]:
+    """Allowances: reserved + spent is within the limit at every send; every attempt is charged once."""
+    for events in book.life.values():
+        run = events[-1].run
+        start = book.starts.get(run)
+        if start and agent_of(run) in book.agents:
+            yield from _overdrawn(book, run, start[0].message, events)
+        yield from _charged(book, run, events)
+
+
+def _overdrawn(book: Book, run: str, start: Start, events: list[RunEvent]) -> Iterator[str]:
+    """Go through a run's life as its allowance does: what is asked is reserved, what is answered settled."""
+    limits = start.limits or book.agents[agent_of(run)].limits
+    open_: dict[int, Spent] = {}
+    for event in events:
+        sends = False
+        for note in event.calls:
+            if note.state in {"answered", "failed"}:
+                open_.pop(note.number, None)
+            elif note.state == "asked":
+                sends = True
+                open_[note.number] = _reserve(book, run, note.number)
+        spent = Spent(steps=event.steps, tokens=event.tokens, usd_nano=event.usd_nano)
+        reserved = Spent()
+        for one in open_.values():
+            reserved = plus(reserved, one)
+        cleaning = any(e.status == "cancelled" for e in events) or event.reason == "cancelling"
+        lacks = Allowance(limits=_stepless(limits, cleaning), reserved=reserved, spent=spent)
+        if sends and (lacking := lacks.lacking(Spent())):
+            yield f"run {run} sent call {max(open_)} beyond its limit of {lacking}"
+            return
+
+
+def _stepless(limits: Limits, cleaning: bool) -> Limits:
+    """Return the limits that hold: steps of cleaning up come from a small budget of their own."""
+    if not cleaning or limits.steps is None:
+        return limits
+    return Limits(
+        steps=limits.steps + limits.cleanup_steps,
+        tokens=limits.tokens,
+        usd_nano=limits.usd_nano,
+        wall_ms=limits.wall_ms,
+        cleanup_steps=limits.cleanup_steps,
+    )
+
+
+def _reserve(book: Book, run: str, number: int) -> Spent:
+    """Return what a call has to set aside."""
+    for read in book.asks.get(f"{run}/{number}", ()):
+        message = read.message
+        if isinstance(message, Start):
+            limits = message.limits or book.agents[agent_of(message.run)].limits
+            return plus(ceiling(limits), Spent(steps=1))
+        if isinstance(message, Ask):
+            most = book.ceiling(message) if message.safety == "paid" else Spent()
+            return plus(minus(most, Spent(steps=most.steps)), Spent(steps=1))
+    return Spent(steps=1)
+
+
+def _charged(book: Book, run: str, events: list[RunEvent]) -> Iterator[str]:
+    """What a run spent is what the first answers to its calls cost, each once."""
+    last = events[-1]
+    if last.status not in ENDINGS or len([e for e in events if e.status in ENDINGS]) > 1:
+        return
+    answered = {
+        note.number
+        for event in events
+        for note in event.calls
+        if note.state in {"answered", "failed"}
+    }
+    money, tokens = 0, 0
+    for number in answered:
+        reply = _first(book.replies.get(f"{run}/{number}", []))
+        if reply is None:
+            continue
+        if reply.usage is not None:
+            money += reply.usage.usd_nano
+            tokens += reply.usage.input_tokens + reply.usage.output_tokens
+        elif reply.spent is not None:
+            money += reply.spent.usd_nano
+            tokens += reply.spent.tokens
+    if (last.usd_nano, last.tokens) != (money, tokens):
+        yield (
+            f"run {run} was charged {last.usd_nano} nano-USD and {last.tokens} tokens; "
+            f"its answers cost {money} and {tokens}"
+        )
+
+
+def _first(reads: list[Read]) -> Reply | None:
+    return next((read.message for read in reads if isinstance(read.message, Reply)), None)

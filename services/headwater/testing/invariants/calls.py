@@ -1,0 +1,95 @@
+"""Calls: what the world outside saw of them, against what was noted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from headwater.contracts.messages import Ask, Intent
+from headwater.testing.invariants.book import Act, Book, Read
+
+
+def a_deposed_owner_pays_nothing(book: Book) -> Iterator[str]:
+    """A deposed owner commits and pays nothing: who acts has noted it, and nobody has taken over since."""
+    for act in book.acts:
+        ask = _ask(book, act)
+        if act.late or act.attempt > 1 or ask is None or not _careful(ask):
+            continue
+        before = [
+            read
+            for read in book.intents.get(act.key, ())
+            if read.record.time_ms <= act.at_ms + book.slack_ms
+        ]
+        if not before:
+            yield f"{act.name} of {act.key} was made by {act.holder} before that was noted"
+            continue
+        intent = _standing(before)
+        if act.holder and intent.holder != act.holder:
+            yield f"{act.name} of {act.key} was made by {act.holder}; {intent.holder} had taken it over"
+
+
+def no_call_is_repeated_without_need(book: Book) -> Iterator[str]:
+    """At most one repeat of a call per crash, only where no RESULT was durable; none if irreversible."""
+    acts: dict[str, list[Act]] = defaultdict(list)
+    for act in book.acts:
+        if not act.late and act.attempt == 1:
+            acts[act.key].append(act)
+    for key, made in acts.items():
+        first = made[0]
+        if first.safety == "irreversible" and len(made) > 1:
+            yield f"{first.name} of {key} cannot be taken back, and was made {len(made)} times"
+            continue
+        began, ended = first.at_ms - book.slack_ms, made[-1].at_ms + book.slack_ms
+        deaths = sum(began <= death.at_ms <= ended for death in book.deaths)
+        if len(made) - 1 > deaths:
+            yield f"{first.name} of {key} was made {len(made)} times around {deaths} deaths"
+        yield from _bought_again(book, key, made)
+    yield from _starts_in_order(book)
+
+
+def _bought_again(book: Book, key: str, made: list[Act]) -> Iterator[str]:
+    results = book.results.get(key)
+    if not results or made[0].safety == "read":
+        return
+    noted_ms = min(read.record.time_ms for read in results)
+    again = [act for act in made if act.at_ms > noted_ms + book.slack_ms]
+    if again:
+        yield f"{again[0].name} of {key} was made {len(again)} times after its answer was noted"
+
+
+def _starts_in_order(book: Book) -> Iterator[str]:
+    """Calls with one order key start in the order of their requests."""
+    newest: dict[tuple[str, str, str], tuple[int, str]] = {}
+    for act in book.acts:
+        ask = _ask(book, act)
+        if ask is None or act.late or act.attempt > 1 or not ask.message.order_key:
+            continue
+        if act.safety == "read":
+            continue
+        lane = ask.header("ce_tenantid"), ask.message.name, ask.message.order_key
+        offset, key = newest.get(lane, (-1, ""))
+        if ask.record.offset < offset:
+            yield f"{act.name} of {act.key} was made after that of {key}, which was asked later"
+        newest[lane] = max((offset, key), (ask.record.offset, act.key))
+
+
+def _ask(book: Book, act: Act) -> Read | None:
+    return next(
+        (read for read in book.asks.get(act.key, ()) if isinstance(read.message, Ask)), None
+    )
+
+
+def _careful(ask: Read) -> bool:
+    message: Ask = ask.message
+    ordered = message.safety == "write" and bool(message.order_key)
+    return ordered or message.safety == "irreversible"
+
+
+def _standing(reads: list[Read]) -> Intent:
+    """Return the intent that counts: the first of the newest attempt, and its renewals."""
+    standing: Intent = reads[0].message
+    for read in reads:
+        intent: Intent = read.message
+        if intent.attempt == standing.attempt or intent.begun_ms >= standing.begun_ms:
+            standing = intent
+    return standing
