@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from headwater.contracts.messages import Answered, Failed, InDoubt, Limits
@@ -42,8 +42,18 @@ class Emitted:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A message from outside for `ctx.receive`; its value is JSON."""
+
+    name: str
+    value: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """Call the function."""
+    """Call the function; `signals` came before it did, and nobody has received them."""
+
+    signals: tuple[Signal, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +62,6 @@ class Answer:
 
     number: int
     outcome: Answered | Failed | InDoubt
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Signal:
-    """A message from outside for `ctx.receive`; its value is JSON."""
-
-    name: str
-    value: bytes
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,19 @@ class Raised:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Continued:
+    """The function asked for a fresh journal with another task.
+
+    Args:
+        task: The task, as the agent's input codec wrote it.
+        signals: Those that came and that nobody had received.
+    """
+
+    task: bytes
+    signals: tuple[Signal, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What one delivery led to.
 
@@ -114,7 +129,7 @@ class Step:
     wake_ms: int | None = None
     receiving: Sequence[str] = ()
     patched: Sequence[str] = ()
-    ended: Returned | Raised | None = None
+    ended: Returned | Raised | Continued | None = None
 
 
 class Execution(Protocol):
@@ -122,6 +137,16 @@ class Execution(Protocol):
 
     replaying: bool
     """Whether what is delivered was delivered before; the function's logs of it are left out."""
+
+    def recall(self, *, above: int = 0, patched: Collection[str] = ()) -> None:
+        """Tell it what the journal knows of the turn that is delivered next.
+
+        Args:
+            above: The turn's calls get numbers above this one: the last that was ever issued, where a
+                journal begins afresh or was cut.
+            patched: Ids of patches that the turn used first; asked of only while it is replayed.
+        """
+        ...
 
     def deliver(self, delivery: Delivery, *, now_ms: int) -> Step:
         """Run until everything waits again.
@@ -153,6 +178,7 @@ class RunInfo:
         deadline_ms: When the task stops being wanted.
         limits: What the run may spend.
         attempt: 1, and one more for each resume.
+        journal: How often it has continued as another task; what it draws is apart from before.
     """
 
     run: str
@@ -163,6 +189,7 @@ class RunInfo:
     deadline_ms: int | None
     limits: Limits
     attempt: int = 1
+    journal: int = 0
 
 
 class AgentFunction(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import Context
 from typing import Any
 
@@ -10,6 +10,7 @@ from headwater.core.execution import (
     Answer,
     Begin,
     Cancel,
+    Continued,
     Delivery,
     Raised,
     Returned,
@@ -67,7 +68,7 @@ class Running:
         self._main: Task | None = None
         self._cancelling = False
         self._reaped = 0
-        self._end: Returned | Raised | None = None
+        self._end: Returned | Raised | Continued | None = None
         self._broken: HeadwaterError | RuntimeError | None = None
 
     @property
@@ -78,6 +79,10 @@ class Running:
     @replaying.setter
     def replaying(self, value: bool) -> None:
         self._session.is_replay = self._loop.silent = value
+
+    def recall(self, *, above: int = 0, patched: Collection[str] = ()) -> None:
+        """Tell it what the journal knows of the turn that is delivered next."""
+        self._session.recall(above=above, patched=patched)
 
     def deliver(self, delivery: Delivery, *, now_ms: int) -> Step:
         """Run until everything waits again.
@@ -136,6 +141,8 @@ class Running:
         if isinstance(delivery, Answer):
             self._session.answer(delivery.number, delivery.outcome)
         elif isinstance(delivery, Begin):
+            for signal in delivery.signals:
+                self._session.signal(signal)
             self._main = self._loop.create_task(
                 _call(self._function, self._session), context=Context()
             )
@@ -155,6 +162,9 @@ class Running:
         """End the run once its main task and whatever that left behind are done, as `asyncio.run` does."""
         loop, main = self._loop, self._main
         assert main is not None, "begun"
+        if self._session.continued is not None:
+            self._end = self._continued(self._session.continued)
+            return
         while loop.fatal is None and main.done():
             pending = loop.pending()
             if pending:
@@ -173,6 +183,13 @@ class Running:
             loop.run()
         if loop.fatal is not None:
             self._end = self._raised(loop.fatal)
+
+    def _continued(self, task: bytes) -> Continued | Raised:
+        """A run that was told to stop does not begin again."""
+        if self._cancelling:
+            detail = "cancelled; it cannot continue as another task then"
+            return Raised(error="asyncio.CancelledError", detail=detail, cancelled=True)
+        return Continued(task=task, signals=self._session.unreceived())
 
     def _outcome(self, main: Task) -> Returned | Raised:
         if main.cancelled():
@@ -197,11 +214,13 @@ class Running:
             emitted=tuple(session.emitted),
             wake_ms=None if self._end else loop.wake_ms(),
             receiving=session.receiving(),
+            patched=tuple(session.patches_used),
             ended=self._end,
         )
         session.asked.clear()
         session.withdrawn.clear()
         session.emitted.clear()
+        session.patches_used.clear()
         if self._end is not None:
             self._drop()
         return step

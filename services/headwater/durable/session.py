@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from asyncio import _get_running_loop
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from headwater.contracts.messages import Outcome
 from headwater.core.execution import Asked, CallKind, Emitted, Signal
@@ -18,6 +18,12 @@ from headwater.durable.streams import Streams
 from headwater.errors import LivelockError
 
 SIGNALS_MAX = 10_000
+
+
+class ContinuingAs(BaseException):
+    """Raised by `continue_as`, so that nothing after it runs; no error, and none that code may keep."""
+
+
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _DIGEST_BYTES = 16
 
@@ -26,8 +32,8 @@ class Session:
     """One run's side of its host; everything here belongs to the turn under way."""
 
     __slots__ = (
-        "_calls", "_loop", "_mailbox", "_receivers", "_streams", "asked", "calls_made", "closing",
-        "emitted", "is_replay", "withdrawn",
+        "_calls", "_loop", "_mailbox", "_patches", "_recalled", "_receivers", "_streams", "asked",
+        "calls_made", "closing", "continued", "emitted", "is_replay", "patches_used", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, streams: Streams) -> None:
@@ -36,8 +42,13 @@ class Session:
         self._calls: dict[int, Waiting] = {}
         self._receivers: list[Waiting] | None = None
         self._mailbox: deque[Signal] | None = None
+        self._patches: dict[str, bool] | None = None
+        self._recalled: Collection[str] = ()
         self.calls_made = 0
         """Number of the newest call."""
+        self.continued: bytes | None = None
+        """The task that the function wants to continue as."""
+        self.patches_used: list[str] = []
         self.is_replay = False
         self.closing = False
         self.asked: list[Asked] = []
@@ -122,6 +133,36 @@ class Session:
         self._receivers.append(waiting)
         return waiting
 
+    def patched(self, id: str) -> bool:  # noqa: A002 - the public surface's word
+        """Say whether the code behind a patch is to run; the first answer stays.
+
+        It is yes for whatever is new, and is journaled then. A turn that is replayed answers yes if
+        its entry says so: an entry without it was written by code from before the patch.
+        """
+        self._check(f"patch {id}")
+        if self._patches is None:
+            self._patches = {}
+        known = self._patches.get(id)
+        if known is None:
+            if self.closing:
+                return False
+            known = self._patches[id] = not self.is_replay or id in self._recalled
+            if known:
+                self.patches_used.append(id)
+        return known
+
+    def continue_as(self, task: bytes) -> NoReturn:
+        """End this journal and go on with a fresh one; nothing that runs after this counts.
+
+        Raises:
+            RuntimeError: Not from within the run's own turn.
+        """
+        self._check("continue_as")
+        if not self.closing:
+            self.continued = task
+            self.closing = True
+        raise ContinuingAs
+
     @property
     def now_ms(self) -> int:
         """Run time: milliseconds since 1970, the same for the whole turn."""
@@ -142,6 +183,11 @@ class Session:
         return self.is_replay or self.closing
 
     # The host's side
+
+    def recall(self, *, above: int, patched: Collection[str]) -> None:
+        """Learn what the journal knows of the turn that is delivered next."""
+        self.calls_made = max(self.calls_made, above)
+        self._recalled = patched
 
     def answer(self, number: int, outcome: Outcome) -> None:
         """Answer a call; one that nobody waits for is ignored."""
@@ -169,6 +215,10 @@ class Session:
             )
         self._mailbox.append(signal)
 
+    def unreceived(self) -> tuple[Signal, ...]:
+        """Return the signals that nobody has received, in order."""
+        return tuple(self._mailbox or ())
+
     def receiving(self) -> Sequence[str]:
         """Return the names that are waited for, each once, oldest first."""
         return tuple(dict.fromkeys(waiting.key for waiting in self._receivers or ()))
@@ -177,7 +227,7 @@ class Session:
         """Let go of whatever waits: the run is over."""
         self._calls.clear()
         self._receivers = self._mailbox = None
-        self.asked, self.emitted, self.withdrawn = [], [], []
+        self.asked, self.emitted, self.withdrawn, self.patches_used = [], [], [], []
 
     def _withdraw(self, number: int) -> None:
         del self._calls[number]

@@ -25,6 +25,7 @@ from headwater.core.execution import (
     Asked,
     Begin,
     Cancel,
+    Continued,
     Delivery,
     Execution,
     Raised,
@@ -52,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 Message = Start | Reply | Control | Wake | Drain
 CANCELLED = "Cancelled"
+_SHORTER = "begin a fresh journal with ctx.continue_as(...), or split the task among children"
 
 
 class Runs:
@@ -67,7 +69,8 @@ class Runs:
         executions_max: Suspended executions kept in memory.
         entries_max: A run with a longer journal fails.
         entries_warn: A run with a journal of this length is named in a warning.
-        journal_bytes_max: Likewise, in bytes of what was delivered and asked.
+        journal_bytes_warn: Likewise, in bytes of what was delivered and asked.
+        journal_bytes_max: Likewise.
         call_ms_max: How long after it was asked a call may still be started.
         drain_max: Held messages delivered in one turn.
     """
@@ -84,6 +87,7 @@ class Runs:
         executions_max: int = 10_000,
         entries_warn: int = 1_000,
         entries_max: int = 10_000,
+        journal_bytes_warn: int = 4 * 1024 * 1024,
         journal_bytes_max: int = 64 * 1024 * 1024,
         call_ms_max: int = 3_600_000,
         drain_max: int = 100,
@@ -98,6 +102,7 @@ class Runs:
         self._holds = Holds(drain_max)
         self._entries_warn = entries_warn
         self._entries_max = entries_max
+        self._bytes_warn = journal_bytes_warn
         self._journal_bytes_max = journal_bytes_max
         self._events = routes.life
 
@@ -251,13 +256,19 @@ class Runs:
     def _drain(self, visit: Visit) -> None:
         if visit.run.state != "open":
             return
+        if not visit.run.seq and not self._go_through(visit, visit.opened.start):
+            return
         for held in self._holds.next(visit):
-            if not self._deliver(visit, held.message, held):
-                return
-            visit.write(Address(self._events, visit.run.run))
-            if visit.run.ending:
+            if not self._go_through(visit, held.message, held):
                 return
         self._holds.drain_later(visit)
+
+    def _go_through(self, visit: Visit, message: Any, held: Held | None = None) -> bool:
+        """Deliver one message of a drain and write it; whether the next one may follow."""
+        if not self._deliver(visit, message, held):
+            return False
+        visit.write(Address(self._events, visit.run.run))
+        return not visit.run.ending and bool(visit.run.seq)
 
     def _deliver(self, visit: Visit, message: Any, held: Held | None = None) -> bool:
         """Deliver a message to the function; `False` if the run had to be held with it."""
@@ -273,7 +284,7 @@ class Runs:
             self._go_on(visit, execution, delivery, message, call)
         except (NonDeterminismError, ConfinementError, LivelockError) as error:
             visit.undo(before)
-            if held is None:
+            if held is None and not isinstance(message, Start):
                 self._holds.keep(visit, message)
             self._holds.stop(visit, error)
             logger.warning("%s is held: %s", before.run, error)
@@ -290,7 +301,7 @@ class Runs:
         """Return what a message is to the function; `None` if it is nothing to it."""
         run = visit.run
         if isinstance(message, Start):
-            return Begin(), None
+            return Begin(signals=visit.opened.signals), None
         if isinstance(message, Reply):
             call = visit.get(OpenCall, message.run, message.number)
             if call is None:
@@ -349,8 +360,9 @@ class Runs:
             correlation_id=opened.correlation_id,
             deadline_ms=opened.deadline_ms,
             limits=opened.limits,
+            journal=opened.journal,
         )
-        execution = self._agent.begin(info, opened.start.task.value)
+        execution = self._agent.begin(info, opened.input)
         try:
             journal.replay(execution, visit.scan(Entry), self._calls.writes)
         except BaseException:
@@ -378,14 +390,29 @@ class Runs:
             made.append(one)
             return None if one.denied is None else Answer(number=one.number, outcome=one.denied)
 
+        above = 0 if visit.run.seq else visit.run.number
+        if above:
+            execution.recall(above=above)
         steps = journal.deliver(execution, delivery, now_ms, deny)
-        self._write_entry(visit, delivery, made, reply)
+        self._write_entry(
+            visit,
+            delivery,
+            made,
+            reply,
+            patched=tuple(one for step in steps for one in step.patched),
+            above=above,
+        )
         for step in steps:
             self._effects(visit, step)
         last = steps[-1]
         if last.ended is not None:
             execution.close()
             ended = last.ended
+            if isinstance(ended, Continued):
+                self._life.continue_as(visit, ended)
+                visit.set_timer(self._next_ms(visit, None))
+                self._holds.drain_later(visit)
+                return
             if isinstance(ended, Raised) and ended.cancelled:
                 ended = _as_cancelled(visit, delivery, ended)
             self._life.end(visit, ended)
@@ -395,7 +422,14 @@ class Runs:
         self._cache.keep(visit.run, execution)
 
     def _write_entry(
-        self, visit: Visit, delivery: Delivery, made: list[Made], reply: Reply | None
+        self,
+        visit: Visit,
+        delivery: Delivery,
+        made: list[Made],
+        reply: Reply | None,
+        *,
+        patched: tuple[str, ...],
+        above: int,
     ) -> None:
         run = visit.run
         size = _size(delivery) + sum(len(call.name) + 32 for call in made)
@@ -404,10 +438,16 @@ class Runs:
             raise PoisonError(
                 "journal-full",
                 f"run {run.run} has {run.seq} entries and {run.journal_bytes} bytes of journal: "
-                "split the task among children",
+                f"{_SHORTER}",
             )
-        if seq == self._entries_warn:
-            logger.warning("run %s has %d entries: split the task among children", run.run, seq)
+        if seq == self._entries_warn or run.journal_bytes <= self._bytes_warn < journal_bytes:
+            logger.warning(
+                "run %s has %d entries and %d bytes of journal: %s",
+                run.run,
+                seq,
+                journal_bytes,
+                _SHORTER,
+            )
         visit.change(
             seq=seq,
             offset=visit.turn.at.offset,
@@ -425,6 +465,8 @@ class Runs:
                 attempt="" if reply is None else reply.attempt,
                 usage=None if reply is None else reply.usage,
                 judged=self._calls.rules if made else "",
+                patched=patched,
+                above=above,
             )
         )
 

@@ -22,8 +22,8 @@ class Holds:
         self._drain_max = drain_max
 
     def must(self, run: Run) -> bool:
-        """Say whether a message has to wait: the run is stopped, or others wait already."""
-        return run.state != "open" or run.held > 0
+        """Say whether a message has to wait: the run is stopped, is to begin, or others wait already."""
+        return run.state != "open" or run.held > 0 or not run.seq
 
     def keep(self, visit: Visit, message: Start | Reply | Control | Wake) -> None:
         """Keep a message behind those that wait."""
@@ -47,6 +47,6 @@ class Holds:
 
     def drain_later(self, visit: Visit) -> None:
         """Have the owner go on with what is held, in a turn of its own."""
-        if visit.run.held:
+        if visit.run.held or not visit.run.seq:
             at = visit.turn.at
             visit.send(Drain(run=visit.run.run), Address(at.topic, visit.run.run, at.number))

@@ -93,7 +93,9 @@ def deliver(
     return steps
 
 
-def replay(execution: Execution, entries: Iterable[Entry], writes: Callable[[Made], bool]) -> None:
+def replay(
+    execution: Execution, entries: Iterable[Entry], writes: Callable[[Made], bool]
+) -> Step | None:
     """Deliver a journal again to a fresh execution; nothing it asks is sent.
 
     Args:
@@ -101,10 +103,14 @@ def replay(execution: Execution, entries: Iterable[Entry], writes: Callable[[Mad
         entries: The journal, in order.
         writes: Whether a call changes the world, so that other arguments cannot be let pass.
 
+    Returns:
+        The last step; `None` if the journal is empty.
+
     Raises:
         NonDeterminismError: The code asks for something else than the journal has.
     """
     execution.replaying = True
+    last: Step | None = None
     for entry in entries:
         recorded = deque(entry.calls)
 
@@ -115,11 +121,13 @@ def replay(execution: Execution, entries: Iterable[Entry], writes: Callable[[Mad
                 return None
             return Answer(number=made.number, outcome=made.denied)
 
-        deliver(execution, entry.delivery, entry.time_ms, deny)
+        execution.recall(above=entry.above, patched=entry.patched)
+        last = deliver(execution, entry.delivery, entry.time_ms, deny)[-1]
         if recorded:
             missing = recorded[0]
             raise NonDeterminismError(missing.number, f"{missing.kind} {missing.name}", "nothing")
     execution.replaying = False
+    return last
 
 
 def _compare(asked: Asked, made: Made | None, writes: Callable[[Made], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from headwater.contracts.messages import (
@@ -18,7 +19,7 @@ from headwater.contracts.messages import (
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.allowance import plus
 from headwater.core.decider import Encoded
-from headwater.core.execution import AgentFunction, Raised, Returned
+from headwater.core.execution import AgentFunction, Continued, Raised, Returned
 from headwater.core.messages import Address, RunId
 from headwater.runs.calls import Routes, settle
 from headwater.runs.rows import Entry, Held, OpenCall, Overrun
@@ -65,6 +66,26 @@ class Life:
         visit.say(status)
         if not children:
             self.close(visit)
+
+    def continue_as(self, visit: Visit, continued: Continued) -> None:
+        """Drop the journal and have the function begin again, with another task and all else as it is.
+
+        The calls that are open stay booked until they are answered, which nobody waits for any more.
+        """
+        for call in self._open(visit):
+            if call.child:
+                self.cancel_child(visit, call, "its parent continued as another task")
+        for entry in [*visit.scan(Entry)]:
+            visit.drop(entry)
+        opened = dataclasses.replace(
+            visit.opened,
+            task=continued.task,
+            signals=continued.signals,
+            journal=visit.opened.journal + 1,
+        )
+        visit.reopen(opened)
+        visit.change(seq=0, journal_bytes=0, reason="it continues as another task")
+        visit.say("waiting")
 
     def child_replied(self, visit: Visit, call: OpenCall, spent: Spent) -> None:
         """A child of a run that has ended has ended too; after the last one the run closes."""

@@ -25,7 +25,14 @@ Ending = Literal["", "completed", "failed", "cancelled"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """How a run began; written once."""
+    """How a run began; written once, and again when it continues as another task.
+
+    Args:
+        start: What began it; its task is the one that was published.
+        task: What it continues as.
+        signals: Those that came before it continued, and that nobody had received.
+        journal: How often it has continued.
+    """
 
     run: str
     start: Start
@@ -38,11 +45,19 @@ class Opened:
     carried: tuple[Header, ...]
     limits: Limits
     started_ms: int
+    task: bytes = b""
+    signals: tuple[Signal, ...] = ()
+    journal: int = 0
 
     @property
     def key(self) -> Key:
         """Filed by run."""
         return (self.run,)
+
+    @property
+    def input(self) -> bytes:
+        """The task that its function was last begun with."""
+        return self.task if self.journal else self.start.task.value
 
     def meta(self) -> Meta:
         """Return the task's meta: whatever wakes the run, it speaks in this name."""
@@ -67,10 +82,10 @@ class Run:
         state: `open` takes deliveries; `paused` and `held` keep them; `closing` has ended and waits
             for its children; `failed` has ended and is kept for an operator.
         reason: Why it is paused or held.
-        seq: Entries delivered.
+        seq: Entries delivered; 0 means that its function is still to begin.
         offset: Offset of the last entry's record.
         now_ms: Run time of the last entry.
-        number: Last call number issued.
+        number: Last call number issued, in this journal or one before.
         reserved: Set aside for calls that are open.
         spent: Settled.
         cleanup: Steps left for `except` and `finally` once cancelled; `None` before.
@@ -139,6 +154,9 @@ class Entry:
         attempt: For an answer: id of the attempt that was charged.
         usage: For an answer: what it cost.
         judged: Version of the rules that judged the calls; empty if there were none.
+        patched: Ids of patches that this turn used first.
+        above: The calls' numbers begin above this one, where a journal begins afresh or was cut; 0
+            where they just go on.
     """
 
     run: str
@@ -150,6 +168,8 @@ class Entry:
     attempt: str = ""
     usage: Usage | None = None
     judged: str = ""
+    patched: tuple[str, ...] = ()
+    above: int = 0
 
     @property
     def key(self) -> Key:

@@ -88,6 +88,11 @@ class Visit:
         for field, value in changes.items():
             object.__setattr__(self.run, field, value)
 
+    def reopen(self, opened: Opened) -> None:
+        """Have the run begin again as this says."""
+        self.opened = opened
+        self.put(opened)
+
     def put(self, row: Row) -> None:
         """Write another row."""
         self._layer.put(row)

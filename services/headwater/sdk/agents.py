@@ -147,10 +147,13 @@ class Agent(Generic[I, O]):
 
         async def main(session: Session) -> bytes:
             RUN.set(info.run)
-            result = await self.function(Context(session, info, self.events), value)
+            result = await self.function(Context(session, info, self.events, again), value)
             return encoded(f"the result of agent {self.name}", self.output, result)
 
-        return Running(main, seed=info.run)
+        def again(task: Any) -> bytes:
+            return encoded(f"the task that agent {self.name} continues as", self.input, task)
+
+        return Running(main, seed=f"{info.run}/{info.journal}" if info.journal else info.run)
 
     def outcome_json(self, value: bytes) -> bytes:
         """Return a result as JSON."""

@@ -8,8 +8,8 @@ import datetime
 import logging
 import random
 import uuid
-from collections.abc import MutableMapping
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, MutableMapping
+from typing import Any, NoReturn, TypeVar, overload
 
 import pydantic
 
@@ -71,9 +71,12 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
 class Context:
     """What belongs to the run: its identity, its time and chance, messages in and events out."""
 
-    def __init__(self, session: Session, info: RunInfo, events: Events) -> None:
+    def __init__(
+        self, session: Session, info: RunInfo, events: Events, task: Callable[[Any], bytes]
+    ) -> None:
         self._session = session
         self._events = events
+        self._task = task
         limits = info.limits
         self.run = RunView(
             id=info.run,
@@ -142,6 +145,42 @@ class Context:
         """
         kind, value = self._events.encode(event)
         self._session.emit(kind, value)
+
+    def patched(self, id: str) -> bool:  # noqa: A002 - what it is
+        """Say whether this run takes the code behind a patch, so that runs that are open can go on.
+
+        Args:
+            id: Of the patch: one word for one change of this agent's code, for good.
+
+        Returns:
+            Yes, and journaled, where the run gets here for the first time; no where it got past here
+            before the patch was there. A run's first answer stays.
+
+        Example:
+            >>> async def answer(ctx: Context, question: str) -> str:
+            ...     if ctx.patched("search-first"):
+            ...         facts = await search(question)
+            ...     else:
+            ...         facts = await guess(question)
+            ...     return facts
+        """
+        return self._session.patched(id)
+
+    def continue_as(self, task: Any) -> NoReturn:
+        """End the journal here, and begin a fresh one of this same run with another task.
+
+        Call numbers go on counting; what was spent, the budget, the time the run began and whoever
+        waits for its outcome stay. Open calls are withdrawn (children are cancelled), timers go, and
+        signals that nobody has received wait for the fresh function. It does not return, and nothing
+        that runs after it counts. A run that was cancelled ends instead.
+
+        Args:
+            task: Of the agent's input type.
+
+        Raises:
+            ValueError: It is not of that type.
+        """
+        self._session.continue_as(self._task(task))
 
 
 def _utc(time_ms: int) -> datetime.datetime:
