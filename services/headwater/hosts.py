@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import pathlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -36,6 +37,7 @@ from headwater.runtime.committing import Taken
 from headwater.runtime.deciding import Deciding, Observer, Pace
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.performing import Lease, Performing, Retry
+from headwater.runtime.posts import Posts
 from headwater.runtime.process import Process, Served, Threaded
 from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Local
@@ -50,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 ROLES = ("coordinator", "agents", "models", "tools", "gateway")
 _STALLED_S = 60.0
+_BEAT_S = 0.5
 
 
 def calm_collector() -> None:
@@ -107,6 +110,8 @@ class Host:
         leave: Whether members give their partitions up at once when the process stops.
         tracing: Told of what was committed.
         share: Of traces that begin here, how many are recorded.
+        listener: Where HTTP is served, bound already; otherwise as the settings say.
+        posts: Where a supervisor reads what is under way.
     """
 
     def __init__(
@@ -122,8 +127,12 @@ class Host:
         leave: bool = False,
         tracing: spans.Tracing | None = None,
         share: float = 0.0,
+        listener: socket.socket | None = None,
+        posts: Posts | None = None,
     ) -> None:
         self._app = app
+        self._listener = listener
+        self._posts = posts
         self._settings = settings
         self._roles = frozenset(roles)
         self._services = [*services] or app.services()
@@ -166,10 +175,15 @@ class Host:
             served = [*self._calls(deps)]
             server, url = self._serve()
             served.append(Served(name="http", run=server))
+            if self._posts is not None:
+                beating = asyncio.create_task(_beat(self._posts))
+                stack.callback(beating.cancel)
             self.process = Process(
                 threaded=threaded, served=served, drain_s=self._settings.loops.drain_s
             )
             self._announce(url)
+            if self._posts is not None:
+                self._posts.join()
             await self.process.run(signals=signals)
 
     def _threads(self) -> Iterator[Threaded]:
@@ -219,23 +233,11 @@ class Host:
         routes = health.routes(live=self._live, ready=self._ready, registry=self._registry)
         asgi = self._gateway(routes) if "gateway" in self._roles else _bare(routes)
         http = self._settings.http
-        default = 8080 if "gateway" in self._roles else 0
-        port = default if http.port is None else http.port
-        if "gateway" in self._roles and not http.tokens_file and http.host not in LOOPBACK:
-            raise SettingsError(
-                f"HEADWATER_HTTP__HOST {http.host}: without HEADWATER_HTTP__TOKENS_FILE the gateway "
-                "binds to 127.0.0.1 only"
-            )
+        listener = self._listener or bind(self._settings, self._roles)
         config = uvicorn.Config(
-            asgi, host=http.host, port=port, log_level="warning", access_log=False, lifespan="off"
+            asgi, host=http.host, log_level="warning", access_log=False, lifespan="off"
         )
         server = _Server(config)
-        try:
-            listener = config.bind_socket()
-        except SystemExit as error:
-            raise SettingsError(
-                f"HEADWATER_HTTP__PORT {port}: the port is taken; name another"
-            ) from error
         bound = listener.getsockname()[1]
 
         async def run(stop: asyncio.Event) -> None:
@@ -320,6 +322,28 @@ class Host:
         )
 
 
+def bind(settings: Settings, roles: Collection[str]) -> socket.socket:
+    """Bind the port of HTTP, so that it is the same however often the process starts again.
+
+    Raises:
+        SettingsError: It is taken, or a gateway would be open to everybody.
+    """
+    http, gateway = settings.http, "gateway" in roles
+    port = (8080 if gateway else 0) if http.port is None else http.port
+    if gateway and not http.tokens_file and http.host not in LOOPBACK:
+        raise SettingsError(
+            f"HEADWATER_HTTP__HOST {http.host}: without HEADWATER_HTTP__TOKENS_FILE the gateway "
+            "binds to 127.0.0.1 only"
+        )
+    config = uvicorn.Config("", host=http.host, port=port, log_level="warning", lifespan="off")
+    try:
+        return config.bind_socket()
+    except SystemExit as error:
+        raise SettingsError(
+            f"HEADWATER_HTTP__PORT {port}: the port is taken; name another"
+        ) from error
+
+
 class _Server(uvicorn.Server):
     """A server that leaves signals to the process."""
 
@@ -348,6 +372,13 @@ def _local(settings: Settings) -> Local | None:
         return None
     store = RocksStore(given.path / settings.instance, bytes_max=given.bytes_max)
     return Local(store=store, follow_s=given.follow_s, age_s_max=given.age_s_max)
+
+
+async def _beat(posts: Posts) -> None:
+    """Say that the event loop turns, while the process drains too."""
+    while True:
+        posts.beat()
+        await asyncio.sleep(_BEAT_S)
 
 
 def _bare(routes: Sequence[BaseRoute]) -> Starlette:

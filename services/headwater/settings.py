@@ -18,7 +18,7 @@ from headwater.errors import SettingsError
 
 PREFIX = "HEADWATER_"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_GROUPS = frozenset({"http", "kafka", "registry", "prices", "loops", "store"})
+_GROUPS = frozenset({"http", "kafka", "registry", "prices", "loops", "store", "supervisor"})
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SECRET = re.compile(r"password|secret|\.key|\.pem|jaas|oauthbearer\.config")
@@ -134,6 +134,22 @@ class StorePath(pydantic.BaseModel):
     age_s_max: float = pydantic.Field(43_200.0, ge=0)
 
 
+class Supervision(pydantic.BaseModel):
+    """When the process that runs users' code is ended, and how it is started again."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    enabled: bool = True
+    path: pathlib.Path | None = None
+    turn_s: float = pydantic.Field(30.0, gt=0)
+    stall_s: float = pydantic.Field(30.0, gt=0)
+    stuck_s: float = pydantic.Field(60.0, gt=0)
+    memory_bytes: int | None = pydantic.Field(None, ge=1024**2)
+    deaths_max: int = pydantic.Field(3, ge=1, le=100)
+    starts_max: int = pydantic.Field(5, ge=1)
+    backoff_s_max: float = pydantic.Field(10.0, ge=0)
+
+
 class Settings(pydantic_settings.BaseSettings):
     """Everything that can be set; the environment is read here and in the command line alone.
 
@@ -157,6 +173,7 @@ class Settings(pydantic_settings.BaseSettings):
     prices: PricesFile = pydantic.Field(default_factory=PricesFile)
     loops: Loops = pydantic.Field(default_factory=Loops)
     store: StorePath = pydantic.Field(default_factory=StorePath)
+    supervisor: Supervision = pydantic.Field(default_factory=Supervision)
 
     @pydantic.field_validator("instance")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -84,21 +85,22 @@ class Fleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
     def kill(self, instance: str) -> None:
-        """End one at once."""
+        """End one at once, and what it keeps."""
         process = self.running.pop(instance)
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
     def freeze(self, instance: str) -> None:
         """Stop one where it stands."""
-        self.running[instance].send_signal(signal.SIGSTOP)
+        os.killpg(self.running[instance].pid, signal.SIGSTOP)
 
     def thaw(self, instance: str) -> None:
         """Let it go on."""
-        self.running[instance].send_signal(signal.SIGCONT)
+        os.killpg(self.running[instance].pid, signal.SIGCONT)
 
     def revive(self) -> list[str]:
         """Start again whatever has ended, as a supervisor would; return which."""
@@ -110,13 +112,14 @@ class Fleet:
     def stop(self) -> None:
         """End all, orderly, then at once."""
         for process in self.running.values():
-            process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGCONT)
             process.terminate()
         until = time.monotonic() + 20
         for process in self.running.values():
             try:
                 process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
         self.running.clear()

@@ -10,14 +10,19 @@ from typing import Annotated
 
 import typer
 
-from headwater import hosts, namespace, provisioning
+from headwater import hosts, namespace, provisioning, supervisor
 from headwater.cli import discovery, shell
 from headwater.durable import confine
-from headwater.errors import SettingsError
+from headwater.errors import HeadwaterError, SettingsError
 from headwater.log.kafka import KafkaLog
 from headwater.settings import Kafka, Settings
 from headwater.tracing import spans
+from headwater.watching import Limits
 
+SUPERVISED = frozenset({"agents", "models", "tools"})
+"""Roles that run users' code."""
+POSTS_MAX = 4_096
+"""Calls and turns that a supervisor can see at once."""
 _PAUSE_S_MAX = 5.0
 
 
@@ -45,8 +50,12 @@ def run(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     roles = _roles(role)
-    loaded = discovery.load(app)
     settings = Settings.of()
+    listener = hosts.bind(settings, roles)
+    part = _supervised(settings, roles)
+    if isinstance(part, int):
+        raise typer.Exit(part)
+    loaded = discovery.load(app)
     services = [
         shell.one_of("tool service", name, loaded.services()) for name in service.split(",") if name
     ]
@@ -68,6 +77,8 @@ def run(
         announce=lambda url: shell.note(
             f"{settings.instance} runs {', '.join(roles)} of {loaded.name}; HTTP at {url}"
         ),
+        listener=listener,
+        posts=None if part is None else part.posts,
     )
     provisioning.verify(
         provisioning.connect(settings.kafka),
@@ -76,9 +87,52 @@ def run(
     )
     namespace.check(host.platform)
     try:
-        asyncio.run(host.run())
+        asyncio.run(_serve(host, part))
     finally:
         log.close()
+
+
+async def _serve(host: hosts.Host, part: supervisor.Part | None) -> None:
+    """Run the host; tell the supervisor how it ended, if that was in good order.
+
+    It is told before the event loop is closed, because that waits for threads which may never end.
+    """
+    status = 1
+    try:
+        await host.run()
+        status = 0
+    except HeadwaterError as error:
+        logging.getLogger(__name__).debug("the host ended: %s", error)
+        raise
+    except BaseException:
+        part = None  # a death, if users' code was at work
+        raise
+    finally:
+        if part is not None:
+            part.posts.end(status)
+
+
+def _supervised(settings: Settings, roles: list[str]) -> supervisor.Part | int | None:
+    """Become a supervisor and the process that it keeps, where users' code runs."""
+    given = settings.supervisor
+    if not given.enabled or not SUPERVISED.intersection(roles):
+        return None
+    loops = settings.loops
+    plan = supervisor.Plan(
+        name=settings.instance,
+        posts=POSTS_MAX,
+        limits=Limits(
+            turn_s=given.turn_s,
+            stall_s=given.stall_s,
+            stuck_s=given.stuck_s,
+            memory_bytes=given.memory_bytes,
+        ),
+        drain_s=loops.drain_s,
+        path=given.path,
+        starts_max=given.starts_max,
+        backoff_s_max=given.backoff_s_max,
+    )
+    return supervisor.Supervisor(plan).run()
 
 
 def _roles(text: str) -> list[str]:

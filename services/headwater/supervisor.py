@@ -1,0 +1,434 @@
+"""The supervisor: a small process that has users' code run in children, and outlives them.
+
+It forks, so a child begins with everything imported, and reads in the child's posts what was under
+way when it died. It touches no log: what it found, the next child writes down before it joins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import logging
+import os
+import pathlib
+import select
+import signal
+import socket
+import sys
+import time
+
+from headwater.errors import SettingsError
+from headwater.runtime import posts as posting
+from headwater.runtime.posts import Post, Posts
+from headwater.watching import Limits, Watch
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.25
+"""How often children are looked at."""
+GRACE_S = 10.0
+"""How long a child that was told to stop may take beyond its drain, or go on after it said that it ends."""
+_CELL = b"cell"
+_PR_SET_PDEATHSIG = 1
+_CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_NAMED_MAX = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How children are kept.
+
+    Args:
+        name: Of this instance, for messages and files.
+        posts: How many posts a child has.
+        limits: When a child is ended.
+        drain_s: How long one may take to stop.
+        path: Directory for posts that outlive this process too; `None` for memory alone.
+        starts_max: How often in a row a child may die before it joins.
+        backoff_s_max: Longest wait before a start.
+        calm_s: A child that lives for so long has its next start at once.
+    """
+
+    name: str
+    posts: int
+    limits: Limits
+    drain_s: float
+    path: pathlib.Path | None = None
+    starts_max: int = 5
+    backoff_s_max: float = 10.0
+    calm_s: float = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Accused:
+    """A post that was in use when a process died.
+
+    Args:
+        post: The post.
+        alone: Whether no other was, so that this one is to blame.
+        cause: How the process died.
+    """
+
+    post: Post
+    alone: bool
+    cause: str
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Part:
+    """What a forked process is.
+
+    Args:
+        posts: Its posts.
+        accused: What it has to write down before it joins.
+        control: Where a process asks for cells.
+        work: Where a cell gets its work; `None` for the process itself.
+    """
+
+    posts: Posts
+    accused: tuple[Accused, ...] = ()
+    control: socket.socket | None = None
+    work: socket.socket | None = None
+
+    def cell(self) -> socket.socket:
+        """Have the supervisor fork a cell; return the line to it, which ends when the cell does."""
+        assert self.control is not None, "cells ask for none"
+        mine, its = socket.socketpair()
+        with its:
+            socket.send_fds(self.control, [_CELL], [its.fileno()])
+        return mine
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class _Child:
+    pid: int
+    posts: Posts
+    watch: Watch
+    began_s: float
+    cell: bool
+    killed: str = ""
+    until_s: float | None = None
+    """When it is ended at the latest, if it was told to stop."""
+    status: int | None = None
+
+
+class Supervisor:
+    """Keeps a process alive, and the cells it asks for.
+
+    Args:
+        plan: How.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._children: dict[int, _Child] = {}
+        self._accused: list[Accused] = []
+        self._left: list[Posts | pathlib.Path] = []
+        """Posts of the dead, kept until what they say is in the log."""
+        self._file = 0
+        self._failed = 0
+        self._quick = 0
+        self._stopping = False
+        self._retiring = False
+        self._control: socket.socket | None = None
+        self._wake, self._signals = os.pipe()
+        for end in (self._wake, self._signals):
+            os.set_blocking(end, False)
+        self._recover()
+
+    def run(self) -> Part | int:
+        """Keep a process alive until it ends in good order.
+
+        Returns:
+            In each child that part of the fleet it is; in the supervisor, once all is over, the exit status.
+
+        Raises:
+            SettingsError: The process dies again and again before it joins.
+        """
+        for number in _CAUGHT:
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(self._signals, warn_on_full_buffer=False)
+        while True:
+            part = self._start()
+            if part is not None:
+                return part
+            main = self._main
+            while main.status is None:
+                part = self._round(TICK_S)
+                if part is not None:
+                    return part
+            status = self._ended(main)
+            if status is not None:
+                return status
+            self._pause()
+            if self._stopping:
+                return 0
+
+    @property
+    def _main(self) -> _Child:
+        return next(child for child in self._children.values() if not child.cell)
+
+    def _start(self) -> Part | None:
+        """Fork the process; return what it is in the child, `None` here."""
+        posts = self._posts()
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._fork(posts, cell=False):
+            ours.close()
+            return Part(posts=posts, accused=tuple(self._accused), control=its)
+        its.close()
+        self._control = ours
+        return None
+
+    def _fork(self, posts: Posts, *, cell: bool) -> bool:
+        """Fork; return whether this is the child."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _become(parent, cell=cell)
+            os.close(self._wake)
+            os.close(self._signals)
+            if self._control is not None:
+                self._control.close()
+            return True
+        watch = Watch(pid, posts, self._plan.limits)
+        self._children[pid] = _Child(
+            pid=pid, posts=posts, watch=watch, began_s=time.monotonic(), cell=cell
+        )
+        return False
+
+    def _round(self, tick_s: float) -> Part | None:
+        """Wait for news, and look at every child; in a new cell, return what it is."""
+        waiting: list[int | socket.socket] = [self._wake]
+        if self._control is not None:
+            waiting.append(self._control)
+        ready, _, _ = select.select(waiting, [], [], tick_s)
+        if self._wake in ready:
+            self._hear()
+        self._reap()
+        if self._control is not None and self._control in ready:
+            part = self._asked()
+            if part is not None:
+                return part
+        now_s = time.monotonic()
+        for child in self._children.values():
+            self._look(child, now_s)
+        joined = [c for c in self._children.values() if not c.cell and c.posts.joined]
+        if joined and (self._accused or self._left):
+            self._settled()
+        return None
+
+    def _hear(self) -> None:
+        """Pass on what we were told."""
+        try:
+            told = os.read(self._wake, 512)
+        except BlockingIOError:
+            return
+        for number in told:
+            if number in _PASSED:
+                self._stopping = True
+                for child in self._children.values():
+                    if not child.cell:
+                        self._tell(child, number)
+
+    def _tell(self, child: _Child, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
+        if child.until_s is None:
+            child.until_s = time.monotonic() + self._plan.drain_s + GRACE_S
+
+    def _asked(self) -> Part | None:
+        """Fork a cell for the process that asked."""
+        assert self._control is not None, "somebody asked"
+        data, fds, _, _ = socket.recv_fds(self._control, 64, 1)
+        if not data:
+            self._control.close()
+            self._control = None
+            return None
+        work = socket.socket(fileno=fds[0])
+        if self._stopping or data != _CELL:
+            work.close()
+            return None
+        posts = self._posts()
+        if self._fork(posts, cell=True):
+            return Part(posts=posts, work=work)
+        work.close()
+        return None
+
+    def _look(self, child: _Child, now_s: float) -> None:
+        verdict = child.watch.look(now_s, tick_s=TICK_S)
+        over = child.until_s is not None and now_s > child.until_s
+        if child.posts.ended is not None and child.until_s is None:
+            child.until_s = now_s + GRACE_S
+        if over and not child.killed:
+            child.killed = "it did not end in time"
+            self._kill(child)
+        elif verdict is None or child.killed or child.until_s is not None:
+            return
+        elif verdict.orderly and not child.cell:
+            logger.error("%s is replaced: %s", self._plan.name, verdict.words)
+            self._retiring = True
+            self._tell(child, signal.SIGTERM)
+        else:
+            child.killed = verdict.words
+            self._kill(child)
+
+    def _kill(self, child: _Child) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        """Take note of who has ended; as the first process of a container, of strangers too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.get(pid)
+            if child is None:
+                continue
+            child.status = os.waitstatus_to_exitcode(status)
+            if child.cell:
+                del self._children[pid]
+                self._bury_cell(child)
+
+    def _bury_cell(self, child: _Child) -> None:
+        if child.posts.ended is None and not self._stopping:
+            used = _at_work(child.posts)
+            logger.error(
+                "a cell of %s died: %s; at work: %s", self._plan.name, _cause(child), _named(used)
+            )
+        child.posts.close()
+
+    def _ended(self, main: _Child) -> int | None:
+        """Return the exit status if all is over; otherwise note who is suspected."""
+        for child in self._children.values():
+            if child.cell:
+                self._kill(child)
+        while any(child.cell for child in self._children.values()):
+            self._reap()
+            time.sleep(0.001)
+        del self._children[main.pid]
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        assert main.status is not None, "it has ended"
+        if main.posts.joined:
+            self._settled()
+        used = _at_work(main.posts)
+        status = main.posts.ended
+        if status is None:
+            status = main.status if main.status >= 0 else 128 - main.status
+        retired, self._retiring = self._retiring, False
+        orderly = main.posts.ended is not None or (main.status >= 0 and not used)
+        if self._stopping or (orderly and not retired):
+            main.posts.close()
+            return status
+        if orderly:
+            main.posts.close()
+            self._quick = 0
+        else:
+            self._bury(main, used)
+        return None
+
+    def _bury(self, main: _Child, used: list[Post]) -> None:
+        cause, joined = _cause(main), main.posts.joined
+        accused = [Accused(post=post, alone=len(used) == 1, cause=cause) for post in used]
+        self._accused += accused
+        self._left.append(main.posts)
+        lived_s = time.monotonic() - main.began_s
+        self._failed = 0 if joined else self._failed + 1
+        self._quick = 0 if lived_s > self._plan.calm_s else self._quick + 1
+        logger.error(
+            "%s died after %.1f s: %s; at work: %s", self._plan.name, lived_s, cause, _named(used)
+        )
+        if self._failed >= self._plan.starts_max:
+            raise SettingsError(
+                f"{self._plan.name} died {self._failed} times before it joined, last: {cause}; run it with "
+                "HEADWATER_SUPERVISOR__ENABLED=false to see where"
+            )
+
+    def _pause(self) -> None:
+        """Wait before the next start, the longer the more often it died soon."""
+        wait_s = min(self._plan.backoff_s_max, 0.2 * 2 ** min(self._quick - 1, 16))
+        until_s = time.monotonic() + wait_s
+        while not self._stopping and (left_s := until_s - time.monotonic()) > 0:
+            self._round(min(TICK_S, left_s))
+
+    def _posts(self) -> Posts:
+        path = None
+        if self._plan.path is not None:
+            self._file += 1
+            path = self._plan.path / f"{self._plan.name}-{self._file}.posts"
+        return Posts(self._plan.posts, path)
+
+    def _recover(self) -> None:
+        """Read what processes left that died together with their supervisor."""
+        if self._plan.path is None or not self._plan.path.is_dir():
+            return
+        used = []
+        for path in sorted(self._plan.path.glob(f"{self._plan.name}-*.posts")):
+            with contextlib.suppress(ValueError):
+                self._file = max(self._file, int(path.stem.rpartition("-")[2]))
+            used += [post for post in posting.found(path) if not post.left_behind]
+            self._left.append(path)
+        cause = "it died together with its supervisor"
+        self._accused = [Accused(post=p, alone=len(used) == 1, cause=cause) for p in used]
+        if used:
+            logger.error("%s died earlier: %s; at work: %s", self._plan.name, cause, _named(used))
+
+    def _settled(self) -> None:
+        """What the dead left is in the log by now."""
+        self._accused.clear()
+        for left in self._left:
+            if isinstance(left, Posts):
+                left.close()
+            else:
+                left.unlink(missing_ok=True)
+        self._left.clear()
+
+
+def _become(parent: int, *, cell: bool) -> None:
+    """Be a child: die with the supervisor, before it where memory is short, and hear signals oneself."""
+    signal.set_wakeup_fd(-1)
+    for number in _CAUGHT:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/oom_score_adj").write_text("600" if cell else "300")
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """A signal is read from the pipe."""
+
+
+def _at_work(posts: Posts) -> list[Post]:
+    return [post for post in posts.used() if not post.left_behind]
+
+
+def _cause(child: _Child) -> str:
+    if child.killed:
+        return child.killed
+    status = child.status or 0
+    if status >= 0:
+        return f"it exited with status {status} in the middle of its work"
+    try:
+        return f"signal {-status} ({signal.Signals(-status).name})"
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _named(used: list[Post]) -> str:
+    if not used:
+        return "nobody"
+    words = ", ".join(f"{post.what} ({post.place})" for post in used[:_NAMED_MAX])
+    more = len(used) - _NAMED_MAX
+    return words if more <= 0 else f"{words} and {more} more"
