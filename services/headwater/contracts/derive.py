@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import datetime
 import decimal
@@ -19,12 +21,12 @@ from typing import Any, Generic, TypeVar
 import pydantic
 import pydantic_core
 
-from headwater.contracts import frames, json_text
+from headwater.contracts import compiled, frames, json_text, limits
 from headwater.contracts.catalog import Schemas
+from headwater.contracts.forms import Convert, Form, making
 from headwater.errors import PoisonError, SettingsError
 
 T = TypeVar("T")
-Convert = Callable[[Any], Any]
 MILLION = 1_000_000
 OWN = "headwater"
 """Namespace of the platform's own schemas; no app has this name."""
@@ -48,18 +50,6 @@ Json = typing.Annotated[Any, _JsonMark]
 """Any JSON value; it travels as text."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Form:
-    """A type's Avro form: its schema, and functions to and from what Avro writes; `None` if identity."""
-
-    schema: Any
-    dump: Convert | None = None
-    load: Convert | None = None
-    record: str = ""
-    python: tuple[type, ...] = ()
-    fields: tuple[tuple[str, _Form], ...] = ()
-
-
 class Shape(Generic[T]):
     """A Python type and its Avro schema.
 
@@ -67,11 +57,10 @@ class Shape(Generic[T]):
         name: Record name.
         form: The type's form; always a record.
         adapter: pydantic's view of the type, for JSON.
-        wrapped: Whether the type is the one field of a record made for it.
     """
 
     def __init__(
-        self, name: str, schema: dict[str, Any], form: _Form, adapter: pydantic.TypeAdapter[T]
+        self, name: str, schema: dict[str, Any], form: Form, adapter: pydantic.TypeAdapter[T]
     ) -> None:
         self.name = name
         self.schema = schema
@@ -82,6 +71,8 @@ class Shape(Generic[T]):
         self._dump = form.dump or _same
         self._load = form.load or _same
         self._adapter = adapter
+        self._write = compiled.writer(form)
+        self._read = compiled.reader(form)
 
     def encode(self, value: T) -> bytes:
         """Return single-object Avro.
@@ -89,6 +80,9 @@ class Shape(Generic[T]):
         Raises:
             PoisonError: The value does not fit the type; the message names the field.
         """
+        if self._write is not None:
+            with contextlib.suppress(Exception):  # fastavro says below what does not fit
+                return self._prefix + self._write(value)
         try:
             return self._prefix + frames.write(self._parsed, self._dump(value))
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
@@ -107,6 +101,13 @@ class Shape(Generic[T]):
             PoisonError: The bytes are not of this type, or of a schema nobody knows.
             TransientError: The registry is away.
         """
+        if self._read is not None and data.startswith(self._prefix):
+            if not trusted:
+                limits.check(data[len(self._prefix) :], self._parsed)
+            with contextlib.suppress(Exception):  # as above
+                value, end = self._read(data, len(self._prefix))
+                if end == len(data):
+                    return typing.cast("T", value)
         datum = frames.read(data, self._parsed, self.fingerprint, schemas, trusted=trusted)
         try:
             return typing.cast("T", self._load(datum))
@@ -120,6 +121,28 @@ class Shape(Generic[T]):
                 raise
             kind = type(error).__name__
             raise PoisonError("invalid-value", f"{self.name}: {kind}: {error}") from error
+
+    def through(self, before: Convert, after: Convert) -> Shape[Any]:
+        """Return this shape for other values.
+
+        Args:
+            before: Makes of one of them what is written.
+            after: Makes one of them of what was read.
+        """
+        other: Shape[Any] = copy.copy(self)
+        dump, load, write, read = self._dump, self._load, self._write, self._read
+        other._dump = lambda value: dump(before(value))
+        other._load = lambda datum: after(load(datum))
+        if write is not None:
+            other._write = lambda value: write(before(value))
+        if read is not None:
+
+            def read_after(data: bytes, at: int) -> tuple[Any, int]:
+                value, end = read(data, at)
+                return after(value), end
+
+            other._read = read_after
+        return other
 
     def to_json(self, value: T) -> bytes:
         """Return the value as JSON; bytes that are no UTF-8 make all of its bytes base64."""
@@ -173,12 +196,15 @@ def shape_of(type_: Any, *, name: str | None = None, namespace: str = "headwater
         "fields": [{"name": "value", "type": form.schema}],
     }
     dump, load = form.dump or _same, form.load or _same
-    wrapped = _Form(
+    wrapped = Form(
         schema=schema,
-        dump=lambda value: {"value": dump(_checked(adapter, value))},
-        load=lambda datum: adapter.validate_python(load(datum["value"])),
+        dump=lambda value: {"value": dump(value)},
+        load=lambda datum: load(datum["value"]),
+        kind="wrapped",
+        parts=(form,),
     )
-    return Shape(of, schema, wrapped, adapter)
+    shape = Shape(of, schema, wrapped, adapter)
+    return shape.through(functools.partial(_checked, adapter), adapter.validate_python)
 
 
 def shape_of_parameters(
@@ -190,16 +216,11 @@ def shape_of_parameters(
     }
     model = pydantic.create_model(name, **fields)
     inner = shape_of(model, name=name, namespace=namespace)
-    shape: Shape[dict[str, Any]] = Shape.__new__(Shape)
-    shape.__dict__.update(inner.__dict__)
-    dump, load = inner._dump, inner._load  # noqa: SLF001 - the same class
-    shape._dump = lambda kwargs: dump(model(**kwargs))  # noqa: SLF001 - as above
-    shape._load = lambda datum: {  # noqa: SLF001 - as above
-        field: getattr(model_value, field)
-        for model_value in (load(datum),)
-        for field in model.model_fields
-    }
-    return shape
+    names = tuple(model.model_fields)
+    return inner.through(
+        lambda kwargs: model(**kwargs),
+        lambda value: {field: getattr(value, field) for field in names},
+    )
 
 
 class _Builder:
@@ -209,7 +230,7 @@ class _Builder:
         self._namespace = namespace
         self._defined: dict[Any, tuple[str, dict[str, Convert]]] = {}
 
-    def form(self, type_: Any, where: str) -> _Form:
+    def form(self, type_: Any, where: str) -> Form:
         """Return a type's form; `where` names it in refusals."""
         if type_ in _SCALARS:
             return _SCALARS[type_]
@@ -242,22 +263,28 @@ class _Builder:
                 )
         return full
 
-    def _annotated(self, type_: Any, where: str) -> _Form:
+    def _annotated(self, type_: Any, where: str) -> Form:
         base, *marks = typing.get_args(type_)
         for mark in marks:
             if mark is _JsonMark:
-                return _Form(schema="string", dump=json_text.dump, load=json_text.load, python=())
+                return Form(
+                    schema="string", dump=json_text.dump, load=json_text.load, kind="string"
+                )
             if isinstance(mark, Scale) and base is decimal.Decimal:
                 return _decimal(mark)
         return self.form(base, where)
 
-    def _union(self, members: Sequence[Any], where: str) -> _Form:
+    def _union(self, members: Sequence[Any], where: str) -> Form:
         rest = [member for member in members if member is not type(None)]
         forms = [self.form(member, where) for member in rest]
         if len(rest) < len(members) and len(forms) == 1:
             one = forms[0]
-            return _Form(
-                schema=["null", one.schema], dump=_optional(one.dump), load=_optional(one.load)
+            return Form(
+                schema=["null", one.schema],
+                dump=_optional(one.dump),
+                load=_optional(one.load),
+                kind="optional",
+                parts=(one,),
             )
         # A datetime is a date too, and fastavro takes the first member that fits.
         forms.sort(key=lambda form: form.python == (datetime.date,))
@@ -266,9 +293,15 @@ class _Builder:
             schema.insert(0, "null")
         if len({_kind(one) for one in schema}) < len(schema):
             raise SettingsError(f"{where}: two members of the union look the same in Avro")
-        return _Form(schema=schema, dump=_union_dump(forms), load=_union_load(forms, where))
+        return Form(
+            schema=schema,
+            dump=_union_dump(forms),
+            load=_union_load(forms, where),
+            kind="union",
+            parts=tuple(forms),
+        )
 
-    def _literal(self, values: Sequence[Any], where: str) -> _Form:
+    def _literal(self, values: Sequence[Any], where: str) -> Form:
         kinds = {type(value) for value in values}
         if len(kinds) != 1 or not kinds <= {str, int, bool}:
             raise SettingsError(f"{where}: a Literal's values must be all text, int or bool")
@@ -276,9 +309,10 @@ class _Builder:
         # Our own messages take a neighbouring version's new word; a user's type takes its own only.
         own = self._namespace == OWN
         check = None if own else _one_of(frozenset(values), where)
-        return _Form(schema=_SCALARS[kind].schema, dump=check, load=check, python=(kind,))
+        plain = _SCALARS[kind]
+        return Form(schema=plain.schema, dump=check, load=check, python=(kind,), kind=plain.kind)
 
-    def _array(self, type_: Any, origin: Any, where: str) -> _Form:
+    def _array(self, type_: Any, origin: Any, where: str) -> Form:
         args = typing.get_args(type_)
         if origin is tuple and (len(args) != 2 or args[1] is not Ellipsis):  # noqa: PLR2004 - tuple[T, ...]
             raise SettingsError(f"{where}: of tuples only tuple[T, ...] has an Avro form")
@@ -287,29 +321,31 @@ class _Builder:
         item = self.form(args[0], where + "[]")
         make = tuple if origin is tuple else list
         dump, load = item.dump, item.load
-        return _Form(
+        return Form(
             schema={"type": "array", "items": item.schema},
             dump=(lambda v: [dump(i) for i in v]) if dump else list,
             load=(lambda v: make(load(i) for i in v))
             if load
             else (make if make is tuple else None),
             python=(list, tuple),
+            kind="tuple" if make is tuple else "list",
+            parts=(item,),
         )
 
-    def _map(self, type_: Any, where: str) -> _Form:
+    def _map(self, type_: Any, where: str) -> Form:
         args = typing.get_args(type_)
         if len(args) != 2 or args[0] is not str:  # noqa: PLR2004 - key and value
             raise SettingsError(f"{where}: of dicts only dict[str, T] has an Avro form")
         item = self.form(args[1], where + "{}")
         dump, load = item.dump, item.load
-        return _Form(
+        return Form(
             schema={"type": "map", "values": item.schema},
             dump=(lambda v: {k: dump(i) for k, i in v.items()}) if dump else None,
             load=(lambda v: {k: load(i) for k, i in v.items()}) if load else None,
             python=(dict,),
         )
 
-    def _enum(self, type_: type[enum.Enum]) -> _Form:
+    def _enum(self, type_: type[enum.Enum]) -> Form:
         names = [member.name for member in type_]
         for name in names:
             _plain_name(name, type_.__name__)
@@ -317,31 +353,32 @@ class _Builder:
         form = {"type": "enum", "name": full, "symbols": names}
         schema: Any = full if type_ in self._defined else form
         self._defined[type_] = (full, {})
-        return _Form(
+        return Form(
             schema=schema,
             dump=lambda v: v.name,
             load=lambda s: type_[s],
-            record="",
             python=(type_,),
+            kind="enum",
         )
 
-    def _record(self, type_: Any, where: str) -> _Form:
+    def _record(self, type_: Any, where: str) -> Form:
         full = self._full(type_)
         if type_ in self._defined:
             lazy = self._defined[type_][1]
-            return _Form(
+            return Form(
                 schema=full,
                 dump=lambda v: lazy["dump"](v),  # noqa: PLW0108 - it is filled in later
                 load=lambda v: lazy["load"](v),  # noqa: PLW0108 - as above
                 record=full,
                 python=(type_,),
+                kind="record",
             )
         converters: dict[str, Convert] = {}
         self._defined[type_] = (full, converters)
         hints = typing.get_type_hints(type_, include_extras=True)
         fields = _fields(type_)
         schema_fields: list[dict[str, Any]] = []
-        forms: list[tuple[str, _Form]] = []
+        forms: list[tuple[str, Form]] = []
         for field, default in fields:
             _plain_name(field, where)
             form = self.form(hints[field], f"{where}.{field}")
@@ -357,13 +394,14 @@ class _Builder:
         }
         converters["dump"] = _compile_dump(forms)
         converters["load"] = _compile_load(type_, forms)
-        return _Form(
+        return Form(
             schema=schema,
             dump=converters["dump"],
             load=converters["load"],
             record=full,
             python=(type_,),
             fields=tuple(forms),
+            kind="record",
         )
 
 
@@ -397,7 +435,7 @@ def _fields(type_: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _default(form: _Form, default: Any, where: str) -> dict[str, Any]:
+def _default(form: Form, default: Any, where: str) -> dict[str, Any]:
     """Return a field's Avro default, where the Python one can be written as one."""
     if default is ...:
         return {}
@@ -414,7 +452,7 @@ def _default(form: _Form, default: Any, where: str) -> dict[str, Any]:
     return {}
 
 
-def _culprit(schema: dict[str, Any], fields: Sequence[tuple[str, _Form]], value: Any) -> str:
+def _culprit(schema: dict[str, Any], fields: Sequence[tuple[str, Form]], value: Any) -> str:
     """Return which of a record's fields cannot be written, as `.field`; empty if that is unclear."""
     datum: dict[str, Any] = {}
     for number, (name, form) in enumerate(fields, start=1):
@@ -427,7 +465,7 @@ def _culprit(schema: dict[str, Any], fields: Sequence[tuple[str, _Form]], value:
     return ""
 
 
-def _compile_dump(forms: list[tuple[str, _Form]]) -> Convert:
+def _compile_dump(forms: list[tuple[str, Form]]) -> Convert:
     """Compile attributes -> dict, one expression, so that a message costs one call."""
     scope: dict[str, Any] = {}
     parts = []
@@ -440,25 +478,15 @@ def _compile_dump(forms: list[tuple[str, _Form]]) -> Convert:
     return typing.cast("Convert", eval(f"lambda v: {{{', '.join(parts)}}}", scope))  # noqa: S307 - of our own field names
 
 
-def _compile_load(type_: Any, forms: list[tuple[str, _Form]]) -> Convert:
-    scope: dict[str, Any] = {"T": type_}
-    parts = []
-    model = not dataclasses.is_dataclass(type_)
+def _compile_load(type_: Any, forms: list[tuple[str, Form]]) -> Convert:
+    scope: dict[str, Any] = {}
+    values = {}
     for number, (field, form) in enumerate(forms):
-        value = f"v[{field!r}]"
+        values[field] = f"v[{field!r}]"
         if form.load is not None:
             scope[f"l{number}"] = form.load
-            value = f"l{number}({value})"
-        parts.append(f"{field!r}: {value}" if model else f"{field}={value}")
-    made = ", ".join(parts)
-    # A field's alias is for JSON; Avro's fields have the names that the type's author sees.
-    how = ", by_name=True, by_alias=False" if model and _aliased(type_) else ""
-    body = f"T.model_validate({{{made}}}{how})" if model else f"T({made})"
-    return typing.cast("Convert", eval(f"lambda v: {body}", scope))  # noqa: S307 - as above
-
-
-def _aliased(type_: Any) -> bool:
-    return any(field.alias or field.validation_alias for field in type_.model_fields.values())
+            values[field] = f"l{number}({values[field]})"
+    return typing.cast("Convert", eval(f"lambda v: {making(type_, values, scope)}", scope))  # noqa: S307 - as above
 
 
 def _optional(convert: Convert | None) -> Convert | None:
@@ -467,8 +495,8 @@ def _optional(convert: Convert | None) -> Convert | None:
     return lambda value: None if value is None else convert(value)
 
 
-def _union_dump(forms: Sequence[_Form]) -> Convert:
-    table: dict[type, tuple[_Form, str]] = {}
+def _union_dump(forms: Sequence[Form]) -> Convert:
+    table: dict[type, tuple[Form, str]] = {}
     for form in forms:
         for python in form.python:
             table[python] = (form, form.record)
@@ -486,7 +514,7 @@ def _union_dump(forms: Sequence[_Form]) -> Convert:
     return dump
 
 
-def _union_load(forms: Sequence[_Form], where: str) -> Convert:
+def _union_load(forms: Sequence[Form], where: str) -> Convert:
     """Return what finds a member by what Avro read: a record's name, else the datum's type."""
     records = {form.record: form for form in forms if form.record}
     plain: dict[type, Convert | None] = {}
@@ -516,14 +544,14 @@ def _union_load(forms: Sequence[_Form], where: str) -> Convert:
     return load
 
 
-def _read_as(form: _Form) -> tuple[type, ...]:
+def _read_as(form: Form) -> tuple[type, ...]:
     """Return the types that fastavro gives for a member of a union."""
     if issubclass(form.python[0], enum.Enum):
         return (str,)
     return form.python[:1]
 
 
-def _decimal(mark: Scale) -> _Form:
+def _decimal(mark: Scale) -> Form:
     quantum = decimal.Decimal(1).scaleb(-mark.scale)
 
     def dump(value: decimal.Decimal) -> bytes:
@@ -535,7 +563,7 @@ def _decimal(mark: Scale) -> _Form:
             raise ValueError(f"{value} has more than {mark.precision} digits")
         return number.to_bytes((number.bit_length() // 8) + 1, "big", signed=True)
 
-    return _Form(
+    return Form(
         schema={
             "type": "bytes",
             "logicalType": "decimal",
@@ -588,19 +616,19 @@ def _name(type_: Any) -> str:
     return type_.__name__ if inspect.isclass(type_) else str(type_)
 
 
-_SCALARS: dict[Any, _Form] = {
-    str: _Form(schema="string", python=(str,)),
-    int: _Form(schema="long", dump=operator.index, python=(int,)),
-    float: _Form(schema="double", dump=float, python=(float,)),
-    bool: _Form(schema="boolean", python=(bool,)),
-    bytes: _Form(schema="bytes", python=(bytes,)),
-    datetime.datetime: _Form(
+_SCALARS: dict[Any, Form] = {
+    str: Form(schema="string", python=(str,), kind="string"),
+    int: Form(schema="long", dump=operator.index, python=(int,), kind="long"),
+    float: Form(schema="double", dump=float, python=(float,)),
+    bool: Form(schema="boolean", python=(bool,), kind="boolean"),
+    bytes: Form(schema="bytes", python=(bytes,), kind="bytes"),
+    datetime.datetime: Form(
         schema={"type": "long", "logicalType": "timestamp-micros"},
         dump=_aware,
         python=(datetime.datetime,),
     ),
-    datetime.date: _Form(schema={"type": "int", "logicalType": "date"}, python=(datetime.date,)),
-    uuid.UUID: _Form(
+    datetime.date: Form(schema={"type": "int", "logicalType": "date"}, python=(datetime.date,)),
+    uuid.UUID: Form(
         schema={"type": "string", "logicalType": "uuid"},
         load=lambda v: v if isinstance(v, uuid.UUID) else uuid.UUID(v),
         python=(uuid.UUID,),
