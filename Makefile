@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LOG ?= local
 BENCH ?=
 WORKERS ?= 2
-COVERED := */headwater/contracts/*,*/headwater/core/*,*/headwater/durable/*,*/headwater/runs/*,*/headwater/intake/*,*/headwater/admission/*,*/runtime/committing.py,*/runtime/deciding.py,*/runtime/restoring.py,*/runtime/table.py,*/runtime/timers.py
+COVERED := */headwater/contracts/*,*/headwater/core/*,*/headwater/durable/*,*/headwater/runs/*,*/headwater/intake/*,*/headwater/admission/*,*/headwater/approvals/*,*/runtime/committing.py,*/runtime/deciding.py,*/runtime/restoring.py,*/runtime/table.py,*/runtime/timers.py
 SEEDS ?= 5000
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
@@ -30,7 +30,7 @@ test: $(READY) ## Run every test, a real Kafka included
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 cover: $(READY) ## Hold contracts, core, durable, runs and the commit path to every branch
-	$(BIN)/coverage run --branch -m pytest -q tests/unit/core tests/unit/runs tests/unit/runtime tests/unit/durable tests/unit/intake tests/unit/admission tests/contracts
+	$(BIN)/coverage run --branch -m pytest -q tests/unit/core tests/unit/runs tests/unit/runtime tests/unit/durable tests/unit/intake tests/unit/admission tests/unit/approvals tests/contracts
 	$(BIN)/coverage report --skip-covered --show-missing --fail-under=100 --include '$(COVERED)'
 
 check: $(READY) ## Lint, format, types, layers

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from headwater.contracts.derive import Json, Scale
+from headwater.core.judge import Allow, AskPerson, Deny
 from headwater.core.prices import Price, usd_per_million
 from headwater.errors import (
     AgentError,
@@ -23,7 +24,7 @@ from headwater.errors import (
     TransientError,
 )
 from headwater.sdk.app import App
-from headwater.sdk.context import Context
+from headwater.sdk.context import Approval, Context
 from headwater.sdk.types import Budget, Call, ModelReply
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentError",
+    "Allow",
     "App",
+    "Approval",
+    "AskPerson",
     "Budget",
     "BudgetExceeded",
     "Call",
@@ -42,6 +46,7 @@ __all__ = [
     "Context",
     "DeadlineExceeded",
     "Denied",
+    "Deny",
     "HeadwaterError",
     "Json",
     "ModelError",

@@ -14,6 +14,9 @@ from headwater.admission import shards
 from headwater.admission.decider import Admission, Quotas
 from headwater.admission.decider import Routes as AdmissionRoutes
 from headwater.admission.placement import Placement
+from headwater.approvals import rows as approval_rows
+from headwater.approvals.decider import Approvals
+from headwater.approvals.decider import Routes as ApprovalRoutes
 from headwater.contracts import messages, quarantine
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
@@ -48,7 +51,13 @@ from headwater.tools.effector import Tools
 RECEIPTS_MS = 30 * 24 * 3_600_000
 """How long receipts are kept: longer than any broker keeps requests unless it was told to."""
 
-ROWS = (Timer, *admission_rows.KINDS, *run_rows.KINDS)
+DECISIONS_MS = 366 * 24 * 3_600_000
+"""How long people's decisions can be looked up in their topic: a year, and longer than any may take."""
+
+COORDINATORS = ("admission", "approvals")
+"""Deciders whose inboxes are keyed by tenant."""
+
+ROWS = (Timer, *admission_rows.KINDS, *approval_rows.KINDS, *run_rows.KINDS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,15 +151,21 @@ class Platform:
         return Envelope(self.codec, source=source)
 
     @functools.cached_property
-    def shards(self) -> ShardTable:
-        """The table of admission's shards; it is fixed with the number of partitions."""
-        topic = self.names.inbox("admission")
-        return shards.table(topic, self.log.partitions(topic))
+    def shards(self) -> Mapping[str, ShardTable]:
+        """Tables of the inboxes that are keyed by tenant; fixed with their numbers of partitions."""
+        topics = [self.names.inbox(name) for name in COORDINATORS]
+        return {topic: shards.table(topic, self.log.partitions(topic)) for topic in topics}
 
     def admission_address(self, tenant: str) -> Address:
         """Return where a tenant's admission is."""
-        topic = self.names.inbox("admission")
-        return Address(topic, tenant, shards.partition(self.shards, tenant))
+        return self._tenants(self.names.inbox("admission"), tenant)
+
+    def approvals_address(self, tenant: str) -> Address:
+        """Return where a tenant's approvals are."""
+        return self._tenants(self.names.inbox("approvals"), tenant)
+
+    def _tenants(self, topic: str, tenant: str) -> Address:
+        return Address(topic, tenant, shards.partition(self.shards[topic], tenant))
 
     def intake(self) -> Deciding:
         """Build the loop of intake."""
@@ -189,6 +204,14 @@ class Platform:
             decider, "admission", [names.inbox("admission")], state=names.state("admission")
         )
 
+    def approvals(self) -> Deciding:
+        """Build the loop of approvals."""
+        names = self.names
+        decider = Approvals(ApprovalRoutes(inbox=names.inbox, events=names.evt("approvals")))
+        return self._deciding(
+            decider, "approvals", [names.inbox("approvals")], state=names.state("approvals")
+        )
+
     def runs(self, agent: str) -> Deciding:
         """Build the loop that hosts one agent."""
         names = self.names
@@ -204,6 +227,7 @@ class Platform:
                 dead=names.dlq,
                 life=names.evt("runs"),
                 admission=self.admission_address,
+                approvals=self.approvals_address,
                 place=self._place,
             ),
             dead_letter=functools.partial(_dead_letter, self.group(group)),
@@ -239,20 +263,19 @@ class Platform:
 
         Args:
             partitions: Of inboxes, requests, commands and outcomes.
-            coordinators: Of admission.
+            coordinators: Of admission and approvals.
         """
         names = self.names
         hour_ms = 3_600_000
         for ctl in ("app", "schemas", "shards"):
             yield Need(name=names.ctl(ctl), partitions=1, compacted=True)
-        admission = names.inbox("admission")
-        yield Need(name=admission, partitions=coordinators, fixed=True)
-        yield Need(
-            name=names.state("admission"), partitions=coordinators, compacted=True, fixed=True
-        )
+        refusing = [names.inbox(name) for name in COORDINATORS]
+        for name in COORDINATORS:
+            yield Need(name=names.inbox(name), partitions=coordinators, fixed=True)
+            yield Need(name=names.state(name), partitions=coordinators, compacted=True, fixed=True)
         yield Need(name=names.evt("runs"), partitions=partitions)
+        yield Need(name=names.evt("approvals"), partitions=partitions, retention_ms=DECISIONS_MS)
         yield Need(name=names.evt("tokens"), partitions=partitions, retention_ms=hour_ms // 6)
-        refusing = [admission]
         for agent in self.app.agents:
             for name in (names.cmd(agent), names.inbox(agent)):
                 refusing.append(name)
@@ -283,7 +306,7 @@ class Platform:
         agents = self.app.agents
         found = {
             self.group("intake"): [names.cmd(agent) for agent in agents],
-            self.group("admission"): [names.inbox("admission")],
+            **{self.group(name): [names.inbox(name)] for name in COORDINATORS},
         }
         found |= {self.group(f"runs.{agent}"): [names.inbox(agent)] for agent in agents}
         if self.app.models:
@@ -372,6 +395,19 @@ class AppCatalogue:
         """Return an agent's own limits."""
         found = self._app.agents.get(agent)
         return None if found is None else found.limits
+
+    def shown(self, kind: str, name: str, arguments: bytes) -> bytes:
+        """Return a call's arguments as JSON; a model's and a person's are JSON already."""
+        if kind == "tool":
+            return self._app.tools[name].shown(arguments)
+        if kind == "agent":
+            shape = self._app.agents[name].input
+            return shape.to_json(shape.decode(arguments, self._app.schemas))
+        return arguments
+
+    def decides(self, tool: str) -> str:
+        """Return who decides about a tool's calls."""
+        return self._app.tools[tool].approval.to
 
     def price_ceiling(self, asked: Asked) -> tuple[Spent | None, str]:
         """Return the most a model call can cost."""

@@ -190,7 +190,11 @@ class Host:
         platform = self.platform
         builders: list[tuple[str, Callable[[], Deciding]]] = []
         if "coordinator" in self._roles:
-            builders += [("intake", platform.intake), ("admission", platform.admission)]
+            builders += [
+                ("intake", platform.intake),
+                ("admission", platform.admission),
+                ("approvals", platform.approvals),
+            ]
         if "agents" in self._roles:
             builders += [
                 (f"runs.{agent}", functools.partial(platform.runs, agent))

@@ -47,13 +47,10 @@ async def publish(platform: Platform) -> None:
         drafts.append(
             Draft(topic=names.ctl("schemas"), key=shape.fingerprint, value=codec.encode(schema))
         )
-    drafts.append(
-        Draft(
-            topic=names.ctl("shards"),
-            key=platform.shards.topic.encode(),
-            value=codec.encode(platform.shards),
-        )
-    )
+    drafts += [
+        Draft(topic=names.ctl("shards"), key=topic.encode(), value=codec.encode(table))
+        for topic, table in platform.shards.items()
+    ]
     for draft in drafts:
         await platform.log.append(draft)
 

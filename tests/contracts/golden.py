@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headwater.contracts.approvals import ApprovalEvent, Decide, Decided, Petition, Withdraw
 from headwater.contracts.messages import (
     Admit,
     Answered,
@@ -42,6 +43,7 @@ _TASK = Task(
 )
 _RUN = "triage.2.0af7651916cd43dd8448eb211c80319c"
 _TO = ReplyTo(topic="hw.inbox.desk.v1", partition=1, run="desk.1.b7ad6b7169203331", number=3)
+_APPROVAL = "0af7651916cd43dd"
 _USAGE = Usage(model="openai:gpt-5-mini", input_tokens=120, output_tokens=40, usd_nano=1_250_000)
 _SPENT = Spent(steps=4, tokens=160, usd_nano=1_250_000)
 
@@ -129,4 +131,57 @@ EXAMPLES: tuple[Any, ...] = (
     SchemaRecord(name="Claim", schema='{"type": "record", "name": "Claim", "fields": []}'),
     ShardTable(topic="hw.inbox.admission.v1", version=1, partitions=(0, 1, 2, 0)),
     Reply(run=_RUN, number=3, attempt="a2", outcome=Answered(value=b"\x06abc")),
+    Petition(
+        approval=_APPROVAL,
+        run=_RUN,
+        number=3,
+        about="tool",
+        name="pay",
+        words="call pay",
+        digest=b"\x01\x02",
+        shown=b'{"amount": 12000}',
+        to="group:payments",
+        expires_ms=1_700_000_086_400,
+        requester="kim",
+    ),
+    Decide(
+        approval=_APPROVAL,
+        verdict="happened",
+        digest=b"\x01\x02",
+        groups=("payments",),
+        reason="it is on the statement",
+        value=b"\xc3\x01",
+    ),
+    Withdraw(approval=_APPROVAL, run=_RUN, reason="its run failed", tell=True),
+    Decided(
+        run=_RUN,
+        number=3,
+        approval=_APPROVAL,
+        decision="approved",
+        digest=b"\x01\x02",
+        by="ana",
+        reason="checked",
+        at_ms=1_700_000_001_500,
+        value=b"",
+    ),
+    ApprovalEvent(
+        approval=_APPROVAL,
+        tenant="t1",
+        run=_RUN,
+        number=3,
+        about="tool",
+        name="pay",
+        words="call pay",
+        digest=b"\x01\x02",
+        shown=b'{"amount": 12000}',
+        to="group:payments",
+        expires_ms=1_700_000_086_400,
+        requester="kim",
+        status="refused",
+        by="kim",
+        why="kim asked for the run, and cannot decide about it",
+        decision="0af7651916cd43dd",
+        asked_ms=1_700_000_000_000,
+        at_ms=1_700_000_001_500,
+    ),
 )

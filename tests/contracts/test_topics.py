@@ -48,10 +48,10 @@ def needs() -> Iterator[Need]:
 
 def pattern(topic: str) -> re.Pattern[str]:
     """Return what a declaration's topic matches."""
-    # `runs`, `tokens` and `admission` have files of their own, so no agent's file speaks for them.
+    # Some names have files of their own, so no agent's file speaks for them.
     parts = {
         "<ns>": "hw",
-        "<agent>": "(?!runs|tokens|admission)[a-z_]+",
+        "<agent>": "(?!runs|tokens|admission|approvals)[a-z_]+",
         "<service>": "[a-z_]+",
         "<kind>": "(?:inbox|cmd|req)",
         "<name>": "[a-z_.]+",

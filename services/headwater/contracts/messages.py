@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from headwater.contracts import approvals
+
 Key = tuple[str | int, ...]
 
 
@@ -214,6 +216,7 @@ class Ask:
         order_key: Calls of one tool with the same key start in order; empty means any order.
         not_after_ms: Do not start later than this.
         reply_to: Where the answer goes.
+        undone: Attempts that a person has said did not happen, so that their notes stop nothing.
     """
 
     run: str
@@ -224,6 +227,7 @@ class Ask:
     order_key: str = ""
     not_after_ms: int
     reply_to: ReplyTo
+    undone: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,15 +281,31 @@ Status = Literal[
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CallNote:
-    """A call as the life cycle tells it: for the journey a person reads, not for replay."""
+    """A call as the life cycle tells it: for the journey a person reads, not for replay.
+
+    Args:
+        number: Its number.
+        kind: What is called.
+        name: Its name.
+        state: `waiting` is for a person.
+        child: The child's run id.
+        detail: Why it failed or was denied.
+        usage: What it cost.
+        approval: Id of what a person was asked.
+        by: Who decided.
+        verdict: How, and why.
+    """
 
     number: int
     kind: str
     name: str
-    state: Literal["asked", "answered", "failed", "denied"]
+    state: Literal["asked", "waiting", "answered", "failed", "denied"]
     child: str = ""
     detail: str = ""
     usage: Usage | None = None
+    approval: str = ""
+    by: str = ""
+    verdict: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,6 +405,7 @@ class ShardTable:
 INBOX = (Admit, Control, Closed, Wake, Start, Reply, Drain)
 SHIPPED = (
     *INBOX,
+    *approvals.SHIPPED,
     Ask,
     Intent,
     Result,

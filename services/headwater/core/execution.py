@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from headwater.contracts.messages import Answered, Failed, InDoubt, Limits
 
-CallKind = Literal["model", "tool", "agent"]
+CallKind = Literal["model", "tool", "agent", "person"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Asked:
         arguments: As the callee's codec wrote them.
         digest: 16 bytes over what the arguments mean (message timestamps left out).
         options: What the host needs besides: keys and values are the caller's and host's affair
-            (`order_key`, `timeout_ms`, `limits`, `ceiling`), never journaled, rebuilt at replay.
+            (`order_key`, `timeout_ms`, `limits`, `ceiling`, `ask`), never journaled, rebuilt at replay.
     """
 
     number: int
@@ -76,7 +76,33 @@ class Tick:
     """Nothing but that time has gone on: timers that are due by `now_ms` fire, as before every delivery."""
 
 
-Delivery = Begin | Answer | Signal | Cancel | Tick
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """Call `number` waits for a person: its own time limit does not run meanwhile."""
+
+    number: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A person let call `number` be sent: its own time limit begins now.
+
+    Args:
+        number: The call.
+        approval: What was decided.
+        by: Who did.
+        reason: Why.
+        at_ms: When.
+    """
+
+    number: int
+    approval: str
+    by: str
+    reason: str
+    at_ms: int
+
+
+Delivery = Begin | Answer | Signal | Cancel | Tick | Parked | Released
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

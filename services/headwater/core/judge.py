@@ -8,6 +8,9 @@ from typing import Protocol
 from headwater.core.execution import Asked
 from headwater.core.messages import Meta
 
+EXPIRES_S = 86_400.0
+"""How long a person may take unless somebody says otherwise: a day."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allow:
@@ -21,7 +24,22 @@ class Deny:
     reason: str
 
 
-Verdict = Allow | Deny
+@dataclasses.dataclass(frozen=True, slots=True)
+class AskPerson:
+    """The call waits until a person lets it be sent, or says no.
+
+    Args:
+        words: What is asked, for people.
+        to: Who may decide: `group:<name>`, an actor, or empty for anybody but who asked for the run.
+        expires_s: How long they may take.
+    """
+
+    words: str
+    to: str = ""
+    expires_s: float = EXPIRES_S
+
+
+Verdict = Allow | Deny | AskPerson
 
 
 class Judge(Protocol):

@@ -63,7 +63,7 @@ class Waiting(Future):
         key: Whatever names the future to the one who asked.
     """
 
-    __slots__ = ("_taken", "key", "restore", "withdraw")
+    __slots__ = ("_taken", "key", "parked", "restore", "withdraw")
 
     def __init__(
         self,
@@ -77,6 +77,8 @@ class Waiting(Future):
         self.key = key
         self.withdraw = withdraw
         self.restore = restore
+        self.parked: Callable[[bool], None] | None = None
+        """Told when the answer begins to wait for a person, and when it no longer does."""
         self._taken = False
 
     def result(self) -> Any:

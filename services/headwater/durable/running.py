@@ -12,7 +12,9 @@ from headwater.core.execution import (
     Cancel,
     Continued,
     Delivery,
+    Parked,
     Raised,
+    Released,
     Returned,
     Signal,
     Step,
@@ -148,6 +150,8 @@ class Running:
             )
         elif isinstance(delivery, Signal):
             self._session.signal(delivery)
+        elif isinstance(delivery, (Parked, Released)):
+            self._session.park(delivery.number, parked=isinstance(delivery, Parked))
         elif isinstance(delivery, Cancel):
             self._cancelling = True
             for task in self._cancellable():

@@ -195,6 +195,12 @@ class Session:
         if waiting is not None:
             waiting.set_result(outcome)
 
+    def park(self, number: int, *, parked: bool) -> None:
+        """Say that a call waits for a person, or no longer: what limits its time is told."""
+        waiting = self._calls.get(number)
+        if waiting is not None and waiting.parked is not None:
+            waiting.parked(parked)
+
     def signal(self, signal: Signal) -> None:
         """Hand a signal to the first receiver of its name, or keep it.
 

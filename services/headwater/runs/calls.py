@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from headwater.contracts.messages import Ask, CallNote, Failed, Limits, ReplyTo, Spent, Start, Task
-from headwater.core.allowance import Allowance, ceiling
+from headwater.core.allowance import ceiling
 from headwater.core.execution import Asked
-from headwater.core.judge import Deny, Judge
+from headwater.core.judge import AskPerson, Deny, Judge
 from headwater.core.messages import Address, RunId, digest
+from headwater.runs.people import People, keeps
 from headwater.runs.rows import Made, OpenCall
+from headwater.runs.spending import allowance, lacking, reserve
 from headwater.runs.visit import Visit
 
 ARGUMENTS_BYTES_MAX = 512 * 1024
@@ -40,6 +42,14 @@ class Catalogue(Protocol):
         """Return the most a model call can cost, or `None` and why that is unknown."""
         ...
 
+    def shown(self, kind: str, name: str, arguments: bytes) -> bytes:
+        """Return a call's arguments as JSON, for people."""
+        ...
+
+    def decides(self, tool: str) -> str:
+        """Return who decides about a tool's calls: `group:<name>`, an actor, or empty for anybody."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Routes:
@@ -52,6 +62,7 @@ class Routes:
         dead: Agent's name to its dead-letter topic.
         life: The life-cycle topic.
         admission: Tenant to the address of its admission inbox.
+        approvals: Tenant to the address of its approvals inbox.
         place: (tenant, agent, task id) to an inbox partition.
     """
 
@@ -61,6 +72,7 @@ class Routes:
     dead: Callable[[str], str]
     life: str
     admission: Callable[[str], Address]
+    approvals: Callable[[str], Address]
     place: Callable[[str, str, str], int]
 
 
@@ -81,6 +93,7 @@ class Calls:
         self._judge = judge
         self._routes = routes
         self._call_ms_max = call_ms_max
+        self.people = People(catalogue, routes, self.dispatch)
 
     @property
     def rules(self) -> str:
@@ -89,7 +102,7 @@ class Calls:
 
     def writes(self, made: Made) -> bool:
         """Say whether a call changes the world."""
-        if made.kind == "agent":
+        if made.kind in {"agent", "person"}:
             return True
         if made.kind == "model":
             return False
@@ -103,14 +116,16 @@ class Calls:
         made, denied = self._send(visit, asked, made)
         if denied is not None:
             made = dataclasses.replace(made, denied=denied)
+        waits = "waiting" if made.approval else "asked"
         visit.notes.append(
             CallNote(
                 number=asked.number,
                 kind=asked.kind,
                 name=asked.name,
-                state="asked" if denied is None else "denied",
+                state=waits if denied is None else "denied",  # type: ignore[arg-type] # one of its states
                 child=made.child,
                 detail="" if denied is None else denied.detail,
+                approval=made.approval,
             )
         )
         return made
@@ -125,33 +140,46 @@ class Calls:
         cost, limits, refusal = self._cost(visit, asked)
         if refusal is not None:
             return made, refusal
-        lacking = _lacking(visit, cost)
-        if lacking:
+        over = lacking(visit, cost)
+        if over:
             return made, Failed(
                 error="BudgetExceeded",
-                detail=f"{asked.kind} {asked.name} would pass the run's limit of {lacking}",
+                detail=f"{asked.kind} {asked.name} would pass the run's limit of {over}",
             )
         verdict = self._judge.judge(asked, visit.meta)
         if isinstance(verdict, Deny):
             return made, Failed(error="Denied", detail=verdict.reason)
-        _reserve(visit, cost)
-        child = self._child(visit, asked, limits) if asked.kind == "agent" else ""
-        if not child:
-            self._request(visit, asked)
-        visit.put(
-            OpenCall(
-                run=visit.run.run,
-                number=asked.number,
-                kind=asked.kind,
-                name=asked.name,
-                reserved=cost,
-                child=child,
-            )
+        if asked.kind == "person":
+            verdict = asked.options["ask"]
+        asks = verdict if isinstance(verdict, AskPerson) else None
+        if asks is not None:
+            refusal = self.people.refuse(asked.kind, asked.name, asked.arguments)
+            if refusal is not None:
+                return made, refusal
+        reserve(visit, cost)
+        message = self._message(visit, asked, limits)
+        call = OpenCall(
+            run=visit.run.run,
+            number=asked.number,
+            kind=asked.kind,
+            name=asked.name,
+            reserved=cost,
+            child=message.run if isinstance(message, Start) else "",
+            wait_ms=self._wait_ms(asked),
+            ask=message if message is not None and (asks or keeps(message)) else None,
         )
-        return (dataclasses.replace(made, child=child) if child else made), None
+        if asks is not None:
+            call = self.people.ask(visit, call, asked.arguments, asks)
+        elif message is not None:
+            self.dispatch(visit, message)
+        visit.put(call)
+        approval = "" if call.asking is None else call.asking.approval
+        return dataclasses.replace(made, child=call.child, approval=approval), None
 
     def _cost(self, visit: Visit, asked: Asked) -> tuple[Spent, Limits | None, Failed | None]:
-        """Return what to reserve, a child's limits, or the refusal."""
+        """Return what to reserve, a child's limits, or the refusal; asking a person costs nothing."""
+        if asked.kind == "person":
+            return Spent(), None, None
         if asked.kind == "tool":
             if self._catalogue.tool(asked.name) is None:
                 return Spent(), None, _unknown(asked)
@@ -160,7 +188,7 @@ class Calls:
             wanted = asked.options.get("limits") or self._catalogue.limits(asked.name)
             if wanted is None:
                 return Spent(), None, _unknown(asked)
-            limits = _allowance(visit).share(wanted)
+            limits = allowance(visit).share(wanted)
             cost = ceiling(limits)
             return dataclasses.replace(cost, steps=cost.steps + 1), limits, None
         most, why = self._catalogue.price_ceiling(asked)
@@ -170,46 +198,64 @@ class Calls:
             most = Spent()
         return dataclasses.replace(most, steps=1), None, None
 
-    def _child(self, visit: Visit, asked: Asked, limits: Limits | None) -> str:
-        tenant = visit.opened.tenant
-        task_id = digest(visit.run.run, asked.number).hex()
-        place = self._routes.place(tenant, asked.name, task_id)
-        child = str(RunId(asked.name, place, task_id))
-        visit.send(
-            Start(
-                run=child,
-                task_id=task_id,
-                slot=visit.opened.start.slot,
-                task=Task(value=asked.arguments),
-                limits=limits,
-                reply_to=self._reply_to(visit, asked),
-            ),
-            Address(self._routes.inbox(asked.name), child, place),
-            (("ce_runid", child.encode()),),
-        )
-        return child
+    def _wait_ms(self, asked: Asked) -> int:
+        return int(asked.options.get("timeout_ms") or self._call_ms_max)
 
-    def _request(self, visit: Visit, asked: Asked) -> None:
+    def _message(self, visit: Visit, asked: Asked, limits: Limits | None) -> Ask | Start | None:
+        """Return what a call sends; asking a person is all there is of some."""
+        if asked.kind == "person":
+            return None
+        return (
+            self._start(visit, asked, limits) if asked.kind == "agent" else self._ask(visit, asked)
+        )
+
+    def _start(self, visit: Visit, asked: Asked, limits: Limits | None) -> Start:
+        task_id = digest(visit.run.run, asked.number).hex()
+        place = self._routes.place(visit.opened.tenant, asked.name, task_id)
+        return Start(
+            run=str(RunId(asked.name, place, task_id)),
+            task_id=task_id,
+            slot=visit.opened.start.slot,
+            task=Task(value=asked.arguments),
+            limits=limits,
+            reply_to=self._reply_to(visit, asked),
+        )
+
+    def _ask(self, visit: Visit, asked: Asked) -> Ask:
         terms = self._catalogue.tool(asked.name) if asked.kind == "tool" else None
-        service = "model" if terms is None else f"tool.{terms.service}"
-        order_key = str(asked.options.get("order_key") or "")
-        wait_ms = asked.options.get("timeout_ms") or self._call_ms_max
-        not_after_ms = visit.run.now_ms + int(wait_ms)
+        not_after_ms = visit.run.now_ms + self._wait_ms(asked)
         if visit.opened.deadline_ms is not None and visit.run.cleanup is None:
             not_after_ms = min(not_after_ms, visit.opened.deadline_ms)
-        spread = order_key or f"{visit.run.run}/{asked.number}"
+        return Ask(
+            run=visit.run.run,
+            number=asked.number,
+            name=asked.name,
+            arguments=asked.arguments,
+            safety="paid" if terms is None else terms.safety,  # type: ignore[arg-type] # a Safety's value
+            order_key=str(asked.options.get("order_key") or ""),
+            not_after_ms=not_after_ms,
+            reply_to=self._reply_to(visit, asked),
+        )
+
+    def dispatch(self, visit: Visit, message: Ask | Start) -> None:
+        """Send a call: a child's start to its inbox, anything else to its effector."""
+        if isinstance(message, Start):
+            child = RunId.parse(message.run)
+            assert child is not None, message.run
+            visit.send(
+                message,
+                Address(self._routes.inbox(child.agent), message.run, child.partition),
+                (("ce_runid", message.run.encode()),),
+            )
+            return
+        terms = None if message.safety == "paid" else self._catalogue.tool(message.name)
+        service = "model" if terms is None else f"tool.{terms.service}"
+        spread = message.order_key or f"{message.run}/{message.number}"
         visit.send(
-            Ask(
-                run=visit.run.run,
-                number=asked.number,
-                name=asked.name,
-                arguments=asked.arguments,
-                safety="paid" if terms is None else terms.safety,  # type: ignore[arg-type] # a Safety's value
-                order_key=order_key,
-                not_after_ms=not_after_ms,
-                reply_to=self._reply_to(visit, asked),
+            message,
+            Address(
+                self._routes.request(service), f"{visit.opened.tenant}|{message.name}|{spread}"
             ),
-            Address(self._routes.request(service), f"{visit.opened.tenant}|{asked.name}|{spread}"),
             (("ce_runid", visit.run.run.encode()),),
         )
 
@@ -220,33 +266,6 @@ class Calls:
             run=visit.run.run,
             number=asked.number,
         )
-
-
-def _allowance(visit: Visit) -> Allowance:
-    return Allowance(limits=visit.opened.limits, reserved=visit.run.reserved, spent=visit.run.spent)
-
-
-def _lacking(visit: Visit, cost: Spent) -> str:
-    """Return which limit a cost would pass; in cleanup, steps come from their own small budget."""
-    allowance = _allowance(visit)
-    if visit.run.cleanup is None:
-        return allowance.lacking(cost)
-    if cost.steps > visit.run.cleanup:
-        return f"{visit.opened.limits.cleanup_steps} steps for cleaning up"
-    unstepped = dataclasses.replace(allowance.limits, steps=None)
-    return dataclasses.replace(allowance, limits=unstepped).lacking(cost)
-
-
-def _reserve(visit: Visit, cost: Spent) -> None:
-    visit.change(reserved=_allowance(visit).reserve(cost).reserved)
-    if visit.run.cleanup is not None:
-        visit.change(cleanup=visit.run.cleanup - cost.steps)
-
-
-def settle(visit: Visit, call: OpenCall, spent: Spent) -> None:
-    """Give a call's reserve back and book what it spent."""
-    settled = _allowance(visit).settle(call.reserved, spent)
-    visit.change(reserved=settled.reserved, spent=settled.spent)
 
 
 def _unknown(asked: Asked) -> Failed:

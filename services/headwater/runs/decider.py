@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
+from headwater.contracts.approvals import Decided
 from headwater.contracts.messages import (
     CallNote,
     Closed,
     Control,
     Drain,
     Failed,
+    InDoubt,
     Reply,
     RunEvent,
     Spent,
@@ -29,6 +32,7 @@ from headwater.core.execution import (
     Delivery,
     Execution,
     Raised,
+    Released,
     RunInfo,
     Signal,
     Step,
@@ -43,15 +47,16 @@ from headwater.errors import (
     PoisonError,
 )
 from headwater.runs import journal
-from headwater.runs.calls import Calls, Catalogue, Routes, settle
+from headwater.runs.calls import Calls, Catalogue, Routes
 from headwater.runs.holds import Holds
 from headwater.runs.life import DeadLetter, Life
 from headwater.runs.rows import Entry, Held, Made, OpenCall, Opened, Overrun, Run
+from headwater.runs.spending import settle
 from headwater.runs.visit import Visit
 
 logger = logging.getLogger(__name__)
 
-Message = Start | Reply | Control | Wake | Drain
+Message = Start | Reply | Control | Wake | Drain | Decided
 CANCELLED = "Cancelled"
 _SHORTER = "begin a fresh journal with ctx.continue_as(...), or split the task among children"
 
@@ -98,7 +103,8 @@ class Runs:
         self._version = version
         self._cache = journal.Cache(executions_max)
         self._calls = Calls(catalogue, judge, routes, call_ms_max=call_ms_max)
-        self._life = Life({agent.name: agent}, routes, dead_letter)
+        self._people = self._calls.people
+        self._life = Life({agent.name: agent}, routes, dead_letter, self._people)
         self._holds = Holds(drain_max)
         self._entries_warn = entries_warn
         self._entries_max = entries_max
@@ -125,7 +131,7 @@ class Runs:
         elif isinstance(message, Control) and message.verb in {"pause", "resume"}:
             self._switch(visit, message)
         elif visit.run.ending:
-            if isinstance(message, Reply):
+            if isinstance(message, (Reply, Decided)):
                 self._late(visit, message)
         elif self._holds.must(visit.run):
             self._holds.keep(visit, message)
@@ -243,15 +249,15 @@ class Runs:
                 Raised(error=CANCELLED, detail=message.reason or "cancelled", cancelled=True),
             )
 
-    def _late(self, visit: Visit, reply: Reply) -> None:
+    def _late(self, visit: Visit, message: Reply | Decided) -> None:
         """An answer for a run that has ended: a failed one keeps it, and its children's still count."""
-        call = visit.get(OpenCall, reply.run, reply.number)
+        call = visit.get(OpenCall, message.run, message.number)
         if call is None:
             return
         if visit.run.state == "failed":
-            self._holds.keep(visit, reply)
-        if call.child:
-            self._life.child_replied(visit, call, reply.spent or Spent())
+            self._holds.keep(visit, message)
+        if call.child and isinstance(message, Reply):
+            self._life.child_replied(visit, call, message.spent or Spent())
 
     def _drain(self, visit: Visit) -> None:
         if visit.run.state != "open":
@@ -275,13 +281,14 @@ class Runs:
         before = visit.save()
         if held is not None:
             self._holds.taken(visit, held)
-        delivery, call = self._delivery(visit, message)
+        taken = self._people.decided(visit, message) if isinstance(message, Decided) else message
+        delivery, call = self._delivery(visit, taken)
         if delivery is None:
             return True
         execution: Execution | None = None
         try:
             execution = self._execution(visit)
-            self._go_on(visit, execution, delivery, message, call)
+            self._go_on(visit, execution, delivery, taken, call)
         except (NonDeterminismError, ConfinementError, LivelockError) as error:
             visit.undo(before)
             if held is None and not isinstance(message, Start):
@@ -300,14 +307,12 @@ class Runs:
     def _delivery(self, visit: Visit, message: Any) -> tuple[Delivery | None, OpenCall | None]:
         """Return what a message is to the function; `None` if it is nothing to it."""
         run = visit.run
+        if message is None or isinstance(message, Released):
+            return message, None
         if isinstance(message, Start):
             return Begin(signals=visit.opened.signals), None
         if isinstance(message, Reply):
-            call = visit.get(OpenCall, message.run, message.number)
-            if call is None:
-                self._overrun(visit, message)
-                return None, None
-            return Answer(number=message.number, outcome=message.outcome), call
+            return self._answer(visit, message)
         if isinstance(message, Wake):
             visit.change(wake_ms=None)
             return self._wake(visit), None
@@ -317,6 +322,19 @@ class Runs:
         if run.cleanup is None:
             visit.change(cleanup=visit.opened.limits.cleanup_steps)
         return Cancel(reason=message.reason), None
+
+    def _answer(self, visit: Visit, reply: Reply) -> tuple[Delivery | None, OpenCall | None]:
+        """Return an answer, or the wait for a person who can say what the answer is."""
+        call = visit.get(OpenCall, reply.run, reply.number)
+        if call is None:
+            self._overrun(visit, reply)
+            return None, None
+        if isinstance(reply.outcome, InDoubt):
+            delivery = self._people.doubt(visit, call, reply)
+            return delivery, call if isinstance(delivery, Answer) else None
+        if call.asking is not None:
+            call = self._people.withdraw(visit, call, "it was answered after all")
+        return Answer(number=reply.number, outcome=reply.outcome), call
 
     def _wake(self, visit: Visit) -> Delivery:
         """A run's timer is due: its function's own, or one of its limits."""
@@ -330,11 +348,11 @@ class Runs:
         """Return when the run's time is up, the error that is, and its words."""
         opened = visit.opened
         limits: list[tuple[int, str, str]] = []
-        if opened.limits.wall_ms is not None:
+        if opened.limits.wall_ms is not None and not visit.run.asking:
             wall_s = opened.limits.wall_ms / 1000
             limits.append(
                 (
-                    opened.started_ms + opened.limits.wall_ms,
+                    opened.started_ms + opened.limits.wall_ms + visit.run.waited_ms,
                     "BudgetExceeded",
                     f"the run's limit of {wall_s:g} s of wall clock has passed",
                 )
@@ -378,22 +396,21 @@ class Runs:
         message: Any,
         call: OpenCall | None,
     ) -> None:
-        reply = message if isinstance(message, Reply) else None
+        reply = message if isinstance(message, Reply) and call is not None else None
         now_ms = max(visit.run.now_ms, visit.turn.now_ms)
         visit.change(now_ms=now_ms)
         if reply is not None and call is not None:
             self._settle(visit, reply, call)
         made: list[Made] = []
 
-        def deny(asked: Asked) -> Answer | None:
-            one = self._calls.make(visit, asked)
-            made.append(one)
-            return None if one.denied is None else Answer(number=one.number, outcome=one.denied)
+        def make(asked: Asked) -> Made:
+            made.append(self._calls.make(visit, asked))
+            return made[-1]
 
         above = 0 if visit.run.seq else visit.run.number
         if above:
             execution.recall(above=above)
-        steps = journal.deliver(execution, delivery, now_ms, deny)
+        steps = journal.deliver(execution, delivery, now_ms, make)
         self._write_entry(
             visit,
             delivery,
@@ -418,7 +435,7 @@ class Runs:
             self._life.end(visit, ended)
             return
         visit.set_timer(self._next_ms(visit, last.wake_ms))
-        visit.change(reason=_waits_for(last))
+        visit.change(reason=_waits_for(visit, last))
         self._cache.keep(visit.run, execution)
 
     def _write_entry(
@@ -476,18 +493,21 @@ class Runs:
         if usage is not None:
             spent = Spent(tokens=usage.input_tokens + usage.output_tokens, usd_nano=usage.usd_nano)
         settle(
-            visit, call, Spent(steps=spent.steps + 1, tokens=spent.tokens, usd_nano=spent.usd_nano)
+            visit,
+            call,
+            dataclasses.replace(spent, steps=spent.steps + (0 if call.unsent else 1)),
         )
         visit.drop(call)
-        failed = isinstance(reply.outcome, Failed)
+        failed = reply.outcome if isinstance(reply.outcome, Failed) else None
+        unfit = "denied" if failed is not None and failed.error == "Denied" else "failed"
         visit.notes.append(
             CallNote(
                 number=call.number,
                 kind=call.kind,
                 name=call.name,
-                state="failed" if failed else "answered",
+                state="answered" if failed is None else unfit,  # type: ignore[arg-type] # one of its states
                 child=call.child,
-                detail=reply.outcome.detail if isinstance(reply.outcome, Failed) else "",
+                detail="" if failed is None else failed.detail,
                 usage=usage,
             )
         )
@@ -503,8 +523,12 @@ class Runs:
             )
         for number in step.withdrawn:
             call = visit.get(OpenCall, run, number)
-            if call is not None and call.child and step.ended is None:
+            if call is None or step.ended is not None:
+                continue
+            if call.child and not call.unsent:
                 self._life.cancel_child(visit, call, "its parent no longer waits for it")
+            else:
+                self._people.abandon(visit, call, "the run no longer waits for it")
 
     def _overrun(self, visit: Visit, reply: Reply) -> None:
         """A second attempt was paid for: record its bill apart, once an attempt."""
@@ -523,9 +547,9 @@ class Runs:
         return min(dues, default=None)
 
 
-def _run_of(message: Reply | Control | Wake | Drain) -> str:
+def _run_of(message: Reply | Control | Wake | Drain | Decided) -> str:
     match message:
-        case Reply() | Drain():
+        case Reply() | Drain() | Decided():
             return message.run
         case Control():
             return message.target
@@ -541,10 +565,15 @@ def _as_cancelled(visit: Visit, delivery: Delivery, ended: Raised) -> Raised:
     )
 
 
-def _waits_for(step: Step) -> str:
+def _waits_for(visit: Visit, step: Step) -> str:
+    """Return what from outside the run waits for, for people who look for such runs."""
+    waits = []
     if step.receiving:
-        return "signal " + ", ".join(name or "any" for name in step.receiving)
-    return ""
+        waits.append("signal " + ", ".join(name or "any" for name in step.receiving))
+    if visit.run.asking:
+        asking = [call.asking for call in visit.scan(OpenCall) if call.asking is not None]
+        waits += [f"approval {of.approval} ({of.words})" for of in asking]
+    return "; ".join(waits)
 
 
 def _size(delivery: Delivery) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from headwater.contracts.approvals import Decided
 from headwater.contracts.messages import Control, Drain, Reply, Start, Wake
 from headwater.core.messages import Address
 from headwater.errors import HeadwaterError
@@ -25,7 +26,7 @@ class Holds:
         """Say whether a message has to wait: the run is stopped, is to begin, or others wait already."""
         return run.state != "open" or run.held > 0 or not run.seq
 
-    def keep(self, visit: Visit, message: Start | Reply | Control | Wake) -> None:
+    def keep(self, visit: Visit, message: Start | Reply | Control | Wake | Decided) -> None:
         """Keep a message behind those that wait."""
         run = visit.run
         visit.put(Held(run=run.run, seq=run.held_next, message=message))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from headwater.contracts.records import Partition
-from headwater.core.execution import Answer, Asked, Delivery, Execution, Step
+from headwater.core.execution import Answer, Asked, Delivery, Execution, Parked, Step
 from headwater.core.messages import RunId
 from headwater.errors import NonDeterminismError
 from headwater.runs.rows import Entry, Made, Run
@@ -67,18 +67,18 @@ class Cache:
 
 
 def deliver(
-    execution: Execution, delivery: Delivery, now_ms: int, deny: Callable[[Asked], Answer | None]
+    execution: Execution, delivery: Delivery, now_ms: int, make: Callable[[Asked], Made]
 ) -> list[Step]:
-    """Deliver, and go on with the answers that calls get at once instead of being sent.
+    """Deliver, and go on with what calls get at once instead of being sent: a denial, or a wait.
 
     Args:
         execution: What waits.
         delivery: What has come.
         now_ms: Run time.
-        deny: Told every call, in order; returns its answer if it is denied.
+        make: Told every call, in order; returns it as the journal keeps it.
 
     Returns:
-        The steps this led to: one, and one more for each call that was denied.
+        The steps this led to: one, and one more for each call that was not sent.
     """
     steps: list[Step] = []
     waiting: deque[Delivery] = deque([delivery])
@@ -86,8 +86,8 @@ def deliver(
         step = execution.deliver(waiting.popleft(), now_ms=now_ms)
         steps.append(step)
         for asked in step.asked:
-            if (denial := deny(asked)) is not None:
-                waiting.append(denial)
+            if (at_once := _at_once(make(asked))) is not None:
+                waiting.append(at_once)
         if step.ended is not None:
             break
     return steps
@@ -114,15 +114,11 @@ def replay(
     for entry in entries:
         recorded = deque(entry.calls)
 
-        def deny(asked: Asked, recorded: deque[Made] = recorded) -> Answer | None:
-            made = recorded.popleft() if recorded else None
-            _compare(asked, made, writes)
-            if made is None or made.denied is None:
-                return None
-            return Answer(number=made.number, outcome=made.denied)
+        def make(asked: Asked, recorded: deque[Made] = recorded) -> Made:
+            return _compare(asked, recorded.popleft() if recorded else None, writes)
 
         execution.recall(above=entry.above, patched=entry.patched)
-        last = deliver(execution, entry.delivery, entry.time_ms, deny)[-1]
+        last = deliver(execution, entry.delivery, entry.time_ms, make)[-1]
         if recorded:
             missing = recorded[0]
             raise NonDeterminismError(missing.number, f"{missing.kind} {missing.name}", "nothing")
@@ -130,7 +126,14 @@ def replay(
     return last
 
 
-def _compare(asked: Asked, made: Made | None, writes: Callable[[Made], bool]) -> None:
+def _at_once(made: Made) -> Delivery | None:
+    """Return what a call gets in the turn that made it, instead of being sent."""
+    if made.denied is not None:
+        return Answer(number=made.number, outcome=made.denied)
+    return Parked(number=made.number) if made.approval else None
+
+
+def _compare(asked: Asked, made: Made | None, writes: Callable[[Made], bool]) -> Made:
     actual = f"{asked.kind} {asked.name}"
     if made is None:
         raise NonDeterminismError(asked.number, "nothing", actual)
@@ -143,3 +146,4 @@ def _compare(asked: Asked, made: Made | None, writes: Callable[[Made], bool]) ->
                 asked.number, f"{expected} with other arguments", f"{actual} with these"
             )
         logger.warning("call %d (%s) is replayed with other arguments", asked.number, actual)
+    return made

@@ -21,8 +21,10 @@ from headwater.core.allowance import plus
 from headwater.core.decider import Encoded
 from headwater.core.execution import AgentFunction, Continued, Raised, Returned
 from headwater.core.messages import Address, RunId
-from headwater.runs.calls import Routes, settle
+from headwater.runs.calls import Routes
+from headwater.runs.people import People
 from headwater.runs.rows import Entry, Held, OpenCall, Overrun
+from headwater.runs.spending import settle
 from headwater.runs.visit import Visit
 
 DeadLetter = Callable[[Record, str, Raised], Draft]
@@ -36,12 +38,18 @@ class Life:
         agents: The agents hosted here, by name.
         routes: Where things go.
         dead_letter: Builds dead letters.
+        people: Told when nobody waits for them any more.
     """
 
     def __init__(
-        self, agents: dict[str, AgentFunction], routes: Routes, dead_letter: DeadLetter
+        self,
+        agents: dict[str, AgentFunction],
+        routes: Routes,
+        dead_letter: DeadLetter,
+        people: People,
     ) -> None:
         self._agents = agents
+        self._people = people
         self._routes = routes
         self._dead_letter = dead_letter
 
@@ -52,7 +60,8 @@ class Life:
         if status == "failed":
             assert isinstance(ended, Raised)
             visit.turn.relay(self._letter(visit, ended))
-        children = [call for call in self._open(visit) if call.child]
+        self._people.ended(visit, f"its run {status}", kept=status == "failed")
+        children = self._children(visit)
         for call in children:
             self.cancel_child(visit, call, "its parent has ended")
         visit.change(
@@ -72,9 +81,11 @@ class Life:
 
         The calls that are open stay booked until they are answered, which nobody waits for any more.
         """
-        for call in self._open(visit):
-            if call.child:
+        for call in [*visit.scan(OpenCall)]:
+            if call.child and not call.unsent:
                 self.cancel_child(visit, call, "its parent continued as another task")
+            else:
+                self._people.abandon(visit, call, "its run continued as another task")
         for entry in [*visit.scan(Entry)]:
             visit.drop(entry)
         opened = dataclasses.replace(
@@ -91,7 +102,7 @@ class Life:
         """A child of a run that has ended has ended too; after the last one the run closes."""
         settle(visit, call, plus(spent, Spent(steps=1)))
         visit.drop(call)
-        if not any(other.child for other in self._open(visit)):
+        if not self._children(visit):
             self.close(visit)
 
     def close(self, visit: Visit) -> None:
@@ -173,8 +184,9 @@ class Life:
         )
         return self._dead_letter(record, self._routes.dead(visit.id.agent), ended)
 
-    def _open(self, visit: Visit) -> list[OpenCall]:
-        return [*visit.scan(OpenCall)]
+    def _children(self, visit: Visit) -> list[OpenCall]:
+        """Return the calls of children that were started and have not replied."""
+        return [call for call in visit.scan(OpenCall) if call.child and not call.unsent]
 
     def _drop_rows(self, visit: Visit) -> None:
         for kind in (Entry, OpenCall, Held, Overrun):

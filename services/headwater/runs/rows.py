@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from headwater.contracts.approvals import About, Decided
 from headwater.contracts.messages import (
+    Ask,
     Control,
     Failed,
     Header,
@@ -16,7 +18,7 @@ from headwater.contracts.messages import (
     Usage,
     Wake,
 )
-from headwater.core.execution import Answer, Begin, Cancel, Signal, Tick
+from headwater.core.execution import Answer, Begin, Cancel, Parked, Released, Signal, Tick
 from headwater.core.messages import Key, Meta
 
 State = Literal["open", "paused", "held", "closing", "failed"]
@@ -93,6 +95,9 @@ class Run:
         wake_ms: When its timer row is due.
         held: Messages held as rows.
         held_next: Number of the next one.
+        asking: Calls that wait for a person.
+        asking_ms: Since when there are any; 0 while there are none.
+        waited_ms: How long there were any before; no wall clock counts meanwhile.
         journal_bytes: Rough size of its journal.
         ending: How it ended.
         error: Class of the error.
@@ -115,6 +120,9 @@ class Run:
     wake_ms: int | None = None
     held: int = 0
     held_next: int = 0
+    asking: int = 0
+    asking_ms: int = 0
+    waited_ms: int = 0
     journal_bytes: int = 0
     ending: Ending = ""
     error: str = ""
@@ -130,7 +138,17 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A call as the journal keeps it; `denied` is the answer it got at once instead of being sent."""
+    """A call as the journal keeps it.
+
+    Args:
+        number: Its number.
+        kind: What was called.
+        name: Its name.
+        digest: Of its arguments.
+        child: The child's run id.
+        denied: The answer it got at once instead of being sent.
+        approval: Id of what a person was asked instead of sending it.
+    """
 
     number: int
     kind: str
@@ -138,6 +156,7 @@ class Made:
     digest: bytes
     child: str = ""
     denied: Failed | None = None
+    approval: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +182,7 @@ class Entry:
     seq: int
     offset: int
     time_ms: int
-    delivery: Begin | Answer | Signal | Cancel | Tick
+    delivery: Begin | Answer | Signal | Cancel | Tick | Parked | Released
     calls: tuple[Made, ...] = ()
     attempt: str = ""
     usage: Usage | None = None
@@ -178,15 +197,57 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """What a person is asked about a call.
+
+    Args:
+        approval: Id of the petition.
+        about: What is asked about.
+        words: What is asked.
+        digest: Of the arguments that are asked about.
+        expires_ms: Until when an answer counts.
+        attempt: The attempt in doubt.
+    """
+
+    approval: str
+    about: About
+    words: str
+    digest: bytes
+    expires_ms: int
+    attempt: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OpenCall:
-    """A call that was sent and not yet answered."""
+    """A call that was made and not yet answered.
+
+    Args:
+        run: Run id.
+        number: Its number.
+        kind: What is called.
+        name: Its name.
+        reserved: Set aside for it.
+        child: The child's run id.
+        asking: What a person is asked about it, if it waits for one.
+        unsent: Whether it waits for a person before it is sent.
+        ask: What is sent when a person says so: the first time, or once more.
+        wait_ms: How long after it is sent it may still begin.
+        undone: Attempts that a person said did not happen.
+        withdrawn: Whether the function no longer waits for it.
+    """
 
     run: str
     number: int
-    kind: Literal["model", "tool", "agent"]
+    kind: Literal["model", "tool", "agent", "person"]
     name: str
     reserved: Spent
     child: str = ""
+    asking: Asking | None = None
+    unsent: bool = False
+    ask: Ask | Start | None = None
+    wait_ms: int = 0
+    undone: tuple[str, ...] = ()
+    withdrawn: bool = False
 
     @property
     def key(self) -> Key:
@@ -200,7 +261,7 @@ class Held:
 
     run: str
     seq: int
-    message: Start | Reply | Control | Wake
+    message: Start | Reply | Control | Wake | Decided
 
     @property
     def key(self) -> Key:

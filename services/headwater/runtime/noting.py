@@ -216,9 +216,12 @@ class Noting:
             self.waiting.pop(item, None)
 
     def _intent(self, item: Item) -> Intent | None:
+        """Return who began a call, unless nothing came of it: here, or as a person said."""
         known = self.known.get(item.claim)
         intent = None if known is None else known.intent(item.call_id)
-        return None if intent is None or intent.attempt in self._unbegun else intent
+        if intent is None or intent.attempt in self._unbegun or intent.attempt in item.ask.undone:
+            return None
+        return intent
 
     async def _settle(self, item: Item, before: Intent) -> Reply | None:
         """Answer for a process that began a call and is gone; `None` if the call is to be made."""

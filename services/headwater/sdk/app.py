@@ -11,10 +11,11 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.derive import Shape
-from headwater.core.judge import AllowAll, Judge
+from headwater.core.judge import EXPIRES_S, AllowAll, Judge
 from headwater.core.prices import Price
 from headwater.errors import SettingsError
 from headwater.sdk.agents import Agent
+from headwater.sdk.approving import ApproveIf, Approving
 from headwater.sdk.context import Context
 from headwater.sdk.models import Model, ModelSettings
 from headwater.sdk.surface import OURS, Surface, check_name
@@ -85,7 +86,7 @@ class App:
         self.name = name
         self.namespace = namespace
         self.version = version or _version_of(name)
-        self.judge: Judge = judge or AllowAll()
+        self._judge: Judge = judge or AllowAll()
         self.agents: dict[str, Agent[Any, Any]] = {}
         self.tools: dict[str, Tool[Any, Any]] = {}
         self.models: dict[str, Model] = {}
@@ -96,6 +97,11 @@ class App:
     def schemas(self) -> Schemas:
         """Writer schemas that this process knows: the app's own, and what it learns from topics."""
         return self._surface.schemas
+
+    @property
+    def judge(self) -> Judge:
+        """Who decides whether calls may be made: the app's own judge, and what tools say of theirs."""
+        return Approving(self._judge, self.tools, self.version)
 
     def model(
         self,
@@ -119,7 +125,9 @@ class App:
         order_key: OrderKey | None = None,
         timeout_s: float | None = None,
         name: str | None = None,
-        approve_if: object = None,
+        approve_if: Callable[..., object] | None = None,
+        approve_to: str = "",
+        approve_expires_s: float = EXPIRES_S,
     ) -> DeclareTool:
         """Declare a tool.
 
@@ -131,7 +139,11 @@ class App:
                 all arguments by name.
             timeout_s: How long one call may take.
             name: By default the function's.
-            approve_if: Refused: it comes later.
+            approve_if: A pure function of the tool's arguments, in their order: whether a person has to
+                approve this call before it is sent. If it raises, the call is denied.
+            approve_to: Who may: `group:<name>`, an actor, or empty for anybody but who asked for the run.
+                They also say what became of a call that nobody knows the end of.
+            approve_expires_s: How long they may take.
 
         Raises:
             SettingsError: The function or its terms cannot work; the message names tool and parameter.
@@ -140,11 +152,6 @@ class App:
         def declare(function: Callable[..., Any]) -> Tool[Any, Any]:
             of = _named("tool", name, function)
             _free("tool", of, self.tools)
-            if approve_if is not None:
-                raise SettingsError(
-                    f"tool {of}: approve_if comes later; until then wait for a person's signal in the "
-                    "agent, with ctx.receive(...)"
-                )
             self.tools[of] = Tool(
                 function,
                 effect=effect,
@@ -153,6 +160,7 @@ class App:
                 order_key=order_key,
                 timeout_s=timeout_s,
                 surface=self._surface,
+                approval=ApproveIf(when=approve_if, to=approve_to, expires_s=approve_expires_s),
             )
             return self.tools[of]
 

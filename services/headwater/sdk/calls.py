@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ _BY_KIND: Mapping[str, type[errors.CallError]] = {
     "tool": errors.ToolError,
     "model": errors.ModelError,
     "agent": errors.AgentError,
+    "person": errors.Denied,
 }
 _UNSENT = frozenset({"TooLarge", "Unknown"})
 """Further failures of calls that were never sent; each is of its call's kind."""
@@ -49,7 +51,8 @@ async def ask(
         name: Its name.
         arguments: As the callee's codec wrote them.
         digest: 16 bytes over what the arguments mean; by default over the arguments.
-        timeout_s: How long to wait; then the call is withdrawn.
+        timeout_s: How long to wait, not counting the time that a person takes to let it be sent; then
+            the call is withdrawn.
         options: What the host needs besides.
 
     Raises:
@@ -61,7 +64,9 @@ async def ask(
     future = session.ask(kind, name, arguments, digest=digest, options=options)
     call_id = _id(session.calls_made)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as limit:
+            if timeout_s is not None:
+                future.parked = functools.partial(_park, limit, timeout_s)
             outcome = await future
     except TimeoutError:
         message = f"{kind} {name} did not answer within {timeout_s:g} s"
@@ -86,6 +91,11 @@ def encoded(what: str, shape: Shape[Any], value: Any) -> bytes:
         return shape.encode(value)
     except errors.PoisonError as error:
         raise ValueError(f"{what} does not fit its declared type: {error}") from error
+
+
+def _park(limit: asyncio.Timeout, timeout_s: float, parked: bool) -> None:
+    """Stop a call's time while a person is asked, and begin it anew afterwards."""
+    limit.reschedule(None if parked else asyncio.get_running_loop().time() + timeout_s)
 
 
 def _fail(kind: CallKind, failed: Failed, call_id: str) -> NoReturn:

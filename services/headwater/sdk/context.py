@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import json
 import logging
 import random
 import uuid
@@ -12,9 +13,12 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, NoReturn, TypeVar, overload
 
 import pydantic
+import pydantic_core
 
 from headwater.core.execution import RunInfo
+from headwater.core.judge import EXPIRES_S, AskPerson
 from headwater.durable.running import Session
+from headwater.sdk.calls import ask
 from headwater.sdk.events import Events
 from headwater.sdk.types import NANO
 
@@ -48,6 +52,21 @@ class RunView:
     tokens: int | None
     usd: float | None
     wall_s: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A person's yes.
+
+    Args:
+        by: Who they are.
+        at: When they decided, in UTC.
+        reason: Why, in their words.
+    """
+
+    by: str
+    at: datetime.datetime
+    reason: str
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
@@ -131,6 +150,32 @@ class Context:
             signal = await self._session.receive(of)
         type_: Any = Any if isinstance(name, str) else name
         return pydantic.TypeAdapter(type_).validate_json(signal.value or b"null")
+
+    async def approve(
+        self, words: str, subject: Any = None, *, to: str = "", expires_s: float = EXPIRES_S
+    ) -> Approval:
+        """Wait until a person approves.
+
+        It is no step of the budget, and the time they take does not count as the run's.
+
+        Args:
+            words: What is asked, for people.
+            subject: What it is about: anything that JSON can carry. Their decision is about this.
+            to: Who may decide: `group:<name>`, an actor, or empty for anybody but who asked for the run.
+            expires_s: How long they may take.
+
+        Raises:
+            Denied: They said no, nobody decided in time, or the answer came too late to act on.
+            ValueError: Nothing is asked, or there is no time for it.
+        """
+        if not words or not 0 < expires_s < float("inf"):
+            raise ValueError("approve needs words, and expires_s over 0 seconds")
+        given = pydantic_core.to_jsonable_python(subject)
+        arguments = json.dumps({"words": words, "subject": given}, sort_keys=True).encode()
+        asks = AskPerson(words=words, to=to, expires_s=expires_s)
+        value = await ask("person", "approve", arguments, ask=asks)
+        said = json.loads(value)
+        return Approval(by=said["by"], at=_utc(said["at_ms"]), reason=said["reason"])
 
     def emit(self, event: Any) -> None:
         """Publish an event beside the run's outcome, when the turn commits.

@@ -16,7 +16,7 @@ from headwater.errors import SettingsError
 
 OURS = "headwater"
 """Namespace of the platform's own schemas; no app may have it."""
-RESERVED = frozenset({"admission", "runs", "tokens"})
+RESERVED = frozenset({"admission", "approvals", "runs", "tokens"})
 """Names of the platform's own inboxes and event topics; no agent may have them."""
 _REFUSALS = (PydanticUserError, NameError, TypeError, ValueError)
 """What pydantic raises for types that it cannot take."""

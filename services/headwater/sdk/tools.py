@@ -10,9 +10,12 @@ import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
+import pydantic_core
+
 from headwater.contracts.derive import Shape, shape_of_parameters
 from headwater.core.effector import Safety
 from headwater.errors import PoisonError, SettingsError, ToolError
+from headwater.sdk.approving import ASKS_NOBODY, ApproveIf
 from headwater.sdk.calls import ask, encoded
 from headwater.sdk.surface import Surface, check_name, check_timeout, hints, title
 from headwater.sdk.types import Call
@@ -40,6 +43,7 @@ class Tool(Generic[P, T]):
         order_key: Calls of equal keys start in order: a parameter's name, or a pure function of all
             arguments by name. Evaluated when the call is made.
         timeout_s: How long one call may take.
+        approval: Which calls a person has to approve.
         surface: Learns its schemas.
 
     Raises:
@@ -56,6 +60,7 @@ class Tool(Generic[P, T]):
         order_key: OrderKey | None,
         timeout_s: float | None,
         surface: Surface,
+        approval: ApproveIf = ASKS_NOBODY,
     ) -> None:
         what = f"tool {name}"
         functools.update_wrapper(self, function)
@@ -67,6 +72,7 @@ class Tool(Generic[P, T]):
         self.service = service
         self.order_key = order_key
         self.timeout_s = timeout_s
+        self.approval = approval
         self.verifier: Callable[..., Any] | None = None
         self._verifier_wants_call = False
         self._schemas = surface.schemas
@@ -81,6 +87,7 @@ class Tool(Generic[P, T]):
         if isinstance(order_key, str) and order_key not in {p.name for p in taken}:
             raise SettingsError(f"{what}: order_key {order_key!r} is none of its parameters")
         self._signature = signature.replace(parameters=taken)
+        approval.check(what, [p.name for p in taken])
         fields = [
             (p.name, known[p.name], ... if p.default is p.empty else p.default) for p in taken
         ]
@@ -100,7 +107,7 @@ class Tool(Generic[P, T]):
         Raises:
             ToolError: It failed, after its retries.
             ToolTimeout: It did not answer in time; what it wrote is not undone.
-            BudgetExceeded, Denied: It was never sent.
+            BudgetExceeded, Denied: It was never sent; a judge or a person said no.
             TypeError, ValueError: The arguments are not of its signature.
         """
         bound = self._signature.bind(*args, **kwargs)
@@ -178,6 +185,14 @@ class Tool(Generic[P, T]):
             PoisonError: They do not fit the parameters.
         """
         return self.parameters.decode(arguments, self._schemas)
+
+    def shown(self, arguments: bytes) -> bytes:
+        """Return a call's arguments as JSON, for people.
+
+        Raises:
+            PoisonError: They do not fit the parameters.
+        """
+        return pydantic_core.to_json(self.decode(arguments), bytes_mode="base64", fallback=str)
 
     async def invoke(self, call: Call[Any], kwargs: Mapping[str, Any]) -> T:
         """Run the function for a call, in the tools role."""

@@ -7,14 +7,15 @@ import contextlib
 import functools
 import json
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from headwater.assembly import Parts, Platform
+from headwater.contracts.approvals import ApprovalEvent, Decide, Verdict
 from headwater.contracts.messages import CallNote, Control, RunEvent, RunFailed
 from headwater.contracts.records import Draft, Partition
 from headwater.core.decider import Sent
-from headwater.core.messages import Meta, digest, task_id
+from headwater.core.messages import Address, Meta, digest, task_id
 from headwater.core.prices import Price
 from headwater.errors import AgentError, HeadwaterError
 from headwater.log.local import LocalLog
@@ -72,8 +73,27 @@ class Run:
     @property
     def calls(self) -> list[CallNote]:
         """What it asked for, in order."""
-        notes = [note for event in self.events for note in event.calls]
-        return [note for note in notes if note.state in {"asked", "denied"}]
+        found: dict[int, CallNote] = {}
+        for event in self.events:
+            for note in event.calls:
+                found.setdefault(note.number, note)
+        return [*found.values()]
+
+    @property
+    def approvals(self) -> list[ApprovalEvent]:
+        """What people were asked and decided about it so far, in order."""
+        return [event for event in self._app.decisions() if event.run == self.id]
+
+    @property
+    def asking(self) -> list[ApprovalEvent]:
+        """What it waits for people to decide."""
+        open_: dict[str, ApprovalEvent] = {}
+        for event in self.approvals:
+            if event.status == "asked":
+                open_[event.approval] = event
+            elif event.status != "refused":
+                open_.pop(event.approval, None)
+        return [*open_.values()]
 
     async def result(self) -> Any:
         """Let everything go on until nothing moves, and return the run's result.
@@ -203,8 +223,10 @@ class App:
         """
         self._started += 1
         event = id if id is not None else f"test-{self._started}"
-        headers = (("ce_id", event.encode()), ("ce_tenantid", tenant.encode()))
-        await self.publish(agent, agent.input.encode(task), headers=headers)
+        headers = [("ce_id", event.encode()), ("ce_tenantid", tenant.encode())]
+        if actor:
+            headers.append(("ce_actorid", actor.encode()))
+        await self.publish(agent, agent.input.encode(task), headers=tuple(headers))
         await self.settle()
         return Run(self, agent, tenant, task_id(tenant, agent.name, agent.name, event))
 
@@ -235,6 +257,68 @@ class App:
     async def resume(self, run: Run, reason: str = "") -> None:
         """Resume a run."""
         await self._control(run, "resume", reason=reason)
+
+    async def approve(
+        self, run: Run, *, by: str, groups: Sequence[str] = ("*",), reason: str = ""
+    ) -> None:
+        """Approve what a run has waited for longest.
+
+        Args:
+            run: The run.
+            by: Who decides.
+            groups: Groups they are in; `*` is all.
+            reason: Why.
+
+        Raises:
+            StillWaitingError: It waits for nobody.
+        """
+        await self.decide(run, "approve", by=by, groups=groups, reason=reason)
+
+    async def deny(
+        self, run: Run, *, by: str, groups: Sequence[str] = ("*",), reason: str = ""
+    ) -> None:
+        """Deny what a run has waited for longest; see `approve`."""
+        await self.decide(run, "deny", by=by, groups=groups, reason=reason)
+
+    async def decide(
+        self,
+        run: Run,
+        verdict: Verdict,
+        *,
+        by: str,
+        groups: Sequence[str] = ("*",),
+        reason: str = "",
+        value: Any = None,
+        digest: bytes | None = None,
+    ) -> None:
+        """Decide what a run has waited for longest: also `happened`, `not-happened` and `give-up`.
+
+        Args:
+            run: The run.
+            verdict: How.
+            by: Who decides.
+            groups: Groups they are in; `*` is all.
+            reason: Why.
+            value: For `happened`: what the tool returned.
+            digest: Of the arguments that were looked at; by default those that were asked about.
+
+        Raises:
+            StillWaitingError: It waits for nobody.
+        """
+        await self.settle()
+        if not run.asking:
+            raise StillWaitingError(f"run {run.id or run.task_id} asks nobody: it is {run.status}")
+        asked = run.asking[0]
+        encoded = self.app.tools[asked.name].encode(value) if verdict == "happened" else b""
+        message = Decide(
+            approval=asked.approval,
+            verdict=verdict,
+            digest=asked.digest if digest is None else digest,
+            groups=tuple(groups),
+            reason=reason,
+            value=encoded,
+        )
+        await self._send(message, self.platform.approvals_address(run.tenant), run.tenant, by)
 
     async def advance(self, *, days: float = 0, hours: float = 0, seconds: float = 0) -> None:
         """Let time pass, every timer firing at its own time."""
@@ -281,6 +365,11 @@ class App:
             self._life += [self.platform.codec.decode(record.value or b"") for record in records]
         return self._life
 
+    def decisions(self) -> list[ApprovalEvent]:
+        """Return what people were asked and decided so far, in order."""
+        records = self.records(self.platform.names.evt("approvals"))
+        return [self.platform.codec.decode(record.value) for record in records]
+
     def outcomes(self, agent: str, run: str) -> list[tuple[str, bytes]]:
         """Return (type, value) of what a run published, in order."""
         return [
@@ -318,15 +407,17 @@ class App:
         message = Control(
             target=run.task_id, verb=verb, name=name, value=_json(value), reason=reason
         )
+        await self._send(message, self.platform.admission_address(run.tenant), run.tenant, "test")
+
+    async def _send(self, message: Any, to: Address, tenant: str, actor: str) -> None:
         self._started += 1
-        meta = Meta(id=digest("test", self._started).hex(), tenant=run.tenant, actor="test")
-        to = self.platform.admission_address(run.tenant)
+        meta = Meta(id=digest("test", self._started).hex(), tenant=tenant, actor=actor)
         await self.log.append(self._envelope.seal(Sent(message=message, to=to, meta=meta)))
         await self.settle()
 
     def _build(self) -> None:
         platform = self.platform
-        self._deciding = [platform.intake(), platform.admission()]
+        self._deciding = [platform.intake(), platform.admission(), platform.approvals()]
         self._deciding += [platform.runs(agent) for agent in self.app.agents]
         tools = self.app.tools | self._tools
         self._performing = [

@@ -74,6 +74,12 @@ class Catalogue:
     def price_ceiling(self, asked: Asked) -> tuple[Spent | None, str]:
         return self.price, "no price is known: name a prices file"
 
+    def shown(self, kind: str, name: str, arguments: bytes) -> bytes:
+        return b'"%b"' % arguments
+
+    def decides(self, tool: str) -> str:
+        return "group:payments"
+
 
 def routes() -> Routes:
     return Routes(
@@ -83,6 +89,7 @@ def routes() -> Routes:
         dead=lambda agent: f"hw.dlq.{agent}.v1",
         life="hw.evt.runs.v1",
         admission=lambda tenant: Address("hw.inbox.admission.v1", tenant, 0),
+        approvals=lambda tenant: Address("hw.inbox.approvals.v1", tenant, 0),
         place=lambda tenant, agent, task: 0,
     )
 

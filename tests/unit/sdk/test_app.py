@@ -13,7 +13,7 @@ import pytest
 
 import headwater
 from headwater.core.execution import Asked
-from headwater.core.judge import Allow, AllowAll
+from headwater.core.judge import Allow, Deny
 from headwater.core.messages import Meta
 from headwater.sdk.app import App
 
@@ -111,12 +111,16 @@ def test_judge_allows_everything_unless_given() -> None:
     class Strict:
         version = "1"
 
-        def judge(self, call: Asked, meta: Meta) -> Allow:
-            return Allow()
+        def judge(self, call: Asked, meta: Meta) -> Deny:
+            return Deny("never")
 
-    assert isinstance(app().judge, AllowAll)
-    strict = Strict()
-    assert app(judge=strict).judge is strict
+    call, meta = (
+        Asked(number=1, kind="model", name="m", arguments=b"", digest=b""),
+        Meta(id="m", tenant="t"),
+    )
+    assert app().judge.judge(call, meta) == Allow()
+    assert app(judge=Strict()).judge.judge(call, meta) == Deny("never")
+    assert app(judge=Strict(), version="7").judge.version == "1 7"
 
 
 @pytest.mark.parametrize("name", ["", "Bank", "1bank", "a" * 65, "a.b", "bänk", "-a"])
@@ -141,7 +145,7 @@ def test_longest_name_is_taken() -> None:
     assert "a" * 64 in {app().agent(name="a" * 64)(triage).name}
 
 
-@pytest.mark.parametrize("name", ["admission", "runs", "tokens"])
+@pytest.mark.parametrize("name", ["admission", "approvals", "runs", "tokens"])
 def test_names_of_the_platforms_topics_are_refused(name: str) -> None:
     """An agent `runs` would publish its outcomes into the life cycle of all."""
     with pytest.raises(headwater.SettingsError, match="platform's own topics"):

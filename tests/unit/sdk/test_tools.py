@@ -222,12 +222,6 @@ def test_effect_says_what_may_be_repeated() -> None:
     assert transfer().safety is Safety.IRREVERSIBLE
 
 
-def test_what_comes_later_is_refused_plainly() -> None:
-    """Nothing is faked."""
-    message = refused(good, effect="write", approve_if=lambda p: True)
-    assert "approve_if comes later" in message
-
-
 def transfer() -> Any:
     """Return an irreversible tool of an app of its own."""
     app = headwater.App("own")

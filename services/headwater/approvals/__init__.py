@@ -1,0 +1,1 @@
+"""Approvals: the decider that holds what people are asked, and takes their decisions."""
