@@ -170,7 +170,8 @@ class Calls:
         )
         if asks is not None:
             call = self.people.ask(visit, call, asked.arguments, asks)
-        elif message is not None:
+        else:
+            assert message is not None, "only what asks a person sends nothing"
             self.dispatch(visit, message)
         visit.put(call)
         approval = "" if call.asking is None else call.asking.approval

@@ -378,6 +378,24 @@ def test_the_wall_clock_stands_while_a_person_is_asked() -> None:
     assert late.outcomes()[-1][1].error == "DeadlineExceeded"
 
 
+def test_several_people_may_be_asked_at_once() -> None:
+    """Each petition is its own; time counts again after the last."""
+
+    async def main(session: Session) -> bytes:
+        return b"|".join(await asyncio.gather(approve(session), pays(session)))
+
+    world = waiting(main)
+    one, two = world.messages(Petition)
+    assert one.approval in world.messages(RunEvent)[-1].reason
+    assert two.approval in world.messages(RunEvent)[-1].reason
+    world.now_ms += 1_000
+    world.decided("denied", two)
+    assert (world.row.asking, world.row.waited_ms) == (1, 0)
+    world.now_ms += 1_000
+    world.decided("denied", one)
+    assert world.result().count(b"denied by ana") == 2
+
+
 def test_what_nobody_could_read_is_not_asked() -> None:
     """A person who cannot see it all approves something else."""
 
