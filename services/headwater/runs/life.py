@@ -61,7 +61,7 @@ class Life:
             assert isinstance(ended, Raised)
             visit.turn.relay(self._letter(visit, ended))
         self._people.ended(visit, f"its run {status}", kept=status == "failed")
-        children = self._children(visit)
+        children = self._live(visit)
         for call in children:
             self.cancel_child(visit, call, "its parent has ended")
         visit.change(
@@ -137,6 +137,23 @@ class Life:
             Control(target=call.child, verb="cancel", reason=reason),
             Address(self._routes.inbox(child.agent), call.child, child.partition),
         )
+
+    def _live(self, visit: Visit) -> list[OpenCall]:
+        """Return the calls of children that are still to reply; a reply that is held has come."""
+        held = {
+            row.message.number: row.message
+            for row in visit.scan(Held)
+            if isinstance(row.message, Reply)
+        }
+        live = []
+        for call in self._children(visit):
+            reply = held.get(call.number)
+            if reply is None:
+                live.append(call)
+                continue
+            settle(visit, call, plus(reply.spent or Spent(), Spent(steps=1)))
+            visit.drop(call)
+        return live
 
     def _outcome(self, visit: Visit, ended: Returned | Raised) -> Status:
         agent, run = visit.id.agent, visit.run

@@ -427,6 +427,34 @@ def test_closing_parent_waits_for_its_children(failing):
     assert (len(of(world, Run)) == 1) is failing
 
 
+@pytest.mark.parametrize("failing", [True, False])
+def test_child_whose_reply_is_held_has_replied(failing):
+    """A run that ends while it drains takes the replies of children that are held behind; its slot closes."""
+
+    async def careless(session):
+        for _ in range(2):
+            session.ask("agent", "child", b"")
+        session.ask("tool", "read-account", b"")
+        await session.receive("go")
+        if failing:
+            raise ValueError
+        return b"done"
+
+    world = World(careless)
+    world.start()
+    world.control("pause")
+    world.control("signal", "go")
+    world.answer(1, spent=Spent(steps=2))
+    world.answer(3)
+    world.control("resume")
+    world.drain()
+    assert [c.target for c in world.messages(Control)] == [world.messages(Start)[1].run]
+    assert world.messages(Closed) == []
+    world.answer(2, spent=Spent(steps=3))
+    assert [c.spent.steps for c in world.messages(Closed)] == [7]
+    assert (len(of(world, Run)) == 1) is failing
+
+
 def test_child_nobody_waits_for_is_cancelled():
     """A child whose waiter timed out would go on spending; it is told to stop."""
 
