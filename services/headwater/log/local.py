@@ -312,6 +312,11 @@ class LocalLog:
         with self._cluster.changed:
             return self._cluster.stored(partition).end
 
+    def stable_end(self, partition: Partition) -> int:
+        """Return how far readers may see: the end, or the first record of an open transaction."""
+        with self._cluster.changed:
+            return self._cluster.stored(partition).stable_end
+
     def offset(self, group: str, partition: Partition) -> int | None:
         """Return a group's offset as it is, stable or not; `None` if there is none."""
         with self._cluster.changed:

@@ -32,6 +32,8 @@ class Act:
         safety: What may be done again.
         holder: The process that did it, as its receipts name it; empty if nobody knows.
         at_ms: When, on the log's clock.
+        began_ms: When the attempt was handed to the code that acts, after which nobody looks at the
+            log again; by default when it acted.
         attempt: From 1: tries in place of one attempt count up.
         order_key: Of calls that must start in order.
         late: Whether the process stood still between its last look at the log and the act. No
@@ -45,6 +47,7 @@ class Act:
     at_ms: int
     attempt: int = 1
     order_key: str = ""
+    began_ms: int | None = None
     late: bool = False
 
 
@@ -165,10 +168,12 @@ class Book:
 
     @functools.cached_property
     def asks(self) -> dict[str, list[Read]]:
-        """Requests by call: `run/number`; children's starts included."""
+        """Requests that runs sent, by call: `run/number`; children's starts included."""
         found: dict[str, list[Read]] = defaultdict(list)
         for read in (*self.of("req"), *self.of("inbox")):
             message = read.message
+            if not read.header("ce_source").startswith("runs."):
+                continue
             if isinstance(message, Ask):
                 found[f"{message.run}/{message.number}"].append(read)
             elif isinstance(message, Start) and message.reply_to is not None:

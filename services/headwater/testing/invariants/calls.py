@@ -32,14 +32,16 @@ def no_call_is_repeated_without_need(book: Book) -> Iterator[str]:
     """At most one repeat of a call per crash, only where no RESULT was durable; none if irreversible."""
     acts: dict[str, list[Act]] = defaultdict(list)
     for act in book.acts:
-        if not act.late and act.attempt == 1:
+        if not act.late and (act.attempt == 1 or act.safety == "irreversible"):
             acts[act.key].append(act)
     for key, made in acts.items():
         first = made[0]
         if first.safety == "irreversible" and len(made) > 1:
             yield f"{first.name} of {key} cannot be taken back, and was made {len(made)} times"
             continue
-        began, ended = first.at_ms - book.slack_ms, made[-1].at_ms + book.slack_ms
+        ask = _ask(book, first)
+        began = first.at_ms if ask is None else ask.record.time_ms
+        began, ended = began - book.slack_ms, made[-1].at_ms + book.slack_ms
         deaths = sum(began <= death.at_ms <= ended for death in book.deaths)
         if len(made) - 1 > deaths:
             yield f"{first.name} of {key} was made {len(made)} times around {deaths} deaths"
@@ -52,7 +54,11 @@ def _bought_again(book: Book, key: str, made: list[Act]) -> Iterator[str]:
     if not results or made[0].safety == "read":
         return
     noted_ms = min(read.record.time_ms for read in results)
-    again = [act for act in made if act.at_ms > noted_ms + book.slack_ms]
+    again = [
+        act
+        for act in made
+        if (act.at_ms if act.began_ms is None else act.began_ms) > noted_ms + book.slack_ms
+    ]
     if again:
         yield f"{again[0].name} of {key} was made {len(again)} times after its answer was noted"
 

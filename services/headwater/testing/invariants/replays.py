@@ -63,11 +63,10 @@ def _result(book: Book, execution: Execution, run: str, last: Entry) -> bytes | 
     if not outcome or outcome[-1].header("ce_type") != f"{agent_of(run)}.completed":
         return None
     cause = outcome[-1].header("ce_causationid")
-    came = [
-        read
-        for read in book.inboxes.get(run, ())
-        if read.record.offset > last.offset and _delivery(read) is not None
-    ]
+    given = [read for read in book.inboxes.get(run, ()) if _delivery(read) is not None]
+    came = [read for read in given if read.record.offset > last.offset]
+    if any(read.header("ce_id") == cause for read in given if read not in came):
+        return None  # its journal has its end, because it waited for its children after that
     if not came or came[0].header("ce_id") != cause or _stood(book, run):
         return None
     delivery = _delivery(came[0])
