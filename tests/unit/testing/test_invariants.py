@@ -267,7 +267,7 @@ CONTROLS: list[tuple[int, str, Tamper]] = [
     (4, "never sent", lambda b: without(b, is_a(Ask))),
     (4, "took turn 1 2 times", lambda b: again(b, is_a(Entry, seq=1))),
     (5, "in turn", swapped),
-    (5, "in turn", lambda b: without(b, is_a(Reply))),
+    (5, "in turn", lambda b: without(b, is_a(Reply, number=1))),
     (6, "before that was noted", lambda b: without(b, is_a(Intent))),
     (
         6,
