@@ -13,6 +13,7 @@ import headwater
 from headwater.admission.rows import Slot
 from headwater.contracts.messages import Admit, Ask, Failed, Intent, Reply, Result, RunEvent
 from headwater.contracts.records import Partition, Record
+from headwater.core.execution import Answer
 from headwater.core.keys import row_key
 from headwater.runs.rows import Entry, Held
 from headwater.testing import App, Scripted
@@ -232,6 +233,17 @@ def swapped(book: Book) -> Book:
     return with_records(book, [swap.get(id(r), r) for r in book.records])
 
 
+def unanswered(book: Book) -> Book:
+    """Drop an answer that a journal has."""
+    run, number = next(
+        (run, entry.delivery.number)
+        for run, entries in book.entries.items()
+        for entry in entries
+        if isinstance(entry.delivery, Answer)
+    )
+    return without(book, is_a(Reply, run=run, number=number))
+
+
 def overdrawn(book: Book) -> Book:
     def change(message: Any) -> Any:
         if isinstance(message, RunEvent) and any(n.state == "asked" for n in message.calls):
@@ -267,7 +279,7 @@ CONTROLS: list[tuple[int, str, Tamper]] = [
     (4, "never sent", lambda b: without(b, is_a(Ask))),
     (4, "took turn 1 2 times", lambda b: again(b, is_a(Entry, seq=1))),
     (5, "in turn", swapped),
-    (5, "in turn", lambda b: without(b, is_a(Reply, number=1))),
+    (5, "in turn", unanswered),
     (6, "before that was noted", lambda b: without(b, is_a(Intent))),
     (
         6,
