@@ -37,6 +37,7 @@ from headwater.models.effector import Models
 from headwater.runs import rows as run_rows
 from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
+from headwater.runs.life import Facts
 from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.performing import CallObserver, Lease, Performing, Retry
@@ -56,6 +57,11 @@ DECISIONS_MS = 366 * 24 * 3_600_000
 
 COORDINATORS = ("admission", "approvals")
 """Deciders whose inboxes are keyed by tenant."""
+
+AUDIT_MS = 365 * 24 * 3_600_000
+"""How long it is kept what operators did."""
+AUDIT_BYTES_MAX = 2 * quarantine.RECORD_BYTES_MAX
+"""What the audit topic takes: an edited value with the original beside it."""
 
 ROWS = (Timer, *admission_rows.KINDS, *approval_rows.KINDS, *run_rows.KINDS)
 
@@ -226,6 +232,7 @@ class Platform:
                 events=names.evt,
                 dead=names.dlq,
                 life=names.evt("runs"),
+                audit=names.of("audit", "operators"),
                 admission=self.admission_address,
                 approvals=self.approvals_address,
                 place=self._place,
@@ -275,6 +282,12 @@ class Platform:
             yield Need(name=names.state(name), partitions=coordinators, compacted=True, fixed=True)
         yield Need(name=names.evt("runs"), partitions=partitions)
         yield Need(name=names.evt("approvals"), partitions=partitions, retention_ms=DECISIONS_MS)
+        yield Need(
+            name=names.of("audit", "operators"),
+            partitions=1,
+            retention_ms=AUDIT_MS,
+            max_bytes=AUDIT_BYTES_MAX,
+        )
         yield Need(name=names.evt("tokens"), partitions=partitions, retention_ms=hour_ms // 6)
         for agent in self.app.agents:
             for name in (names.cmd(agent), names.inbox(agent)):
@@ -421,7 +434,7 @@ def _keep(group: str, record: Record, error: PoisonError) -> Draft:
     return quarantine.keep(record, error, group=group)
 
 
-def _dead_letter(group: str, record: Record, topic: str, ended: Raised) -> Draft:
+def _dead_letter(group: str, record: Record, topic: str, ended: Raised, facts: Facts) -> Draft:
     return quarantine.letter(
         record,
         topic,
@@ -430,6 +443,13 @@ def _dead_letter(group: str, record: Record, topic: str, ended: Raised) -> Draft
         kind=ended.error,
         message=ended.detail,
         stack=ended.stack,
+        more=(
+            ("run", facts.run),
+            ("tenant", facts.tenant),
+            ("attempt", str(facts.attempt)),
+            ("writes", ", ".join(facts.writes)),
+        ),
+        deliveries=facts.attempt,
     )
 
 

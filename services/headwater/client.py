@@ -14,7 +14,7 @@ import pydantic
 
 from headwater.errors import AgentError, HeadwaterError, TransientError
 
-ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
+ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
 WAIT_S = 20.0
 _TRIES_MAX = 6
 _SERVER_ERROR = 500

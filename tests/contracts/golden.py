@@ -18,9 +18,12 @@ from headwater.contracts.messages import (
     Header,
     Intent,
     Limits,
+    Operation,
+    Reopen,
     Reply,
     ReplyTo,
     Result,
+    Resume,
     RunEvent,
     RunFailed,
     SchemaRecord,
@@ -46,10 +49,15 @@ _TO = ReplyTo(topic="hw.inbox.desk.v1", partition=1, run="desk.1.b7ad6b716920333
 _APPROVAL = "0af7651916cd43dd"
 _USAGE = Usage(model="openai:gpt-5-mini", input_tokens=120, output_tokens=40, usd_nano=1_250_000)
 _SPENT = Spent(steps=4, tokens=160, usd_nano=1_250_000)
+_RESUME = Resume(
+    attempt=1, added=Spent(usd_nano=500_000_000), repeat_writes=True, slot="triage.2.0af76519"
+)
 
 EXAMPLES: tuple[Any, ...] = (
     Admit(agent="triage", task_id="0af7651916cd43dd", digest=b"\x01\x02", task=_TASK),
     Control(target=_RUN, verb="signal", name="decision", value=b'{"pay": true}', reason="checked"),
+    Control(target=_RUN, verb="resume", reason="the ledger is back", resume=_RESUME),
+    Reopen(run=_RUN, reason="the ledger is back", resume=_RESUME),
     Closed(slot="0af7651916cd43dd", spent=_SPENT),
     Wake(name=("run", _RUN, 7), due_ms=1_700_000_000_000),
     Start(
@@ -115,6 +123,25 @@ EXAMPLES: tuple[Any, ...] = (
         at_ms=1_700_000_001_500,
         outcome=b'{"amount": 7}',
         version="1.2",
+        attempt=2,
+        actor="ana",
+        writes=("2 agent fraud",),
+    ),
+    Operation(
+        action="edit",
+        id="5f0c",
+        actor="ana",
+        reason="the amount had no sign",
+        at_ms=1_700_000_001_500,
+        run="",
+        topic="hw.quarantine.cmd.triage.v1",
+        partition=0,
+        offsets=(7, 7),
+        next_offset=8,
+        to="hw.cmd.triage.v1",
+        repeat_writes=False,
+        value=b"\xc3\x01",
+        original=b"\xc3\x02",
     ),
     RunFailed(
         run=_RUN,

@@ -7,11 +7,12 @@ import itertools
 from collections.abc import Callable, Mapping
 
 from headwater.admission.placement import Placement
-from headwater.admission.rows import Expiry, Queued, Seen, Slot, Tenant
+from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
 from headwater.contracts.messages import (
     Admit,
     Closed,
     Control,
+    Reopen,
     RunEvent,
     RunFailed,
     Start,
@@ -23,7 +24,7 @@ from headwater.core.decider import Encoded, Timer, Turn
 from headwater.core.messages import Address, Meta, RunId
 from headwater.errors import PoisonError
 
-Message = Admit | Control | Closed | Wake
+Message = Admit | Control | Reopen | Closed | Wake
 CONTROLS_MAX = 1_000
 """Signals kept for one held task."""
 
@@ -106,6 +107,8 @@ class Admission:
         match message:
             case Admit():
                 self._admit(turn, message)
+            case Reopen():
+                self._reopen(turn, message)
             case Closed():
                 self._closed(turn, message)
             case Control():
@@ -145,20 +148,62 @@ class Admission:
         )
         self._remember(turn, seen)
         counts = self._release(turn, counts)  # a quota that was raised serves who waits first
-        waits = turn.get(Timer, "release", tenant) is not None
-        if counts.slots < self._quotas.runs(tenant) and not waits:
+        if self._has_room(turn, counts):
             turn.put(seen)
             self._start(turn, counts, admit, run, turn.meta)
             return
         turn.put(dataclasses.replace(seen, queued=counts.queued_next))
-        turn.put(_queued(turn, admit, counts.queued_next))
+        self._queue(turn, counts, admit)
+        self._say(turn, "held", seen, turn.meta, reason=self._over(tenant))
+
+    def _reopen(self, turn: Turn, reopen: Reopen) -> None:
+        """Take a slot for a failed run that is resumed, or have it wait for one; once."""
+        tenant, run = turn.meta.tenant, reopen.run
+        if turn.get(Slot, tenant, run) is not None or turn.get(Reopening, tenant, run) is not None:
+            return
+        counts = self._release(turn, turn.get(Tenant, tenant) or Tenant(tenant=tenant))
+        if self._has_room(turn, counts):
+            self._go_on(turn, counts, reopen, turn.meta)
+            return
+        turn.put(Reopening(tenant=tenant, run=run))
+        self._queue(turn, counts, reopen)
+        self._say(
+            turn, "held", _as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
+        )
+
+    def _has_room(self, turn: Turn, counts: Tenant) -> bool:
+        waits = turn.get(Timer, "release", counts.tenant) is not None
+        return counts.slots < self._quotas.runs(counts.tenant) and not waits
+
+    def _over(self, tenant: str) -> str:
+        return f"quota: {self._quotas.runs(tenant)} runs open"
+
+    def _queue(self, turn: Turn, counts: Tenant, wanted: Admit | Reopen) -> None:
+        turn.put(_queued(turn, wanted, counts.queued_next))
         turn.put(
             dataclasses.replace(
                 counts, queued=counts.queued + 1, queued_next=counts.queued_next + 1
             )
         )
-        reason = f"quota: {self._quotas.runs(tenant)} runs open"
-        self._say(turn, "held", seen, turn.meta, reason=reason)
+
+    def _go_on(self, turn: Turn, counts: Tenant, reopen: Reopen, meta: Meta) -> Tenant:
+        """Take a slot for a resume and send it to its run."""
+        parsed = RunId.parse(reopen.run)
+        assert parsed is not None, reopen.run
+        turn.put(Slot(tenant=counts.tenant, slot=reopen.run))
+        counts = dataclasses.replace(counts, slots=counts.slots + 1)
+        turn.put(counts)
+        turn.send(
+            Control(
+                target=reopen.run,
+                verb="resume",
+                reason=reopen.reason,
+                resume=dataclasses.replace(reopen.resume, slot=reopen.run),
+            ),
+            Address(self._routes.inbox(parsed.agent), reopen.run, parsed.partition),
+            meta=meta,
+        )
+        return counts
 
     def _start(self, turn: Turn, counts: Tenant, admit: Admit, run: str, meta: Meta) -> Tenant:
         parsed = RunId.parse(run)
@@ -201,12 +246,16 @@ class Admission:
         if len(rows) > self._releases_max:
             self._arm(turn, "release", counts.tenant, turn.now_ms)
         for row in rows[: self._releases_max]:
-            seen = turn.get(Seen, row.tenant, row.admit.task_id)
-            assert seen is not None, "a held task is remembered"
             turn.drop(row)
-            turn.put(dataclasses.replace(seen, queued=-1))
             counts = dataclasses.replace(counts, queued=counts.queued - 1)
-            counts = self._start(turn, counts, row.admit, seen.run, row.meta())
+            if isinstance(row.wanted, Reopen):
+                turn.drop(Reopening(tenant=row.tenant, run=row.wanted.run))
+                counts = self._go_on(turn, counts, row.wanted, row.meta())
+                continue
+            seen = turn.get(Seen, row.tenant, row.wanted.task_id)
+            assert seen is not None, "a held task is remembered"
+            turn.put(dataclasses.replace(seen, queued=-1))
+            counts = self._start(turn, counts, row.wanted, seen.run, row.meta())
             for control in row.controls:
                 self._forward(turn, dataclasses.replace(control, target=seen.run))
         return counts
@@ -249,6 +298,8 @@ class Admission:
                 raise PoisonError("too-many", f"{CONTROLS_MAX} signals wait for {seen.task_id}")
             turn.put(dataclasses.replace(row, controls=(*row.controls, control)))
         else:
+            if control.verb == "discard":
+                raise PoisonError("not-failed", f"{seen.task_id} has not begun: cancel it instead")
             paused = control.verb == "pause"
             turn.put(dataclasses.replace(row, paused=paused))
             self._say(turn, "paused" if paused else "held", seen, row.meta(), reason=control.reason)
@@ -328,12 +379,19 @@ class Admission:
         turn.send(event, Address(self._routes.life, seen.run), meta=meta)
 
 
-def _queued(turn: Turn, admit: Admit, seq: int) -> Queued:
+def _as_seen(tenant: str, run: str) -> Seen:
+    """Return a run as its events tell of it; its task may be forgotten."""
+    parsed = RunId.parse(run)
+    assert parsed is not None, run
+    return Seen(tenant=tenant, task_id=parsed.task, agent=parsed.agent, digest=b"", run=run)
+
+
+def _queued(turn: Turn, wanted: Admit | Reopen, seq: int) -> Queued:
     meta = turn.meta
     return Queued(
         tenant=meta.tenant,
         seq=seq,
-        admit=admit,
+        wanted=wanted,
         id=meta.id,
         correlation_id=meta.correlation_id,
         actor=meta.actor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from headwater.contracts.messages import Admit, Control, Header
+from headwater.contracts.messages import Admit, Control, Header, Reopen
 from headwater.core.messages import Key, Meta
 
 
@@ -50,11 +50,19 @@ class Expiry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """A task held because its tenant has no slot free, and the controls that came for it."""
+    """A task, or a failed run to be resumed, held because its tenant has no slot free.
+
+    Args:
+        tenant: Whose.
+        seq: Its place in the queue.
+        wanted: What waits.
+        paused: Whether it is to wait though a slot be free.
+        controls: What came for it meanwhile.
+    """
 
     tenant: str
     seq: int
-    admit: Admit
+    wanted: Admit | Reopen
     id: str
     correlation_id: str
     actor: str
@@ -80,6 +88,19 @@ class Queued:
             deadline_ms=self.deadline_ms,
             carried=self.carried,
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reopening:
+    """A failed run whose resume waits for a slot."""
+
+    tenant: str
+    run: str
+
+    @property
+    def key(self) -> Key:
+        """Filed by tenant."""
+        return (self.tenant, self.run)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,4 +131,4 @@ class Tenant:
         return (self.tenant,)
 
 
-KINDS = (Seen, Expiry, Queued, Slot, Tenant)
+KINDS = (Seen, Expiry, Queued, Reopening, Slot, Tenant)

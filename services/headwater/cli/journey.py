@@ -23,7 +23,7 @@ _COLORS = {
     "held": "yellow",
     "paused": "yellow",
 }
-ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
+ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
 
 Run = Mapping[str, Any]
 Fetch = Callable[[str], Run | None]

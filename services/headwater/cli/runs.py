@@ -19,6 +19,15 @@ from headwater.contracts.messages import Status
 app = typer.Typer(no_args_is_help=True, help="List, show, tail and control runs.")
 
 RunArgument = Annotated[str, typer.Argument(metavar="ID", help="A run id or a task id.")]
+AddUsd = Annotated[
+    float, typer.Option("--add-usd", min=0, help="Raise its limit of money by so many US dollars.")
+]
+AddSteps = Annotated[
+    int, typer.Option("--add-steps", min=0, help="Raise its limit of steps by so many.")
+]
+RepeatWrites = Annotated[
+    bool, typer.Option("--repeat-writes", help="Make calls that changed the world again.")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is journaled.")]
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -134,11 +143,47 @@ def pause(
 def resume(
     run: RunArgument,
     reason: Reason = "",
+    add_usd: AddUsd = 0.0,
+    add_steps: AddSteps = 0,
+    repeat_writes: RepeatWrites = False,
+    yes: shell.Yes = False,
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Let a paused run go on."""
-    _control(run, "resume", {"reason": reason}, dry_run, output)
+    """Let a run go on that is paused, held or failed.
+
+    A failed one goes on before the turn that failed, with today's code; nothing that was answered
+    is asked again.
+    """
+    with connect() as gateway:
+        found = gateway.get(path_of(run))
+    writes = [*(found.get("writes") or ())] if found.get("status") == "failed" else []
+    if writes and not dry_run and not repeat_writes:
+        shell.note(f"the failing turn of {run} had changed the world: {', '.join(writes)}")
+        shell.confirm("Resume it, and make these calls again?", yes=yes)
+        repeat_writes = True
+    body = {
+        "reason": reason,
+        "attempt": found.get("attempt") or 0,
+        "add_usd": add_usd,
+        "add_steps": add_steps,
+        "repeat_writes": repeat_writes,
+    }
+    _control(run, "resume", body, dry_run, output, more={"repeats": writes})
+
+
+@app.command()
+def discard(
+    run: RunArgument,
+    reason: Reason = "",
+    yes: shell.Yes = False,
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Drop a failed run: it can be resumed no more. Who did it and why is kept."""
+    if not dry_run:
+        shell.confirm(f"Discard {run} for good?", yes=yes)
+    _control(run, "discard", {"reason": reason}, dry_run, output)
 
 
 @app.command()
@@ -219,11 +264,17 @@ def _tell(kind: str, data: Mapping[str, Any], streaming: bool) -> bool:
 
 
 def _control(
-    run: str, verb: str, body: Mapping[str, Any], dry_run: bool, output: shell.Format
+    run: str,
+    verb: str,
+    body: Mapping[str, Any],
+    dry_run: bool,
+    output: shell.Format,
+    *,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     path = path_of(run, *verb.split("/", 1))
     if dry_run:
-        answer: Any = {"would": verb, "run": run, "body": dict(body)}
+        answer: Any = {"would": verb, "run": run, "body": dict(body), **(more or {})}
     else:
         with connect() as gateway:
             answer = gateway.post(path, body, params={"tenant": discovery.tenant("")})

@@ -85,6 +85,23 @@ class Admit:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """On what terms a failed run goes on.
+
+    Args:
+        attempt: The attempt that failed, so that the same word twice counts once; 0 for whichever it is.
+        added: What its limits are raised by.
+        repeat_writes: Whether calls that changed the world may be made again.
+        slot: The slot that admission has taken for it; empty before.
+    """
+
+    attempt: int = 0
+    added: Spent = dataclasses.field(default_factory=Spent)
+    repeat_writes: bool = False
+    slot: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
     """A person's or a parent's word to a run: `target` is a task id or a run id.
 
@@ -94,13 +111,24 @@ class Control:
         name: A signal's name.
         value: A signal's value, JSON.
         reason: Why; journaled.
+        resume: The terms, where a failed run is resumed.
     """
 
     target: str
-    verb: Literal["cancel", "pause", "resume", "signal"]
+    verb: Literal["cancel", "pause", "resume", "signal", "discard"]
     name: str = ""
     value: bytes = b""
     reason: str = ""
+    resume: Resume | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reopen:
+    """A failed run to admission: an operator resumes it, so it needs a slot again."""
+
+    run: str
+    reason: str = ""
+    resume: Resume
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +304,7 @@ Status = Literal[
     "failed",
     "cancelled",
     "quarantined",
+    "discarded",
 ]
 
 
@@ -330,6 +359,9 @@ class RunEvent:
         at_ms: When this happened.
         outcome: JSON of the result, at `completed`.
         version: Version of the app that took the turn.
+        attempt: 1, and one more for each resume.
+        actor: Who did this, where a person did.
+        writes: At `failed`: the calls that changed the world and that a resume would make again.
     """
 
     run: str
@@ -349,6 +381,46 @@ class RunEvent:
     at_ms: int = 0
     outcome: bytes = b""
     version: str = ""
+    attempt: int = 1
+    actor: str = ""
+    writes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """`audit.operators`: what an operator did to kept records or to a run, who and why.
+
+    Args:
+        action: What was done.
+        id: The operation's id; the same one again goes on where it was.
+        actor: Who.
+        reason: Why.
+        at_ms: When.
+        run: The run it was done to; empty if it was done to records.
+        topic: Topic of the kept records.
+        partition: Their partition.
+        offsets: Those it was done to, as pairs: first and last of each range.
+        next_offset: How far the operation has looked.
+        to: Where replayed records went, if somebody said where.
+        repeat_writes: Whether calls that changed the world may be made again.
+        value: The value that was sent instead of the kept one.
+        original: The kept one's value, beside it.
+    """
+
+    action: Literal["replay", "discard", "resume", "edit"]
+    id: str
+    actor: str
+    reason: str = ""
+    at_ms: int
+    run: str = ""
+    topic: str = ""
+    partition: int = -1
+    offsets: tuple[int, ...] = ()
+    next_offset: int = -1
+    to: str = ""
+    repeat_writes: bool = False
+    value: bytes | None = None
+    original: bytes | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,7 +474,7 @@ class ShardTable:
     partitions: tuple[int, ...]
 
 
-INBOX = (Admit, Control, Closed, Wake, Start, Reply, Drain)
+INBOX = (Admit, Control, Reopen, Closed, Wake, Start, Reply, Drain)
 SHIPPED = (
     *INBOX,
     *approvals.SHIPPED,
@@ -411,6 +483,7 @@ SHIPPED = (
     Result,
     RunEvent,
     RunFailed,
+    Operation,
     Token,
     AppRecord,
     SchemaRecord,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Sequence
 
 from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.errors import PoisonError
@@ -49,20 +50,34 @@ def letter(
     kind: str,
     message: str,
     stack: str = "",
+    more: Sequence[tuple[str, str]] = (),
+    deliveries: int = 1,
 ) -> Draft:
     """Return a record to be kept in `topic`: its own bytes, and ours last, where readers take the last.
 
     One that would not fit is kept by digest, size and position.
+
+    Args:
+        record: As it was read.
+        topic: Where it is kept.
+        group: Who put it aside.
+        code: Class of the error, short.
+        kind: The error's type.
+        message: Its words.
+        stack: Where it was raised.
+        more: Further headers of the family.
+        deliveries: How often it was tried since it came.
     """
     place = record.partition
     # Such headers may be a producer's own: whatever they say, the record must be kept.
-    deliveries = max(_number(record.header(PREFIX + "delivery.count")), 0) + 1
+    count = max(_number(record.header(PREFIX + "delivery.count")), 0) + deliveries
     ours: Headers = (
         (PREFIX + "topic", place.topic.encode()),
         (PREFIX + "partition", str(place.number).encode()),
         (PREFIX + "offset", str(record.offset).encode()),
         (PREFIX + "group", group.encode()),
-        (PREFIX + "delivery.count", str(deliveries).encode()),
+        (PREFIX + "delivery.count", str(count).encode()),
+        *((PREFIX + name, _utf8(value)[:STACK_BYTES_MAX]) for name, value in more),
         (PREFIX + "message", _utf8(message)[:STACK_BYTES_MAX]),
         ("error.type", _utf8(code)),
         ("error.class", _utf8(kind)),

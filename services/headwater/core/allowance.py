@@ -27,6 +27,16 @@ def minus(one: Spent, other: Spent) -> Spent:
     )
 
 
+def raised(limits: Limits, added: Spent) -> Limits:
+    """Return limits with something added; what has no limit stays without."""
+    return dataclasses.replace(
+        limits,
+        steps=None if limits.steps is None else limits.steps + added.steps,
+        tokens=None if limits.tokens is None else limits.tokens + added.tokens,
+        usd_nano=None if limits.usd_nano is None else limits.usd_nano + added.usd_nano,
+    )
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """What a run may spend, has reserved and has spent.

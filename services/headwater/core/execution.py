@@ -102,7 +102,28 @@ class Released:
     at_ms: int
 
 
-Delivery = Begin | Answer | Signal | Cancel | Tick | Parked | Released
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The turns that followed here were taken back, and what they were given is delivered again.
+
+    Args:
+        attempt: Which attempt of the run begins here.
+        limits: What the run may spend from here on.
+        actor: Who wanted it.
+        reason: Why.
+        error: Class of the error that had ended the run.
+        writes: Calls taken back that had changed the world.
+    """
+
+    attempt: int
+    limits: Limits
+    actor: str = ""
+    reason: str = ""
+    error: str = ""
+    writes: tuple[str, ...] = ()
+
+
+Delivery = Begin | Answer | Signal | Cancel | Tick | Parked | Released | Cut
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +199,7 @@ class Execution(Protocol):
         """Run until everything waits again.
 
         Args:
-            delivery: The first is `Begin`; nothing may follow an end.
+            delivery: The first is `Begin`, but for cuts; nothing may follow an end.
             now_ms: Run time, never falling: what `time` and `datetime` tell the function.
 
         Raises:

@@ -29,8 +29,9 @@ from headwater.doors.problems import HANDLERS, ProblemError
 from headwater.durable import confine
 from headwater.log.port import Log
 
-ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
+ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
 WAIT_S_MAX = 300.0
+VERBS = ("cancel", "pause", "resume", "discard")
 _LOOK_S = 0.05
 _STREAM_LOOK_S = 0.1
 
@@ -245,10 +246,10 @@ class Gateway:
         return EventSourceResponse(self._events(run, caller, after))
 
     async def control(self, request: Request) -> Response:
-        """Cancel, pause or resume a run."""
+        """Cancel, pause, resume or discard a run."""
         verb = request.path_params["verb"]
-        if verb not in {"cancel", "pause", "resume"}:
-            raise ProblemError(404, "No such verb", f"{verb!r} is not cancel, pause or resume")
+        if verb not in VERBS:
+            raise ProblemError(404, "No such verb", f"{verb!r} is not one of {', '.join(VERBS)}")
         return await self._control(request, verb)
 
     async def signal(self, request: Request) -> Response:
@@ -289,13 +290,15 @@ class Gateway:
         if not isinstance(told, dict):
             raise ProblemError(422, "Not an object", "the body is a JSON object: {reason, value}")
         known = of.index.get(run, tenant=caller.tenant or None)
+        given.check_verb(verb, known)
         tenant = caller.tenant or (known or {}).get("tenant") or self._tenant(request, caller)
         message = Control(
             target=run,
             verb=verb,
             name=name,
             value=json.dumps(told.get("value")).encode(),
-            reason=str(told.get("reason") or "").encode(errors="replace").decode(),
+            reason=given.words(told, "reason"),
+            resume=given.terms(told, known) if verb == "resume" else None,
         )
         meta = Meta(
             id=secrets.token_hex(16),

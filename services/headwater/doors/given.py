@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 
 from headwater.contracts import headers as hygiene
+from headwater.contracts.messages import Resume, Spent
 from headwater.core.messages import RunId
 from headwater.doors.problems import ProblemError
 from headwater.errors import PoisonError
+
+_MOST = 1e9
+"""No amount that a person means is more: dollars, steps, tokens."""
 
 
 def json_of(body: bytes) -> Any:
@@ -63,6 +67,58 @@ def number(request: Request, name: str, default: float, most: float) -> float:
     except ValueError as error:
         raise ProblemError(422, "Not a number", f"{name} {text!r} is no number") from error
     return min(max(0.0, found), most)
+
+
+def words(told: dict[str, Any], name: str) -> str:
+    """Return a text of a body; half of a surrogate pair becomes a question mark."""
+    return str(told.get(name) or "").encode(errors="replace").decode()
+
+
+def amount(told: dict[str, Any], name: str) -> float:
+    """Return an amount of a body, 0 if it is not there.
+
+    Raises:
+        ProblemError: It is no number from 0 on.
+    """
+    found = told.get(name) or 0
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found < _MOST:
+        raise ProblemError(422, "Not an amount", f"{name} {found!r}: a number from 0 on")
+    return found
+
+
+def terms(told: dict[str, Any], known: Mapping[str, Any] | None) -> Resume:
+    """Return on what terms a run is to be resumed.
+
+    Without an attempt, it is the one that the caller can have seen: so the same word twice is one.
+
+    Raises:
+        ProblemError: An amount is none.
+    """
+    failed = known is not None and known["status"] == "failed"
+    seen = known["attempt"] if known is not None and failed else 0
+    return Resume(
+        attempt=int(amount(told, "attempt")) or seen,
+        added=Spent(
+            steps=int(amount(told, "add_steps")),
+            tokens=int(amount(told, "add_tokens")),
+            usd_nano=round(amount(told, "add_usd") * 1e9),
+        ),
+        repeat_writes=told.get("repeat_writes") is True,
+    )
+
+
+def check_verb(verb: str, known: Mapping[str, Any] | None) -> None:
+    """Refuse what can be seen to do nothing.
+
+    Raises:
+        ProblemError: The run has ended, or has not failed.
+    """
+    status = None if known is None else known["status"]
+    if verb == "resume" and status in {"completed", "cancelled", "quarantined", "discarded"}:
+        raise ProblemError(409, "Nothing to resume", f"the run is {status}", "not-resumable")
+    if verb == "discard" and status not in {None, "failed"}:
+        detail = f"the run is {status}; only a failed one is discarded (see cancel)"
+        raise ProblemError(409, "Nothing to discard", detail, "not-failed")
 
 
 def check_run(run: str) -> None:

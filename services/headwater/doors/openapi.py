@@ -11,7 +11,8 @@ _PATHS = {
     "/api/v1/runs/{id}/events": "Follow a run's events (SSE)",
     "/api/v1/runs/{id}/cancel": "Cancel a run",
     "/api/v1/runs/{id}/pause": "Pause a run",
-    "/api/v1/runs/{id}/resume": "Resume a run",
+    "/api/v1/runs/{id}/resume": "Resume a run that is paused, held or failed",
+    "/api/v1/runs/{id}/discard": "Drop a failed run",
     "/api/v1/runs/{id}/signals/{name}": "Send a run a signal",
     "/api/v1/quarantine": "List quarantined records",
     "/api/v1/quarantine/{record}": "Show a quarantined record",
@@ -56,7 +57,7 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
             }
         }
     for path, summary in _PATHS.items():
-        sent = path.endswith(("cancel", "pause", "resume", "{name}"))
+        sent = path.endswith(("cancel", "pause", "resume", "discard", "{name}"))
         named = [part[1:-1] for part in path.split("/") if part.startswith("{")]
         operation = {
             "summary": summary,

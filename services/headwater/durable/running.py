@@ -11,6 +11,7 @@ from headwater.core.execution import (
     Begin,
     Cancel,
     Continued,
+    Cut,
     Delivery,
     Parked,
     Raised,
@@ -90,7 +91,7 @@ class Running:
         """Run until everything waits again.
 
         Args:
-            delivery: The first is `Begin`; nothing may follow an end.
+            delivery: The first is `Begin`, but for cuts, at which nothing runs; nothing may follow an end.
             now_ms: Run time; a lower one than before counts as the same.
 
         Raises:
@@ -101,6 +102,9 @@ class Running:
         """
         if self._broken is not None:
             raise self._broken
+        if isinstance(delivery, Cut) and self._end is None:
+            self._session.cut = delivery
+            return Step()
         if self._end is not None or (self._main is None) is not isinstance(delivery, Begin):
             raise self._unexpected(type(delivery).__name__)
         streams, loop = self._streams, self._loop

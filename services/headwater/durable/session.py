@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from headwater.contracts.messages import Outcome
-from headwater.core.execution import Asked, CallKind, Emitted, Signal
+from headwater.core.execution import Asked, CallKind, Cut, Emitted, Signal
 from headwater.durable.confine import UUID, Random
 from headwater.durable.futures import Waiting
 from headwater.durable.loop import Loop
@@ -33,7 +33,8 @@ class Session:
 
     __slots__ = (
         "_calls", "_loop", "_mailbox", "_patches", "_recalled", "_receivers", "_streams", "asked",
-        "calls_made", "closing", "continued", "emitted", "is_replay", "patches_used", "withdrawn",
+        "calls_made", "closing", "continued", "cut", "emitted", "is_replay", "patches_used",
+        "withdrawn",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, streams: Streams) -> None:
@@ -49,6 +50,8 @@ class Session:
         self.continued: bytes | None = None
         """The task that the function wants to continue as."""
         self.patches_used: list[str] = []
+        self.cut: Cut | None = None
+        """The last cut, if there was one: which attempt this is, and what it may spend."""
         self.is_replay = False
         self.closing = False
         self.asked: list[Asked] = []

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from headwater.contracts.messages import Ask, CallNote, Failed, Limits, ReplyTo, Spent, Start, Task
 from headwater.core.allowance import ceiling
-from headwater.core.execution import Asked
+from headwater.core.execution import Asked, Cut
 from headwater.core.judge import AskPerson, Deny, Judge
 from headwater.core.messages import Address, RunId, digest
 from headwater.runs.people import People, keeps
-from headwater.runs.rows import Made, OpenCall
+from headwater.runs.rows import Entry, Made, OpenCall
 from headwater.runs.spending import allowance, lacking, reserve
 from headwater.runs.visit import Visit
 
@@ -61,6 +61,7 @@ class Routes:
         events: Agent's name to its outcome topic.
         dead: Agent's name to its dead-letter topic.
         life: The life-cycle topic.
+        audit: The topic of what operators did.
         admission: Tenant to the address of its admission inbox.
         approvals: Tenant to the address of its approvals inbox.
         place: (tenant, agent, task id) to an inbox partition.
@@ -71,6 +72,7 @@ class Routes:
     events: Callable[[str], str]
     dead: Callable[[str], str]
     life: str
+    audit: str
     admission: Callable[[str], Address]
     approvals: Callable[[str], Address]
     place: Callable[[str, str, str], int]
@@ -99,6 +101,19 @@ class Calls:
     def rules(self) -> str:
         """Version of the rules that judge."""
         return self._judge.version
+
+    def wrote(self, entry: Entry, unsent: Collection[int] = ()) -> list[str]:
+        """Name the calls of an entry that may have changed the world; `unsent` ones have not."""
+        if isinstance(entry.delivery, Cut):
+            return [*entry.delivery.writes]
+        return [
+            f"{made.number} {made.kind} {made.name}"
+            for made in entry.calls
+            if made.denied is None
+            and made.number not in unsent
+            and made.kind != "person"
+            and self.writes(made)
+        ]
 
     def writes(self, made: Made) -> bool:
         """Say whether a call changes the world."""
@@ -194,7 +209,7 @@ class Calls:
             return dataclasses.replace(cost, steps=cost.steps + 1), limits, None
         most, why = self._catalogue.price_ceiling(asked)
         if most is None:
-            if visit.opened.limits.usd_nano is not None:
+            if visit.limits.usd_nano is not None:
                 return Spent(), None, Failed(error="BudgetExceeded", detail=why)
             most = Spent()
         return dataclasses.replace(most, steps=1), None, None
@@ -216,7 +231,7 @@ class Calls:
         return Start(
             run=str(RunId(asked.name, place, task_id)),
             task_id=task_id,
-            slot=visit.opened.start.slot,
+            slot=visit.slot,
             task=Task(value=asked.arguments),
             limits=limits,
             reply_to=self._reply_to(visit, asked),
@@ -225,8 +240,8 @@ class Calls:
     def _ask(self, visit: Visit, asked: Asked) -> Ask:
         terms = self._catalogue.tool(asked.name) if asked.kind == "tool" else None
         not_after_ms = visit.run.now_ms + self._wait_ms(asked)
-        if visit.opened.deadline_ms is not None and visit.run.cleanup is None:
-            not_after_ms = min(not_after_ms, visit.opened.deadline_ms)
+        if visit.deadline_ms is not None and visit.run.cleanup is None:
+            not_after_ms = min(not_after_ms, visit.deadline_ms)
         return Ask(
             run=visit.run.run,
             number=asked.number,

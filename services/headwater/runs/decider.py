@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import Any
 
@@ -21,6 +20,7 @@ from headwater.contracts.messages import (
     Wake,
 )
 from headwater.contracts.records import Partition, Record
+from headwater.core.allowance import plus
 from headwater.core.decider import Encoded, Turn
 from headwater.core.execution import (
     AgentFunction,
@@ -48,9 +48,10 @@ from headwater.errors import (
 )
 from headwater.runs import journal
 from headwater.runs.calls import Calls, Catalogue, Routes
+from headwater.runs.cuts import Cuts
 from headwater.runs.holds import Holds
 from headwater.runs.life import DeadLetter, Life
-from headwater.runs.rows import Entry, Held, Made, OpenCall, Opened, Overrun, Run
+from headwater.runs.rows import Entry, Held, Made, OpenCall, Opened, Overrun, Redelivery, Run
 from headwater.runs.spending import settle
 from headwater.runs.visit import Visit
 
@@ -59,6 +60,8 @@ logger = logging.getLogger(__name__)
 Message = Start | Reply | Control | Wake | Drain | Decided
 CANCELLED = "Cancelled"
 _SHORTER = "begin a fresh journal with ctx.continue_as(...), or split the task among children"
+UNWRITABLE = "unwritable"
+"""What a message leads to cannot be written, so it cannot be kept either."""
 
 
 class Runs:
@@ -104,8 +107,9 @@ class Runs:
         self._cache = journal.Cache(executions_max)
         self._calls = Calls(catalogue, judge, routes, call_ms_max=call_ms_max)
         self._people = self._calls.people
-        self._life = Life({agent.name: agent}, routes, dead_letter, self._people)
+        self._life = Life({agent.name: agent}, routes, dead_letter, self._people, self._calls.wrote)
         self._holds = Holds(drain_max)
+        self._cuts = Cuts(self._life, self._people, self._holds, routes, version=version)
         self._entries_warn = entries_warn
         self._entries_max = entries_max
         self._bytes_warn = journal_bytes_warn
@@ -122,13 +126,16 @@ class Runs:
         if visit is None:
             if isinstance(message, Control):
                 logger.warning("%s for %s, which is not here, is ignored", message.verb, run_id)
+                self._cuts.give_back(turn, message)
             return
         if turn.meta.tenant != visit.opened.tenant:
             logger.warning("a message of tenant %r for %s is ignored", turn.meta.tenant, run_id)
             return
+        if isinstance(message, Control):
+            visit.actor = turn.meta.actor
         if isinstance(message, Drain):
             self._drain(visit)
-        elif isinstance(message, Control) and message.verb in {"pause", "resume"}:
+        elif isinstance(message, Control) and message.verb in {"pause", "resume", "discard"}:
             self._switch(visit, message)
         elif visit.run.ending:
             if isinstance(message, (Reply, Decided)):
@@ -148,10 +155,13 @@ class Runs:
             self._refuse_start(turn, message, error)
             return
         visit = None if message is None else self._visit(turn, _run_of(message))
-        if visit is None or visit.run.ending:
+        if message is None or visit is None or visit.run.ending:
             logger.warning("record %s@%d is refused: %s", record.partition, record.offset, error)
             return
-        self._life.end(visit, Raised(error=error.code, detail=str(error)))
+        if not isinstance(message, Drain) and error.code != UNWRITABLE:
+            self._holds.keep(visit, message)  # a resume delivers it again
+        ended = Raised(error=error.code, detail=str(error))
+        self._life.end(visit, ended, cut=visit.run.seq + 1)
         visit.write(Address(self._events, visit.run.run))
 
     def forget(self, partition: Partition) -> None:
@@ -165,7 +175,9 @@ class Runs:
         return Visit(turn, opened, run)
 
     def _start(self, turn: Turn, start: Start) -> None:
-        if turn.get(Run, start.run) is not None:
+        known = turn.get(Run, start.run)
+        if known is not None:
+            self._cuts.started_again(turn, known, start)
             return
         meta = turn.meta
         opened = Opened(
@@ -190,6 +202,7 @@ class Runs:
             self._life.end(
                 visit,
                 Raised(error="DeadlineExceeded", detail="the deadline passed before it began"),
+                cut=1,
             )
         else:
             self._deliver(visit, start)
@@ -226,15 +239,21 @@ class Runs:
         )
 
     def _switch(self, visit: Visit, message: Control) -> None:
-        """Pause or resume; what has ended does neither."""
+        """Pause or resume; or resume or discard what has failed."""
         run = visit.run
-        if message.verb == "pause" and run.state == "open":
-            visit.change(state="paused", reason=message.reason)
-            visit.say("paused")
+        if message.verb == "pause":
+            if run.state == "open":
+                visit.change(state="paused", reason=message.reason)
+                visit.say("paused")
         elif message.verb == "resume" and run.state in {"paused", "held"}:
             visit.change(state="open", reason="")
             visit.say("waiting")
             self._holds.drain_later(visit)
+            self._cuts.give_back(visit.turn, message)
+        elif message.verb == "resume":
+            self._cuts.resume(visit, message)
+        else:
+            self._cuts.discard(visit, message)
 
     def _unlock(self, visit: Visit, message: Message) -> None:
         """A cancellation waits its turn behind what is held, but not for a person to resume."""
@@ -252,7 +271,7 @@ class Runs:
     def _late(self, visit: Visit, message: Reply | Decided) -> None:
         """An answer for a run that has ended: a failed one keeps it, and its children's still count."""
         call = visit.get(OpenCall, message.run, message.number)
-        if call is None:
+        if call is None or call.settled:
             return
         if visit.run.state == "failed":
             self._holds.keep(visit, message)
@@ -311,6 +330,10 @@ class Runs:
             return message, None
         if isinstance(message, Start):
             return Begin(signals=visit.opened.signals), None
+        if isinstance(message, Redelivery):
+            if isinstance(message.delivery, Cancel):
+                visit.change(cleanup=visit.limits.cleanup_steps)
+            return message.delivery, None
         if isinstance(message, Reply):
             return self._answer(visit, message)
         if isinstance(message, Wake):
@@ -320,7 +343,7 @@ class Runs:
         if message.verb == "signal":
             return Signal(name=message.name, value=message.value), None
         if run.cleanup is None:
-            visit.change(cleanup=visit.opened.limits.cleanup_steps)
+            visit.change(cleanup=visit.limits.cleanup_steps)
         return Cancel(reason=message.reason), None
 
     def _answer(self, visit: Visit, reply: Reply) -> tuple[Delivery | None, OpenCall | None]:
@@ -341,26 +364,24 @@ class Runs:
         limit = self._limit(visit)
         if limit is None or visit.run.cleanup is not None or visit.turn.now_ms < limit[0]:
             return Tick()
-        visit.change(cancelling=limit[1], cleanup=visit.opened.limits.cleanup_steps)
+        visit.change(cancelling=limit[1], cleanup=visit.limits.cleanup_steps, cut=visit.run.seq + 1)
         return Cancel(reason=limit[2])
 
     def _limit(self, visit: Visit) -> tuple[int, str, str] | None:
         """Return when the run's time is up, the error that is, and its words."""
-        opened = visit.opened
+        wall_ms = visit.limits.wall_ms
         limits: list[tuple[int, str, str]] = []
-        if opened.limits.wall_ms is not None and not visit.run.asking:
-            wall_s = opened.limits.wall_ms / 1000
+        if wall_ms is not None and not visit.run.asking:
+            wall_s = wall_ms / 1000
             limits.append(
                 (
-                    opened.started_ms + opened.limits.wall_ms + visit.run.waited_ms,
+                    visit.since_ms + wall_ms + visit.run.waited_ms,
                     "BudgetExceeded",
                     f"the run's limit of {wall_s:g} s of wall clock has passed",
                 )
             )
-        if opened.deadline_ms is not None:
-            limits.append(
-                (opened.deadline_ms, "DeadlineExceeded", "the task's deadline has passed")
-            )
+        if visit.deadline_ms is not None:
+            limits.append((visit.deadline_ms, "DeadlineExceeded", "the task's deadline has passed"))
         return min(limits, default=None)
 
     def _execution(self, visit: Visit) -> Execution:
@@ -397,6 +418,7 @@ class Runs:
         call: OpenCall | None,
     ) -> None:
         reply = message if isinstance(message, Reply) and call is not None else None
+        charged = message if isinstance(message, Redelivery) else reply
         now_ms = max(visit.run.now_ms, visit.turn.now_ms)
         visit.change(now_ms=now_ms)
         if reply is not None and call is not None:
@@ -415,7 +437,7 @@ class Runs:
             visit,
             delivery,
             made,
-            reply,
+            charged,
             patched=tuple(one for step in steps for one in step.patched),
             above=above,
         )
@@ -443,7 +465,7 @@ class Runs:
         visit: Visit,
         delivery: Delivery,
         made: list[Made],
-        reply: Reply | None,
+        charged: Reply | Redelivery | None,
         *,
         patched: tuple[str, ...],
         above: int,
@@ -479,8 +501,8 @@ class Runs:
                 time_ms=run.now_ms,
                 delivery=delivery,
                 calls=tuple(made),
-                attempt="" if reply is None else reply.attempt,
-                usage=None if reply is None else reply.usage,
+                attempt="" if charged is None else charged.attempt,
+                usage=None if charged is None else charged.usage,
                 judged=self._calls.rules if made else "",
                 patched=patched,
                 above=above,
@@ -492,11 +514,8 @@ class Runs:
         spent = reply.spent or Spent()
         if usage is not None:
             spent = Spent(tokens=usage.input_tokens + usage.output_tokens, usd_nano=usage.usd_nano)
-        settle(
-            visit,
-            call,
-            dataclasses.replace(spent, steps=spent.steps + (0 if call.unsent else 1)),
-        )
+        if not call.settled:
+            settle(visit, call, plus(spent, Spent(steps=0 if call.unsent else 1)))
         visit.drop(call)
         failed = reply.outcome if isinstance(reply.outcome, Failed) else None
         unfit = "denied" if failed is not None and failed.error == "Denied" else "failed"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from headwater.contracts.approvals import Decided
 from headwater.contracts.messages import Control, Drain, Reply, Start, Wake
 from headwater.core.messages import Address
 from headwater.errors import HeadwaterError
-from headwater.runs.rows import Held, Run
+from headwater.runs.rows import Held, Redelivery, Run
 from headwater.runs.visit import Visit
 
 
@@ -31,6 +32,14 @@ class Holds:
         run = visit.run
         visit.put(Held(run=run.run, seq=run.held_next, message=message))
         visit.change(held=run.held + 1, held_next=run.held_next + 1)
+
+    def put_back(self, visit: Visit, redeliveries: Sequence[Redelivery]) -> None:
+        """Keep what a cut took back before everything that waits."""
+        run = visit.run
+        first = next((held.seq for held in visit.scan(Held)), run.held_next)
+        for seq, one in enumerate(redeliveries, first - len(redeliveries)):
+            visit.put(Held(run=run.run, seq=seq, message=one))
+        visit.change(held=run.held + len(redeliveries))
 
     def stop(self, visit: Visit, error: HeadwaterError) -> None:
         """Hold a run whose code cannot take the message that waits first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from headwater.contracts.messages import (
     Answered,
@@ -16,8 +16,8 @@ from headwater.contracts.messages import (
     Spent,
     Status,
 )
-from headwater.contracts.records import Draft, Partition, Record
-from headwater.core.allowance import plus
+from headwater.contracts.records import Draft, Headers, Partition, Record
+from headwater.core.allowance import minus, plus
 from headwater.core.decider import Encoded
 from headwater.core.execution import AgentFunction, Continued, Raised, Returned
 from headwater.core.messages import Address, RunId
@@ -27,8 +27,29 @@ from headwater.runs.rows import Entry, Held, OpenCall, Overrun
 from headwater.runs.spending import settle
 from headwater.runs.visit import Visit
 
-DeadLetter = Callable[[Record, str, Raised], Draft]
-"""Builds the dead letter of a failed run's task: (the task as a record, dead-letter topic, error)."""
+WRITES_MAX = 100
+"""How many calls that changed the world are named; more than that nobody reads."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a dead letter says of the run that failed.
+
+    Args:
+        run: Its id.
+        tenant: Whose it is.
+        attempt: Which of its attempts failed.
+        writes: Calls that may have changed the world, of all its attempts.
+    """
+
+    run: str
+    tenant: str
+    attempt: int
+    writes: tuple[str, ...]
+
+
+DeadLetter = Callable[[Record, str, Raised, Facts], Draft]
+"""Builds the dead letter of a failed run's task: (the task as a record, topic, error, the run)."""
 
 
 class Life:
@@ -39,6 +60,7 @@ class Life:
         routes: Where things go.
         dead_letter: Builds dead letters.
         people: Told when nobody waits for them any more.
+        wrote: Names the calls of an entry that may have changed the world.
     """
 
     def __init__(
@@ -47,18 +69,27 @@ class Life:
         routes: Routes,
         dead_letter: DeadLetter,
         people: People,
+        wrote: Callable[[Entry, Collection[int]], Sequence[str]],
     ) -> None:
+        self._wrote = wrote
         self._agents = agents
         self._people = people
         self._routes = routes
         self._dead_letter = dead_letter
 
-    def end(self, visit: Visit, ended: Returned | Raised) -> None:
-        """Publish the outcome, cancel live children, and close as soon as they have replied."""
+    def end(self, visit: Visit, ended: Returned | Raised, *, cut: int = 0) -> None:
+        """Publish the outcome, cancel live children, and close as soon as they have replied.
+
+        Args:
+            visit: The run.
+            ended: How it ended.
+            cut: If it failed without an entry that led to it: the next entry's number.
+        """
         status = self._outcome(visit, ended)
         visit.set_timer(None)
         if status == "failed":
             assert isinstance(ended, Raised)
+            visit.change(cut=visit.run.cut or cut or visit.run.seq)
             visit.turn.relay(self._letter(visit, ended))
         self._people.ended(visit, f"its run {status}", kept=status == "failed")
         children = self._live(visit)
@@ -86,6 +117,7 @@ class Life:
                 self.cancel_child(visit, call, "its parent continued as another task")
             else:
                 self._people.abandon(visit, call, "its run continued as another task")
+        wrote = [*visit.opened.wrote, *self.writes(visit)]
         for entry in [*visit.scan(Entry)]:
             visit.drop(entry)
         opened = dataclasses.replace(
@@ -93,24 +125,52 @@ class Life:
             task=continued.task,
             signals=continued.signals,
             journal=visit.opened.journal + 1,
+            wrote=tuple(wrote[:WRITES_MAX]),
         )
         visit.reopen(opened)
         visit.change(seq=0, journal_bytes=0, reason="it continues as another task")
         visit.say("waiting")
 
     def child_replied(self, visit: Visit, call: OpenCall, spent: Spent) -> None:
-        """A child of a run that has ended has ended too; after the last one the run closes."""
+        """A child of a run that has ended has ended too; after the last one the run closes.
+
+        A failed run keeps the call, settled: its answer is delivered if the run is resumed.
+        """
         settle(visit, call, plus(spent, Spent(steps=1)))
-        visit.drop(call)
-        if not self._children(visit):
+        if visit.run.state == "failed":
+            visit.put(dataclasses.replace(call, reserved=Spent(), settled=True))
+        else:
+            visit.drop(call)
+        if not self.awaits_children(visit):
             self.close(visit)
 
+    def awaits_children(self, visit: Visit) -> bool:
+        """Say whether children of a run that has ended go on, so that it is not closed yet."""
+        return bool(self._children(visit))
+
+    def writes(self, visit: Visit, *, since: int = 0) -> tuple[str, ...]:
+        """Name the calls of a journal, from an entry on, that may have changed the world."""
+        unsent = {call.number for call in visit.scan(OpenCall) if call.unsent}
+        entries = (entry for entry in visit.scan(Entry) if entry.seq >= since)
+        return tuple(name for entry in entries for name in self._wrote(entry, unsent))
+
+    def discard(self, visit: Visit) -> None:
+        """Drop a failed run's rows, and say so; whoever calls this records who wanted it."""
+        if self.awaits_children(visit):
+            self.close(visit)
+        visit.say("discarded")
+        self._drop_rows(visit)
+
     def close(self, visit: Visit) -> None:
-        """Answer the parent or give the slot back; drop the rows of all but failed runs."""
+        """Answer the parent or give the slot back; drop the rows of all but failed runs.
+
+        A resumed run answers no parent: that was told when the run failed.
+        """
         run, start = visit.run, visit.opened.start
-        if start.reply_to is None:
+        if start.reply_to is None or run.again is not None:
+            told = Spent() if run.again is None else run.again.told
             visit.send(
-                Closed(slot=start.slot, spent=run.spent),
+                Closed(slot=visit.slot, spent=minus(run.spent, told)),
                 self._routes.admission(visit.opened.tenant),
             )
         else:
@@ -158,7 +218,9 @@ class Life:
     def _outcome(self, visit: Visit, ended: Returned | Raised) -> Status:
         agent, run = visit.id.agent, visit.run
         address = Address(self._routes.events(agent), run.run)
-        headers = (("ce_runid", run.run.encode()),)
+        headers: Headers = (("ce_runid", run.run.encode()),)
+        if run.again is not None:
+            headers = (*headers, ("ce_attempt", str(run.attempt).encode()))
         if isinstance(ended, Returned):
             visit.send(Encoded(type=f"{agent}.completed", value=ended.value), address, headers)
             visit.outcome = self._agents[agent].outcome_json(ended.value)
@@ -199,11 +261,19 @@ class Life:
             value=task.value,
             headers=tuple((header.name, header.value) for header in task.headers),
         )
-        return self._dead_letter(record, self._routes.dead(visit.id.agent), ended)
+        visit.writes = self.writes(visit, since=visit.run.cut)[:WRITES_MAX]
+        facts = Facts(
+            run=visit.run.run,
+            tenant=visit.opened.tenant,
+            attempt=visit.run.attempt,
+            writes=(*visit.opened.wrote, *self.writes(visit))[:WRITES_MAX],
+        )
+        return self._dead_letter(record, self._routes.dead(visit.id.agent), ended, facts)
 
     def _children(self, visit: Visit) -> list[OpenCall]:
         """Return the calls of children that were started and have not replied."""
-        return [call for call in visit.scan(OpenCall) if call.child and not call.unsent]
+        calls = visit.scan(OpenCall)
+        return [call for call in calls if call.child and not call.unsent and not call.settled]
 
     def _drop_rows(self, visit: Visit) -> None:
         for kind in (Entry, OpenCall, Held, Overrun):

@@ -218,8 +218,8 @@ class People:
         if isinstance(ask, Ask):
             undone = (*call.undone, asking.attempt) if asking.about == "doubt" else call.undone
             limits_ms = [visit.turn.now_ms + call.wait_ms, asking.expires_ms]
-            if visit.opened.deadline_ms is not None and visit.run.cleanup is None:
-                limits_ms.append(visit.opened.deadline_ms)
+            if visit.deadline_ms is not None and visit.run.cleanup is None:
+                limits_ms.append(visit.deadline_ms)
             ask = dataclasses.replace(ask, not_after_ms=min(limits_ms), undone=undone)
             call = dataclasses.replace(call, undone=undone)
         self._dispatch(visit, ask)

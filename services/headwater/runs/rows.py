@@ -18,7 +18,7 @@ from headwater.contracts.messages import (
     Usage,
     Wake,
 )
-from headwater.core.execution import Answer, Begin, Cancel, Parked, Released, Signal, Tick
+from headwater.core.execution import Answer, Begin, Cancel, Cut, Parked, Released, Signal, Tick
 from headwater.core.messages import Key, Meta
 
 State = Literal["open", "paused", "held", "closing", "failed"]
@@ -34,6 +34,7 @@ class Opened:
         task: What it continues as.
         signals: Those that came before it continued, and that nobody had received.
         journal: How often it has continued.
+        wrote: Calls of journals before this one that may have changed the world; the first of them.
     """
 
     run: str
@@ -50,6 +51,7 @@ class Opened:
     task: bytes = b""
     signals: tuple[Signal, ...] = ()
     journal: int = 0
+    wrote: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -73,6 +75,23 @@ class Opened:
             deadline_ms=self.deadline_ms,
             carried=self.carried,
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """What a resume changed about a run.
+
+    Args:
+        attempt: Which attempt this is: 2 after the first resume.
+        at_ms: When it was resumed: its wall clock began anew.
+        added: What its limits were raised by, in all.
+        told: What it had spent when it failed, as admission or its parent was told.
+    """
+
+    attempt: int
+    at_ms: int
+    added: Spent
+    told: Spent
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +123,8 @@ class Run:
         detail: Its words.
         value: The encoded result, until the parent has it.
         version: Version of the app that wrote the newest entry.
+        cut: If it failed, the first entry that a resume takes back; 0 before.
+        again: What resumes changed; `None` before the first.
     """
 
     run: str
@@ -129,6 +150,13 @@ class Run:
     detail: str = ""
     value: bytes = b""
     version: str = ""
+    cut: int = 0
+    again: Again | None = None
+
+    @property
+    def attempt(self) -> int:
+        """1, and one more for each resume."""
+        return 1 if self.again is None else self.again.attempt
 
     @property
     def key(self) -> Key:
@@ -182,7 +210,7 @@ class Entry:
     seq: int
     offset: int
     time_ms: int
-    delivery: Begin | Answer | Signal | Cancel | Tick | Parked | Released
+    delivery: Begin | Answer | Signal | Cancel | Tick | Parked | Released | Cut
     calls: tuple[Made, ...] = ()
     attempt: str = ""
     usage: Usage | None = None
@@ -234,6 +262,7 @@ class OpenCall:
         wait_ms: How long after it is sent it may still begin.
         undone: Attempts that a person said did not happen.
         withdrawn: Whether the function no longer waits for it.
+        settled: Whether what it cost is booked, and only its answer is to be delivered.
     """
 
     run: str
@@ -248,6 +277,7 @@ class OpenCall:
     wait_ms: int = 0
     undone: tuple[str, ...] = ()
     withdrawn: bool = False
+    settled: bool = False
 
     @property
     def key(self) -> Key:
@@ -256,12 +286,21 @@ class OpenCall:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Redelivery:
+    """A delivery that a cut took back, to be delivered again; what it cost is booked already."""
+
+    delivery: Begin | Answer | Signal | Cancel | Tick | Parked | Released
+    attempt: str = ""
+    usage: Usage | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A message kept because its run cannot take it now."""
+    """A message kept because its run cannot take it now; what a cut took back has lower numbers."""
 
     run: str
     seq: int
-    message: Start | Reply | Control | Wake | Decided
+    message: Start | Reply | Control | Wake | Decided | Redelivery
 
     @property
     def key(self) -> Key:

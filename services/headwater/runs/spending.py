@@ -12,7 +12,7 @@ from headwater.runs.visit import Visit
 
 def allowance(visit: Visit) -> Allowance:
     """Return what the run may still spend."""
-    return Allowance(limits=visit.opened.limits, reserved=visit.run.reserved, spent=visit.run.spent)
+    return Allowance(limits=visit.limits, reserved=visit.run.reserved, spent=visit.run.spent)
 
 
 def lacking(visit: Visit, cost: Spent) -> str:
@@ -21,7 +21,7 @@ def lacking(visit: Visit, cost: Spent) -> str:
     if visit.run.cleanup is None:
         return mine.lacking(cost)
     if cost.steps > visit.run.cleanup:
-        return f"{visit.opened.limits.cleanup_steps} steps for cleaning up"
+        return f"{visit.limits.cleanup_steps} steps for cleaning up"
     unstepped = dataclasses.replace(mine.limits, steps=None)
     return dataclasses.replace(mine, limits=unstepped).lacking(cost)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from headwater.contracts.messages import CallNote, RunEvent, Status
+from headwater.contracts.messages import CallNote, Limits, RunEvent, Status
 from headwater.contracts.records import Headers
+from headwater.core.allowance import raised
 from headwater.core.decider import Timer, Turn
-from headwater.core.messages import Address, Key, RunId
+from headwater.core.messages import Address, Key, Meta, RunId
 from headwater.core.state import Layer, R, Row
 from headwater.runs.rows import Opened, Run
 
@@ -27,9 +28,11 @@ class Visit:
     __slots__ = (
         "_before",
         "_layer",
+        "_remark",
         "_sends",
         "_shared",
         "_status",
+        "actor",
         "gone",
         "id",
         "meta",
@@ -38,6 +41,7 @@ class Visit:
         "outcome",
         "run",
         "turn",
+        "writes",
     )
 
     def __init__(self, turn: Turn, opened: Opened, run: Run) -> None:
@@ -50,6 +54,8 @@ class Visit:
         """The task's meta: whatever wakes the run, it speaks in this name."""
         self.gone = False
         """Whether the run's rows were dropped: it is closed, and its row is not written again."""
+        self.actor = ""
+        """The person whose word this is, if it is one's."""
         self.undo(run)
 
     def undo(self, run: Run) -> None:
@@ -59,9 +65,36 @@ class Visit:
         self.notes: list[CallNote] = []
         self.outcome = b""
         """The result as JSON, for the event that tells it."""
+        self.writes: tuple[str, ...] = ()
+        """Calls that changed the world, for the event that tells of them."""
+        self._remark = ""
         self._status: Status | None = None
         self._layer = Layer(self.turn)
-        self._sends: list[tuple[Any, Address, Headers]] = []
+        self._sends: list[tuple[Any, Address, Headers, Meta]] = []
+
+    @property
+    def limits(self) -> Limits:
+        """What the run may spend, with what resumes added."""
+        again = self.run.again
+        return self.opened.limits if again is None else raised(self.opened.limits, again.added)
+
+    @property
+    def since_ms(self) -> int:
+        """When its wall clock began: with it, or with its last resume."""
+        again = self.run.again
+        return self.opened.started_ms if again is None else again.at_ms
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """When the task stops being wanted; who resumes a run later than that wants it still."""
+        again, deadline_ms = self.run.again, self.opened.deadline_ms
+        late = again is not None and deadline_ms is not None and deadline_ms <= again.at_ms
+        return None if late else deadline_ms
+
+    @property
+    def slot(self) -> str:
+        """The slot it has: its root's, or from its first resume on one of its own."""
+        return self.opened.start.slot if self.run.again is None else self.run.run
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return another row, this visit's writes included."""
@@ -101,13 +134,15 @@ class Visit:
         """Remove another row."""
         self._layer.drop(row)
 
-    def send(self, message: Any, to: Address, headers: Headers = ()) -> None:
-        """Send a message in the task's name."""
-        self._sends.append((message, to, headers))
+    def send(
+        self, message: Any, to: Address, headers: Headers = (), *, meta: Meta | None = None
+    ) -> None:
+        """Send a message in the task's name, or in another's."""
+        self._sends.append((message, to, headers, meta or self.meta))
 
-    def say(self, status: Status) -> None:
+    def say(self, status: Status, remark: str = "") -> None:
         """Have the life cycle told at the end of the visit; the last word counts."""
-        self._status = status
+        self._status, self._remark = status, remark
 
     def set_timer(self, due_ms: int | None) -> None:
         """Keep the run's one timer row at its earliest due time."""
@@ -126,8 +161,8 @@ class Visit:
         if not self.gone and self.run is not self._before:
             self.put(self.run)
         turn.layer.take(self._layer)
-        for message, to, headers in self._sends:
-            turn.send(message, to, meta=meta, headers=headers)
+        for message, to, headers, whose in self._sends:
+            turn.send(message, to, meta=whose, headers=headers)
         if self._status is not None or self.notes:
             turn.send(self._event(self._status or "waiting"), events, meta=meta)
         self.undo(self.run)
@@ -143,7 +178,7 @@ class Visit:
             status=status,
             reason=run.reason,
             error=run.error,
-            detail=run.detail,
+            detail=self._remark or run.detail,
             parent="" if parent is None else parent.run,
             calls=tuple(self.notes),
             steps=run.spent.steps,
@@ -153,6 +188,9 @@ class Visit:
             at_ms=self.turn.now_ms,
             outcome=self.outcome,
             version=run.version,
+            attempt=run.attempt,
+            actor=self.actor,
+            writes=self.writes,
         )
 
 

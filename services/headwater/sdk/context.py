@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar, overload
 import pydantic
 import pydantic_core
 
-from headwater.core.execution import RunInfo
+from headwater.core.execution import Cut, RunInfo
 from headwater.core.judge import EXPIRES_S, AskPerson
 from headwater.durable.running import Session
 from headwater.sdk.calls import ask
@@ -96,22 +96,23 @@ class Context:
         self._session = session
         self._events = events
         self._task = task
-        limits = info.limits
-        self.run = RunView(
-            id=info.run,
-            task_id=info.task_id,
-            tenant=info.tenant,
-            actor=info.actor,
-            deadline=None if info.deadline_ms is None else _utc(info.deadline_ms),
-            attempt=info.attempt,
-            steps=limits.steps,
-            tokens=limits.tokens,
-            usd=None if limits.usd_nano is None else limits.usd_nano / NANO,
-            wall_s=None if limits.wall_ms is None else limits.wall_ms / 1000,
-        )
+        self._info = info
+        self._view = _view(info)
+        self._cut: Cut | None = None
         name = info.run.split(".", 1)[0]
         self.log = _Log(logging.getLogger(f"headwater.agents.{name}"), session, info.run)
         """A logger that leaves out what a replay would say again."""
+
+    @property
+    def run(self) -> RunView:
+        """The run: from a resume on another attempt, perhaps with more to spend."""
+        cut = self._session.cut
+        if cut is not self._cut:
+            self._cut = cut
+            assert cut is not None, "a cut is followed by another at most"
+            info = dataclasses.replace(self._info, attempt=cut.attempt, limits=cut.limits)
+            self._view = _view(info)
+        return self._view
 
     def now(self) -> datetime.datetime:
         """Return the run's time, in UTC; the same when it is replayed."""
@@ -226,6 +227,22 @@ class Context:
             ValueError: It is not of that type.
         """
         self._session.continue_as(self._task(task))
+
+
+def _view(info: RunInfo) -> RunView:
+    limits = info.limits
+    return RunView(
+        id=info.run,
+        task_id=info.task_id,
+        tenant=info.tenant,
+        actor=info.actor,
+        deadline=None if info.deadline_ms is None else _utc(info.deadline_ms),
+        attempt=info.attempt,
+        steps=limits.steps,
+        tokens=limits.tokens,
+        usd=None if limits.usd_nano is None else limits.usd_nano / NANO,
+        wall_s=None if limits.wall_ms is None else limits.wall_ms / 1000,
+    )
 
 
 def _utc(time_ms: int) -> datetime.datetime:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from headwater.assembly import Parts, Platform
 from headwater.contracts.approvals import ApprovalEvent, Decide, Verdict
-from headwater.contracts.messages import CallNote, Control, RunEvent, RunFailed
+from headwater.contracts.messages import CallNote, Control, Resume, RunEvent, RunFailed, Spent
 from headwater.contracts.records import Draft, Partition
 from headwater.core.decider import Sent
 from headwater.core.messages import Address, Meta, digest, task_id
@@ -27,12 +27,14 @@ from headwater.sdk.agents import Agent
 from headwater.sdk.app import App as SdkApp
 from headwater.sdk.models import Model
 from headwater.sdk.tools import Tool
+from headwater.sdk.types import NANO
 from headwater.tools.lifespans import entered
 
 START_MS = 1_767_225_600_000
 """When every test begins: 2026-01-01T00:00:00Z."""
 ROUNDS_MAX = 100_000
 TENANT = "default"
+ENDED = frozenset({"completed", "failed", "cancelled", "discarded"})
 _FREE = Price(input_nano=0, output_nano=0)
 
 
@@ -96,14 +98,16 @@ class Run:
         return [*open_.values()]
 
     async def result(self) -> Any:
-        """Let everything go on until nothing moves, and return the run's result.
+        """Let everything go on until nothing moves, and return the run's result: its last, if resumed.
 
         Raises:
             AgentError: It failed or was cancelled.
             StillWaitingError: It waits for a signal, or for time to pass.
         """
         await self._app.settle()
-        for kind, value in self._app.outcomes(self._agent.name, self.id):
+        for kind, value in reversed(self._app.outcomes(self._agent.name, self.id)):
+            if self.status not in ENDED:
+                break
             if kind.endswith(".completed"):
                 return self._agent.output.decode(value, self._app.platform.schemas)
             if kind.endswith((".failed", ".cancelled")):
@@ -254,9 +258,33 @@ class App:
         """Pause a run."""
         await self._control(run, "pause", reason=reason)
 
-    async def resume(self, run: Run, reason: str = "") -> None:
-        """Resume a run."""
-        await self._control(run, "resume", reason=reason)
+    async def resume(
+        self,
+        run: Run,
+        reason: str = "",
+        *,
+        add_usd: float = 0,
+        add_steps: int = 0,
+        repeat_writes: bool = False,
+    ) -> None:
+        """Resume a run that is paused or held, or has failed.
+
+        Args:
+            run: The run.
+            reason: Why.
+            add_usd: Raises a failed run's limit of money, in US dollars.
+            add_steps: Raises its limit of steps.
+            repeat_writes: Whether the calls of its failing turn that changed the world may be made
+                again; without it a resume that would make them again is refused, and the last of
+                `run.events` names them.
+        """
+        added = Spent(steps=add_steps, usd_nano=round(add_usd * NANO))
+        terms = Resume(added=added, repeat_writes=repeat_writes)
+        await self._control(run, "resume", reason=reason, resume=terms)
+
+    async def discard(self, run: Run, reason: str = "") -> None:
+        """Drop a failed run."""
+        await self._control(run, "discard", reason=reason)
 
     async def approve(
         self, run: Run, *, by: str, groups: Sequence[str] = ("*",), reason: str = ""
@@ -401,11 +429,27 @@ class App:
         names = self.platform.names
         return self.records(names.of("quarantine", f"cmd.{agent.name}"))
 
+    def dead_letters(self, agent: Agent[Any, Any]) -> list[Any]:
+        """Return the dead letters of an agent's failed runs, oldest first."""
+        return self.records(self.platform.names.dlq(agent.name))
+
     async def _control(
-        self, run: Run, verb: Any, *, name: str = "", value: Any = None, reason: str = ""
+        self,
+        run: Run,
+        verb: Any,
+        *,
+        name: str = "",
+        value: Any = None,
+        reason: str = "",
+        resume: Resume | None = None,
     ) -> None:
         message = Control(
-            target=run.task_id, verb=verb, name=name, value=_json(value), reason=reason
+            target=run.task_id,
+            verb=verb,
+            name=name,
+            value=_json(value),
+            reason=reason,
+            resume=resume,
         )
         await self._send(message, self.platform.admission_address(run.tenant), run.tenant, "test")
 

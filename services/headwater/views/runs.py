@@ -28,9 +28,9 @@ create table if not exists offsets (
   topic text, number integer, next_offset integer, primary key (topic, number)
 );
 """
-_VERSION = 2
+_VERSION = 3
 """Of the tables; a file with another is emptied, and built again from the log."""
-ENDED = frozenset({"completed", "failed", "cancelled", "quarantined"})
+ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
 EVENTS_MAX = 1_000
 _DROP = "drop table if exists runs; drop table if exists events; drop table if exists offsets;"
 

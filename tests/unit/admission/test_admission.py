@@ -9,9 +9,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headwater.admission.decider import CONTROLS_MAX, Admission, Quotas, Routes
 from headwater.admission.placement import Placement
-from headwater.admission.rows import Expiry, Queued, Seen, Slot, Tenant
+from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
 from headwater.admission.shards import SHARDS, partition, shard, table
-from headwater.contracts.messages import Admit, Closed, Control, RunEvent, Start, Task, Wake
+from headwater.contracts.messages import (
+    Admit,
+    Closed,
+    Control,
+    Reopen,
+    Resume,
+    RunEvent,
+    Spent,
+    Start,
+    Task,
+    Wake,
+)
 from headwater.contracts.records import Partition, Record
 from headwater.core.decider import Encoded, Sent, Timer, Turn
 from headwater.core.messages import Meta, Position, RunId
@@ -365,6 +376,55 @@ def test_shards_are_fixed_and_all_used():
     assert shard("t") == shard("t")
 
 
+def reopen(world, run="a.1.old", **more):
+    world.take(Reopen(run=run, reason="fixed", resume=Resume(attempt=1, **more)))
+
+
+def test_a_failed_run_that_is_resumed_takes_a_slot_again():
+    """It counts against the quota like any open run, under its own name; the same word twice, once."""
+    world = World(quota=1)
+    reopen(world, added=Spent(steps=5))
+    (control,) = world.messages(Control)
+    assert (control.verb, control.target, control.reason) == ("resume", "a.1.old", "fixed")
+    assert control.resume == Resume(attempt=1, added=Spent(steps=5), slot="a.1.old")
+    assert world.sent[-1].to.partition == 1
+    reopen(world)
+    assert len(world.messages(Control)) == 1
+    world.admit("t1")
+    assert world.statuses()[-1] == "held"
+    world.close("a.1.old")
+    assert world.started() == ["t1"]
+
+
+def test_a_resume_over_quota_waits_in_its_turn():
+    """It is visible as held, goes on by itself behind what waited before, and is queued once."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2")
+    reopen(world)
+    reopen(world)
+    assert [type(row.wanted) for row in world.rows.scan(Queued)] == [Admit, Reopen]
+    event = world.messages(RunEvent)[-1]
+    assert (event.status, event.run, event.task_id) == ("held", "a.1.old", "old")
+    assert event.reason == "resume, quota: 1 runs open"
+    world.close(world.runs()[0])
+    assert world.started() == ["t1", "t2"]
+    world.close(world.runs()[1])
+    assert [control.verb for control in world.messages(Control)] == ["resume"]
+    assert not [*world.rows.scan(Reopening)]
+    world.close("a.1.old")
+    assert [row.slots for row in world.rows.scan(Tenant)] == [0]
+
+
+def test_a_held_task_is_not_discarded_but_cancelled():
+    """Nothing of it has failed."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2")
+    with pytest.raises(PoisonError, match="has not begun: cancel it instead"):
+        world.control("t2", "discard")
+
+
 class Admitting(RuleBasedStateMachine):
     """Any order of tasks, repeats, closes, pauses and cancels, against counting by hand."""
 
@@ -421,7 +481,7 @@ class Admitting(RuleBasedStateMachine):
     @invariant()
     def every_task_is_somewhere_and_the_quota_holds(self):
         started = self.world.started()
-        held = [row.admit.task_id for row in self.world.rows.scan(Queued)]
+        held = [row.wanted.task_id for row in self.world.rows.scan(Queued)]
         assert len(set(started)) == len(started)
         assert sorted([*started, *held, *self.cancelled]) == sorted(self.tasks)
         open_ = [*self.world.rows.scan(Slot)]

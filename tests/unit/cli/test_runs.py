@@ -226,11 +226,39 @@ def test_cancel_asks_before_it_destroys(
     assert asked.body["reason"] == "a duplicate"
 
 
-@pytest.mark.parametrize("verb", ["cancel", "pause", "resume"])
+@pytest.mark.parametrize("verb", ["cancel", "pause", "discard"])
 def test_a_dry_run_sends_nothing(door: Door, hw: Hw, verb: str) -> None:
     """It says what would be sent."""
     ran = hw("runs", verb, _ID, "--dry-run")
     assert (ran.status, ran.out, door.asked) == (0, f"would send {verb} to {_ID}\n", [])
+
+
+_FAILED = {"run": _ID, "status": "failed", "attempt": 2, "writes": ["3 tool transfer"]}
+
+
+def test_a_resume_names_the_writes_it_would_repeat_and_asks(door: Door, hw: Hw) -> None:
+    """Nobody can be asked here, so it is said what has to be said; with --yes they are repeated."""
+    door.on("GET", f"/api/v1/runs/{_ID}", _FAILED)
+    door.on("POST", f"/api/v1/runs/{_ID}/resume", {"run": _ID}, status=202)
+    ran = hw("runs", "resume", _ID)
+    assert ran.status == 2
+    assert "had changed the world: 3 tool transfer" in ran.err
+    assert "add --yes" in ran.err
+    assert [asked.method for asked in door.asked] == ["GET"]
+    assert hw("runs", "resume", _ID, "--yes", "--add-usd", "0.5").status == 0
+    body = door.asked[-1].body
+    assert (body["repeat_writes"], body["attempt"], body["add_usd"]) == (True, 2, 0.5)
+    ran = hw("runs", "resume", _ID, "--dry-run", "-o", "json")
+    assert ran.json["repeats"] == ["3 tool transfer"]
+    assert [asked.method for asked in door.asked].count("POST") == 1
+
+
+def test_a_resume_without_writes_asks_nothing(door: Door, hw: Hw) -> None:
+    """Reads and models are not made again, so there is nothing to ask."""
+    door.on("GET", f"/api/v1/runs/{_ID}", {"run": _ID, "status": "paused"})
+    door.on("POST", f"/api/v1/runs/{_ID}/resume", {"run": _ID}, status=202)
+    assert hw("runs", "resume", _ID, "--reason", "fixed").status == 0
+    assert door.asked[-1].body["repeat_writes"] is False
 
 
 def test_a_signal_carries_json(door: Door, hw: Hw) -> None:

@@ -231,6 +231,37 @@ def test_control_reaches_the_run():
     run(body)
 
 
+def test_a_failed_run_is_resumed_or_discarded_on_its_terms():
+    """What can be seen to do nothing is refused; amounts are checked; the index tells the attempt."""
+
+    async def body(world: World) -> None:
+        told = (await world.publish({"text": "break"})).json()
+        assert (await world.http.get(told["url"])).json()["status"] == "failed"
+        for wrong in (-1, "much", True, 1e12):
+            answer = await world.http.post(f"{told['url']}/resume", json={"add_usd": wrong})
+            assert answer.status_code == 422
+        terms = {"reason": "fixed", "add_usd": 0.5, "add_steps": 2, "add_tokens": 3}
+        assert (await world.http.post(f"{told['url']}/resume", json=terms)).status_code == 202
+        await world.go_on()
+        found = (await world.http.get(told["url"])).json()
+        assert (found["status"], found["attempt"]) == ("failed", 2)
+        stale = {"attempt": 1}
+        await world.http.post(f"{told['url']}/resume", json=stale)
+        await world.go_on()
+        found = (await world.http.get(told["url"])).json()
+        assert "attempt 1 was resumed before" in found["reason"]
+        assert (await world.http.post(f"{told['url']}/discard")).status_code == 202
+        await world.go_on()
+        assert (await world.http.get(told["url"])).json()["status"] == "discarded"
+        assert (await world.http.post(f"{told['url']}/resume")).status_code == 409
+        done = (await world.publish(headers={"idempotency-key": "d"})).json()
+        for verb in ("resume", "discard"):
+            answer = await world.http.post(f"{done['url']}/{verb}")
+            assert (answer.status_code, "completed" in answer.json()["detail"]) == (409, True)
+
+    run(body)
+
+
 def test_tokens_name_tenant_and_actor():
     """Without a token nothing is said; with one, only the tenant's own runs are."""
     callers = {

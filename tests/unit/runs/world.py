@@ -31,6 +31,7 @@ from headwater.durable.running import Running, Session
 from headwater.errors import PoisonError
 from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
+from headwater.runs.life import Facts
 
 AGENT = "worker"
 INBOX = f"hw.inbox.{AGENT}.v1"
@@ -88,15 +89,19 @@ def routes() -> Routes:
         events=lambda agent: f"hw.evt.{agent}.v1",
         dead=lambda agent: f"hw.dlq.{agent}.v1",
         life="hw.evt.runs.v1",
+        audit="hw.audit.operators.v1",
         admission=lambda tenant: Address("hw.inbox.admission.v1", tenant, 0),
         approvals=lambda tenant: Address("hw.inbox.approvals.v1", tenant, 0),
         place=lambda tenant, agent, task: 0,
     )
 
 
-def dead_letter(record: Record, topic: str, error: Raised) -> Draft:
+def dead_letter(record: Record, topic: str, error: Raised, facts: Facts) -> Draft:
     return Draft(
-        topic=topic, key=record.key, value=record.value, headers=(("e", error.error.encode()),)
+        topic=topic,
+        key=record.key,
+        value=record.value,
+        headers=(("e", error.error.encode()), ("writes", ", ".join(facts.writes).encode())),
     )
 
 

@@ -125,6 +125,65 @@ def test_same_id_is_the_same_task_and_rubbish_is_quarantined():
     asyncio.run(main())
 
 
+shaky = headwater.App("shaky")
+sun = {"shines": False}
+
+
+@shaky.tool(effect="read")
+async def look(question: str) -> str:
+    return "seen"
+
+
+@shaky.tool(effect="write")
+async def pay(question: str) -> str:
+    return "paid"
+
+
+@shaky.agent(budget=headwater.Budget(steps=2))
+async def careful(ctx: headwater.Context, question: str) -> str:
+    found = await look(question)
+    if not sun["shines"]:
+        raise ValueError("no sun")
+    return f"{found} {await pay(question)} {ctx.run.attempt} {ctx.run.steps}"
+
+
+def test_a_failed_run_is_resumed_once_it_can_go_on():
+    """What it had asked is not asked again; the last outcome counts; its dead letter is there."""
+
+    async def main() -> None:
+        sun["shines"] = False
+        async with App(shaky) as t:
+            run = await t.start(careful, "?")
+            with pytest.raises(headwater.AgentError, match="no sun"):
+                await run.result()
+            (letter,) = t.dead_letters(careful)
+            assert letter.header("__dlq.errors.run") == run.id.encode()
+            await t.crash()
+            sun["shines"] = True
+            await t.resume(run, "the sun is out", add_steps=1)
+            assert await run.result() == "seen paid 2 3"
+            assert [call.number for call in run.calls] == [1, 2]
+
+    asyncio.run(main())
+
+
+def test_a_discarded_run_can_be_resumed_no_more():
+    """Its rows are gone; a resume is nothing to anybody."""
+
+    async def main() -> None:
+        sun["shines"] = False
+        async with App(shaky) as t:
+            run = await t.start(careful, "?")
+            await t.discard(run, "a test")
+            assert (run.status, run.events[-1].actor) == ("discarded", "test")
+            (operation,) = t.records("hw.audit.operators.v1")
+            assert operation.header("ce_type") == b"headwater.operation"
+            await t.resume(run)
+            assert run.status == "discarded"
+
+    asyncio.run(main())
+
+
 closed = headwater.App("closed")
 
 

@@ -1,0 +1,670 @@
+"""Cuts: a failed run goes on before the turn that failed, on terms, once; or is dropped, by name."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from headwater.contracts.messages import (
+    Answered,
+    Ask,
+    Closed,
+    Control,
+    Failed,
+    Limits,
+    Operation,
+    Reopen,
+    Reply,
+    ReplyTo,
+    Resume,
+    RunEvent,
+    Spent,
+    Start,
+    Task,
+    Usage,
+)
+from headwater.core.decider import Timer
+from headwater.core.execution import Answer, Begin, Cancel, Cut, Tick
+from headwater.runs.rows import Entry, Held, OpenCall, Opened, Run
+
+from .test_people import Careful, Petitioned
+from .world import World, call, gathered
+
+
+class Shaky:
+    """An agent that breaks as long as it is told to."""
+
+    def __init__(self, *names: str) -> None:
+        self.broken = True
+        self.names = names or ("read-a", "read-b")
+
+    async def __call__(self, session):
+        first = await call(session, self.names[0])
+        if self.broken:
+            await asyncio.gather(*(call(session, name) for name in self.names[1:]), self.fall())
+        rest = [await call(session, name) for name in self.names[1:]]
+        return b"+".join([first, *rest])
+
+    async def fall(self):
+        raise ValueError("bad luck")
+
+
+def events(world):
+    return world.messages(RunEvent)
+
+
+def the_run(world) -> Run:
+    (run,) = world.rows.scan(Run)
+    return run
+
+
+def resume(world, *, slot="", **more):
+    """Have an operator resume the run; with `slot`, as admission forwards it."""
+    world.take(
+        Control(
+            target=world.run,
+            verb="resume",
+            reason="because",
+            resume=Resume(slot=slot, **more),
+        )
+    )
+
+
+def granted(world, **more):
+    """Resume with a slot, and let what waits be delivered."""
+    resume(world, slot=world.run, **more)
+    world.drain()
+
+
+def failed(*names: str) -> tuple[World, Shaky]:
+    shaky = Shaky(*names)
+    world = World(shaky)
+    world.start()
+    world.answer(1, b"A", usage=Usage(input_tokens=7))
+    assert world.statuses()[-1] == "failed"
+    return world, shaky
+
+
+def test_a_resume_asks_admission_for_a_slot_first():
+    """A failed run has given its slot back; on what terms it was resumed comes back with another."""
+    world, _ = failed()
+    resume(world, added=Spent(steps=3))
+    terms = Resume(added=Spent(steps=3), attempt=1)
+    assert world.messages(Reopen) == [Reopen(run=world.run, reason="because", resume=terms)]
+    assert the_run(world).state == "failed"
+
+
+def test_a_resumed_run_buys_nothing_again_and_reuses_no_number():
+    """The failing turn is taken back; what was answered stays answered, what is asked has new numbers."""
+    world, shaky = failed()
+    assert world.asked() == [1, 2]
+    shaky.broken = False
+    granted(world)
+    assert world.asked() == [1, 2, 3]
+    world.answer(3, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+    assert [closed.slot for closed in world.messages(Closed)] == ["slot1", world.run]
+    assert len(world.rows) == 0
+
+
+def test_numbers_would_be_sent_twice_without_the_cut(monkeypatch):
+    """Control: an execution that is not told of the cut asks under a number that was sent before."""
+    monkeypatch.setattr("headwater.durable.session.Session.recall", lambda self, **known: None)
+    world, shaky = failed()
+    shaky.broken = False
+    granted(world)
+    assert world.asked() == [1, 2, 2]
+
+
+def test_a_crash_after_the_cut_replays_the_same():
+    """The cut is in the journal: a fresh process numbers on above it too."""
+    world, shaky = failed()
+    shaky.broken = False
+    resume(world, slot=world.run)
+    world.crash()
+    world.drain()
+    world.crash()
+    world.answer(3, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+
+
+def test_an_answer_to_a_call_that_was_taken_back_is_booked_and_changes_nothing():
+    """Every attempt is charged once; nobody waits for that answer any more."""
+    world, shaky = failed()
+    world.answer(2, b"late", usage=Usage(input_tokens=5))
+    assert [held.message.number for held in world.rows.scan(Held)] == [2]
+    shaky.broken = False
+    granted(world)
+    assert the_run(world).spent.tokens == 12
+    world.answer(3, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+    assert world.messages(Closed)[-1].spent == Spent(steps=2, tokens=5), "since it failed"
+
+
+def test_what_was_taken_back_comes_before_what_came_since():
+    """Order is kept: the failing turn's delivery first, then later replies, then new ones."""
+
+    class Early:
+        broken = True
+
+        async def __call__(self, session):
+            one = asyncio.ensure_future(call(session, "read-a"))
+            two = asyncio.ensure_future(call(session, "read-b"))
+            seen = []
+            for task in (one, two):
+                task.add_done_callback(lambda of: seen.append(of.result()))
+            await one
+            if self.broken:
+                raise ValueError("bad luck")
+            await two
+            return b"".join(seen)
+
+    world = World(early := Early())
+    world.start()
+    world.answer(1, b"A")
+    world.answer(2, b"B")
+    early.broken = False
+    resume(world, slot=world.run)
+    assert [type(held.message).__name__ for held in world.rows.scan(Held)] == [
+        "Redelivery",
+        "Reply",
+    ]
+    world.drain()
+    assert world.outcomes()[-1] == ("worker.completed", b"AB")
+
+
+def test_a_second_bill_for_an_answer_that_was_delivered_again_is_an_overrun():
+    """A redelivered answer keeps the attempt that was charged for it."""
+    world, shaky = failed()
+    shaky.broken = False
+    granted(world)
+    (entry,) = [one for one in world.rows.scan(Entry) if isinstance(one.delivery, Answer)]
+    assert (entry.attempt, entry.usage) == ("a1", Usage(input_tokens=7))
+
+
+def test_writes_of_the_failing_turn_are_not_repeated_unasked():
+    """The resume is refused, the writes are named; with a yes it goes on, and the journal says so."""
+    world, shaky = failed("read-a", "write-b")
+    assert events(world)[-1].writes == ("2 tool write-b",)
+    assert world.drafts[0].headers[-1] == ("writes", b"2 tool write-b")
+    resume(world)
+    assert not world.messages(Reopen)
+    assert events(world)[-1].status == "failed"
+    assert events(world)[-1].reason == "resume refused: it would repeat writes: 2 tool write-b"
+    shaky.broken = False
+    resume(world, repeat_writes=True)
+    assert world.messages(Reopen)[0].resume.repeat_writes
+    granted(world, repeat_writes=True)
+    (cut,) = [one.delivery for one in world.rows.scan(Entry) if isinstance(one.delivery, Cut)]
+    assert cut.writes == ("2 tool write-b",)
+    assert (cut.attempt, cut.error) == (2, "ValueError")
+
+
+def test_writes_before_the_failing_turn_stand_in_no_ones_way():
+    """They are answered in the journal, and not made again; a dead letter names them for a replay."""
+    world, shaky = failed("write-a", "read-b")
+    assert events(world)[-1].writes == ()
+    assert world.drafts[0].headers[-1] == ("writes", b"1 tool write-a")
+    shaky.broken = False
+    granted(world)
+    assert world.asked() == [1, 2, 3]
+
+
+def test_a_run_that_fails_again_is_resumed_again():
+    """Attempts count up; what was taken back for good is still named; each outcome says its attempt."""
+    world, shaky = failed("read-a", "write-b")
+    granted(world, repeat_writes=True)
+    assert the_run(world).state == "failed"
+    assert the_run(world).attempt == 2
+    assert world.drafts[-1].headers[-1] == ("writes", b"2 tool write-b, 3 tool write-b")
+    outcomes = [item for item in world.sent if getattr(item.message, "type", "") == "worker.failed"]
+    assert [dict(item.headers).get("ce_attempt") for item in outcomes] == [None, b"2"]
+    shaky.broken = False
+    granted(world, repeat_writes=True, added=Spent(steps=1))
+    world.answer(4, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+    assert events(world)[-1].attempt == 3
+
+
+def test_the_same_resume_twice_is_one():
+    """A word about an attempt that was resumed already does nothing, and says so."""
+    world, _ = failed()
+    granted(world, attempt=1)
+    assert the_run(world).attempt == 2
+    resume(world, attempt=1)
+    assert not world.messages(Reopen)
+    assert "attempt 1 was resumed before; this is 2" in events(world)[-1].reason
+    resume(world, attempt=1, slot=world.run)
+    assert world.messages(Closed)[-1] == Closed(slot=world.run), "a slot taken in vain goes back"
+
+
+@pytest.mark.parametrize("verb", ["resume", "discard"])
+def test_a_run_that_has_not_failed_says_that_nothing_was_done(verb):
+    """It goes on as it was."""
+    world = World(Shaky())
+    world.start()
+    world.control(verb)
+    assert events(world)[-1].status == "waiting"
+    assert events(world)[-1].detail == f"{verb} did nothing: the run is open"
+    world.control("pause")
+    world.control("discard")
+    assert events(world)[-1].status == "paused"
+    assert not world.messages(Operation)
+    assert the_run(world).state == "paused"
+
+
+def test_a_closing_run_is_not_resumed():
+    """It has ended well, and only waits for its children."""
+
+    async def parent(session):
+        child = asyncio.ensure_future(call(session, "child", "agent"))
+        await call(session, "read-a")
+        child.cancel()
+        return b"done"
+
+    world = World(parent)
+    world.start()
+    world.answer(1)
+    world.control("resume")
+    assert events(world)[-1].detail == "resume did nothing: the run is completed"
+    assert events(world)[-1].status == "completed"
+
+
+def test_a_slot_goes_back_where_there_is_no_such_run_or_it_was_paused():
+    """Nothing may hold a slot that nobody uses."""
+    world = World(Shaky())
+    resume(world, slot=world.run)
+    world.control("resume")
+    assert world.messages(Closed) == [Closed(slot=world.run)]
+    world.start()
+    world.control("pause")
+    resume(world, slot=world.run)
+    assert the_run(world).state == "open"
+    assert world.messages(Closed) == [Closed(slot=world.run)] * 2
+
+
+class Parent:
+    """Starts a child, then breaks as long as it is told to."""
+
+    broken = True
+
+    async def __call__(self, session):
+        child = asyncio.ensure_future(call(session, "child", "agent"))
+        await call(session, "read-a")
+        if self.broken:
+            raise ValueError("bad luck")
+        try:
+            return await child
+        except RuntimeError as error:
+            return str(error).encode()
+
+
+def child_reply(world, number=2, **more):
+    outcome = Failed(error="Cancelled", detail="its parent has ended")
+    world.take(
+        Reply(
+            run=world.run, number=number, attempt="c", outcome=outcome, spent=Spent(steps=2), **more
+        )
+    )
+
+
+def test_a_resume_waits_until_the_children_have_ended():
+    """They are being cancelled; their answers are part of what happened."""
+    world = World(parent := Parent())
+    world.start()
+    world.answer(1)
+    resume(world)
+    assert "its children have not ended yet" in events(world)[-1].reason
+    child_reply(world)
+    child_reply(world)
+    assert world.messages(Closed) == [Closed(slot="slot1", spent=Spent(steps=4))]
+    assert the_run(world).held == 1, "the same answer twice is kept once"
+    parent.broken = False
+    granted(world)
+    assert world.outcomes()[-1] == ("worker.completed", b"Cancelled")
+    assert world.messages(Closed)[-1].spent == Spent(), "a child's bill is booked once"
+
+
+def test_a_resumed_child_answers_no_parent():
+    """The parent was told when it failed; the outcome goes to `evt`, and its own slot back."""
+    shaky = Shaky()
+    world = World(shaky)
+    to = ReplyTo(topic="hw.inbox.desk.v1", partition=1, run="desk.1.x", number=3)
+    world.start(reply_to=to, task=Task(value=b"in"))
+    world.answer(1, b"A")
+    assert len(world.messages(Reply)) == 1
+    shaky.broken = False
+    granted(world)
+    world.answer(3, b"B")
+    assert len(world.messages(Reply)) == 1
+    assert world.messages(Closed)[-1].slot == world.run
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+
+
+def test_children_of_a_resumed_run_have_its_own_slot():
+    """Its root's may be closed long ago."""
+
+    class Starts(Shaky):
+        async def __call__(self, session):
+            await call(session, "read-a")
+            if self.broken:
+                raise ValueError("bad luck")
+            return await call(session, "child", "agent")
+
+    world = World(starts := Starts())
+    world.start()
+    world.answer(1)
+    starts.broken = False
+    granted(world)
+    assert world.messages(Start)[-1].slot == world.run
+
+
+def test_a_run_that_ran_out_of_money_goes_on_with_more():
+    """`add_usd` raises the limit: for the run, and as the function sees it from the cut on."""
+    seen = []
+
+    async def spender(session):
+        seen.append(session.cut and session.cut.limits.usd_nano)
+        await call(session, "read-a")
+        seen.append(session.cut and session.cut.limits.usd_nano)
+        return await call(session, "small", "model")
+
+    world = World(spender, limits=Limits(usd_nano=500_000))
+    world.start()
+    world.answer(1)
+    assert events(world)[-1].error == "RuntimeError"
+    granted(world)
+    assert events(world)[-1].status == "failed", "nothing was added"
+    granted(world, added=Spent(usd_nano=1_000_000))
+    assert world.messages(Ask)[-1].name == "small"
+    granted_usd = next(iter(world.rows.scan(Run))).again.added.usd_nano
+    assert granted_usd == 1_000_000
+    assert seen[-2:] == [None, 1_500_000]
+
+
+@pytest.mark.parametrize("deadline", [False, True])
+def test_a_run_whose_time_was_up_gets_fresh_time(deadline):
+    """The limit's cancellation is taken back, and all that followed from it."""
+    world = World(lambda session: gathered(session, "read-a", "read-b"))
+    if deadline:
+        world.start(deadline_ms=world.now_ms + 1_000)
+    else:
+        world = World(
+            lambda session: gathered(session, "read-a", "read-b"), limits=Limits(wall_ms=1_000)
+        )
+        world.start()
+    world.answer(1, b"A")
+    world.wake()
+    assert events(world)[-1].status == "failed"
+    world.now_ms += 60_000
+    granted(world)
+    assert events(world)[-1].status == "waiting"
+    world.answer(2, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+
+
+def test_cleaning_up_after_a_limit_is_taken_back_too():
+    """Answers to calls of the clean-up are not delivered again; others are."""
+
+    async def tidy(session):
+        other = asyncio.ensure_future(call(session, "read-b"))
+        try:
+            first = await call(session, "read-a")
+        except asyncio.CancelledError:
+            await call(session, "read-tidy")
+            await call(session, "read-tidy")
+            raise
+        return first + await other
+
+    world = World(tidy, limits=Limits(wall_ms=1_000))
+    world.start()
+    world.wake()
+    world.answer(3)
+    world.answer(2, b"B")
+    world.answer(4)
+    assert events(world)[-1].status == "failed"
+    granted(world)
+    kinds = [type(entry.delivery) for entry in world.rows.scan(Entry)]
+    assert kinds == [Begin, Cut, Answer]
+    assert the_run(world).cleanup is None
+    world.answer(1, b"A")
+    assert world.outcomes()[-1] == ("worker.completed", b"AB")
+
+
+def test_a_task_that_came_too_late_begins_when_it_is_resumed():
+    """It never began, so it is begun; the deadline held until somebody wanted it all the same."""
+    shaky = Shaky()
+    shaky.broken = False
+    world = World(shaky)
+    world.start(deadline_ms=world.now_ms)
+    assert events(world)[-1].error == "DeadlineExceeded"
+    granted(world)
+    world.answer(1, b"A")
+    world.answer(2, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+
+
+def test_a_deadline_that_is_still_to_come_holds():
+    """A resume before the deadline does not lift it."""
+    world, _ = (World(Shaky()), None)
+    world.start(deadline_ms=world.now_ms + 5_000)
+    world.answer(1, b"A")
+    granted(world)
+    assert world.messages(Ask)[-1].not_after_ms == world.now_ms + 5_000
+
+
+def test_a_cancellation_by_a_person_stands():
+    """A run that broke while it cleaned up goes on cleaning up, with fresh steps for it."""
+
+    class Tidy:
+        broken = True
+
+        async def __call__(self, session):
+            try:
+                await call(session, "read-a")
+            except asyncio.CancelledError:
+                await call(session, "read-tidy")
+                if self.broken:
+                    raise ValueError("bad luck") from None
+                await call(session, "read-more")
+                raise
+
+    world = World(tidy := Tidy(), limits=Limits(cleanup_steps=1))
+    world.start()
+    world.control("cancel")
+    world.answer(2)
+    assert events(world)[-1].status == "failed"
+    tidy.broken = False
+    granted(world)
+    world.answer(3)
+    assert events(world)[-1].status == "cancelled"
+
+
+def test_a_cancellation_that_broke_the_run_is_delivered_again():
+    """It is what the failing turn was given."""
+
+    class Touchy:
+        broken = True
+
+        async def __call__(self, session):
+            try:
+                await call(session, "read-a")
+            except asyncio.CancelledError:
+                if self.broken:
+                    raise ValueError("bad luck") from None
+                raise
+
+    world = World(touchy := Touchy())
+    world.start()
+    world.control("cancel")
+    touchy.broken = False
+    granted(world)
+    assert events(world)[-1].status == "cancelled"
+    assert [type(e.delivery) for e in world.rows.scan(Entry)] == []
+
+
+def test_a_message_that_was_refused_is_delivered_when_the_run_goes_on():
+    """A journal that was full: with a higher bound the same answer is taken."""
+    shaky = Shaky()
+    shaky.broken = False
+    world = World(shaky, entries_max=1)
+    world.start()
+    world.answer(1, b"A")
+    assert events(world)[-1].error == "journal-full"
+    world.options["entries_max"] = 10
+    world.crash()
+    granted(world)
+    world.answer(2, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+    cancelled = [e for e in world.rows.scan(Entry) if isinstance(e.delivery, (Cancel, Tick))]
+    assert cancelled == []
+
+
+def test_a_held_message_that_is_refused_stays_held():
+    """It was taken in a turn of its own, and is there when the run goes on."""
+    shaky = Shaky()
+    shaky.broken = False
+    world = World(shaky, entries_max=1)
+    world.start()
+    world.control("pause")
+    world.answer(1, b"A")
+    world.control("resume")
+    world.drain()
+    assert events(world)[-1].error == "journal-full"
+    assert the_run(world).held == 1
+
+
+def test_a_discarded_run_leaves_who_and_why():
+    """Its rows go; the life cycle and the audit keep the name and the reason."""
+    world, _ = failed()
+    before = world.messages(Closed)
+    world.control("discard")
+    assert len(world.rows) == 0
+    assert events(world)[-1].status == "discarded"
+    assert events(world)[-1].reason == "because"
+    (operation,) = world.messages(Operation)
+    assert (operation.action, operation.run, operation.reason) == ("discard", world.run, "because")
+    assert world.messages(Closed) == before
+    world.answer(2)
+    world.control("discard")
+    assert len(world.messages(Operation)) == 1
+
+
+def test_a_discard_gives_back_a_slot_that_waited_for_children():
+    """Whatever ends a slot gives it back."""
+    world = World(Parent())
+    world.start()
+    world.answer(1)
+    assert not world.messages(Closed)
+    world.control("discard")
+    assert len(world.messages(Closed)) == 1
+    assert len(world.rows) == 0
+
+
+def test_a_task_that_is_published_again_takes_no_slot_for_good():
+    """Admission has forgotten it, and its failed run is still kept."""
+    world, _ = failed()
+    world.start()
+    assert world.messages(Closed) == [
+        Closed(slot="slot1", spent=Spent(steps=1, tokens=7)),
+        Closed(slot="slot1"),
+    ]
+    (opened,) = world.rows.scan(Opened)
+    assert opened.start.slot == "slot1"
+    assert [type(row) for row in world.rows.scan(OpenCall)] == [OpenCall]
+
+
+def test_a_held_answer_of_a_read_is_delivered():
+    """Answers that came after the failure are kept, and delivered after the cut."""
+
+    class Late:
+        broken = True
+
+        async def __call__(self, session):
+            slow = asyncio.ensure_future(call(session, "read-slow"))
+            await call(session, "read-a")
+            if self.broken:
+                raise ValueError("bad luck")
+            return await slow
+
+    world = World(late := Late())
+    world.start()
+    world.answer(1)
+    world.take(Reply(run=world.run, number=2, attempt="x", outcome=Answered(value=b"slow")))
+    late.broken = False
+    granted(world)
+    assert world.outcomes()[-1] == ("worker.completed", b"slow")
+
+
+class LetGo:
+    """Asks for a write that a person has to let go, and breaks before anybody has."""
+
+    broken = True
+
+    async def __call__(self, session):
+        first = await call(session, "read-a")
+        paid = asyncio.ensure_future(call(session, "write-pay"))
+        await asyncio.sleep(0)
+        if self.broken:
+            raise ValueError("bad luck")
+        return first + await paid
+
+
+def test_a_decision_about_a_call_that_was_taken_back_sends_nothing():
+    """The write was never sent, so a resume repeats none; the approval was of a call that is no more."""
+    world = Petitioned(calm := LetGo(), judge=Careful())
+    world.start()
+    world.answer(1, b"A")
+    assert events(world)[-1].writes == ()
+    first = world.petition
+    world.decided("approved", first)
+    calm.broken = False
+    granted(world)
+    assert [ask.number for ask in world.messages(Ask)] == [1]
+    assert world.petition.approval != first.approval
+    world.decided("approved")
+    assert [ask.number for ask in world.messages(Ask)] == [1, 3]
+    world.answer(3, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"AB")
+
+
+def test_time_that_people_took_before_a_cut_is_no_time_after_it():
+    """The wall clock begins anew, and stands still again while somebody is asked."""
+
+    class Breaks:
+        broken = True
+
+        async def __call__(self, session):
+            paid = asyncio.ensure_future(call(session, "write-pay"))
+            await call(session, "read-a")
+            if self.broken:
+                raise ValueError("bad luck")
+            await paid
+            return await call(session, "read-b")
+
+    world = Petitioned(calm := Breaks(), judge=Careful(), limits=Limits(wall_ms=10_000))
+    world.start()
+    world.now_ms += 5_000
+    world.answer(1)
+    assert events(world)[-1].status == "failed"
+    calm.broken = False
+    world.now_ms += 100_000
+    granted(world)
+    assert the_run(world).waited_ms == 0
+    assert the_run(world).asking_ms == world.now_ms
+    assert not [*world.rows.scan(Timer)]
+
+
+def test_an_answer_to_a_call_that_was_let_go_is_delivered_after_a_resume():
+    """The journal was full when it came; the call was let go and sent once."""
+    world = Petitioned(lambda session: call(session, "write-pay"), judge=Careful(), entries_max=2)
+    world.start()
+    world.decided("approved")
+    world.answer(1, b"paid")
+    assert events(world)[-1].error == "journal-full"
+    world.options["entries_max"] = 9
+    world.crash()
+    granted(world)
+    assert world.outcomes()[-1] == ("worker.completed", b"paid")
+    assert len(world.messages(Ask)) == 1
