@@ -7,9 +7,7 @@ import concurrent.futures
 import contextlib
 import functools
 import gc
-import json
 import logging
-import pathlib
 import socket
 import threading
 import time
@@ -25,7 +23,9 @@ from headwater.admission.decider import Quotas
 from headwater.assembly import Parts, Platform
 from headwater.contracts import registry
 from headwater.doors import health
-from headwater.doors.gateway import Caller, Gateway, Surface
+from headwater.doors.approvals import Approvals
+from headwater.doors.callers import read
+from headwater.doors.gateway import Gateway, Surface
 from headwater.doors.problems import HANDLERS
 from headwater.doors.shelf import Shelf
 from headwater.doors.tokens import Tail
@@ -46,6 +46,7 @@ from headwater.sdk.app import App
 from headwater.settings import LOOPBACK, Registry, Settings
 from headwater.tools.lifespans import entered
 from headwater.tracing import context, spans
+from headwater.views.approvals import ApprovalIndex
 from headwater.views.runs import RunIndex
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,8 @@ class Host:
         if found is not None:
             self.platform.schemas.connect(found)
         self._index = RunIndex(self.platform.names.evt("runs"), index_path)
+        beside = index_path if index_path == ":memory:" else f"{index_path}.approvals"
+        self._approvals = ApprovalIndex(self.platform.names.evt("approvals"), beside)
         self._tail = Tail(self.platform.names.evt("tokens"))
         self._deciding: list[Deciding] = []
         self._performing: list[Performing] = []
@@ -203,7 +206,7 @@ class Host:
         for name, build in builders:
             yield Threaded(name=name, run=self._decide(build))
         if "gateway" in self._roles:
-            for projection in (self._index, self._tail):
+            for projection in (self._index, self._approvals, self._tail):
                 loop = platform.projecting(projection)
                 self._projecting.append(loop)
                 yield Threaded(name="projecting", run=loop.run)
@@ -260,6 +263,16 @@ class Host:
         platform = self.platform
         names = platform.names
         topics = [need.name for need in platform.needs() if ".quarantine." in need.name]
+        callers = read(self._settings.http.tokens_file)
+        approvals = Approvals(
+            log=platform.log,
+            envelope=platform.envelope("gateway"),
+            address=platform.approvals_address,
+            index=self._approvals,
+            results={name: tool.result for name, tool in self._app.tools.items()},
+            callers=callers,
+            body_bytes_max=self._settings.http.body_bytes_max,
+        )
         surface = Surface(
             log=platform.log,
             envelope=platform.envelope("gateway"),
@@ -269,12 +282,12 @@ class Host:
             index=self._index,
             tokens=self._tail,
             shelf=Shelf(platform.log, lambda: topics),
-            callers=_callers(self._settings.http.tokens_file),
+            callers=callers,
             tenant=self._settings.tenant,
             body_bytes_max=self._settings.http.body_bytes_max,
             streams_max=self._settings.http.streams_max,
         )
-        return Gateway(surface).app(routes)
+        return Gateway(surface).app([*approvals.routes(), *routes])
 
     def _live(self) -> tuple[bool, dict[str, object]]:
         now_s = time.monotonic()
@@ -387,20 +400,3 @@ async def _beat(posts: Posts) -> None:
 
 def _bare(routes: Sequence[BaseRoute]) -> Starlette:
     return Starlette(routes=[*routes], exception_handlers=HANDLERS)
-
-
-def _callers(file: pathlib.Path | None) -> dict[str, Caller]:
-    """Read bearer tokens: a JSON object of token to {tenant, actor}."""
-    if file is None:
-        return {}
-    try:
-        given = json.loads(file.read_text())
-        callers = {token: Caller(**who) for token, who in given.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise SettingsError(
-            f"HEADWATER_HTTP__TOKENS_FILE {file}: {error}; it is a JSON object of "
-            'token: {"tenant": ..., "actor": ...}'
-        ) from error
-    if not callers:
-        raise SettingsError(f"HEADWATER_HTTP__TOKENS_FILE {file}: it names no token")
-    return callers

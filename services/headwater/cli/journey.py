@@ -18,6 +18,7 @@ _COLORS = {
     "answered": "green",
     "failed": "red",
     "denied": "red",
+    "waiting": "yellow",
     "quarantined": "red",
     "cancelled": "yellow",
     "held": "yellow",
@@ -119,9 +120,22 @@ def _call(call: Mapping[str, Any], began_ms: int) -> rich.text.Text:
     )
     if facts:
         text.append("  " + " · ".join(facts))
+    if call.get("approval"):
+        text.append(f"\n{_approval(call, began_ms)}", style="dim")
     if call.get("detail"):
         text.append(f"\n{_short(str(call['detail']))}", style="dim")
     return text
+
+
+def _approval(call: Mapping[str, Any], began_ms: int) -> str:
+    """Return who decided about a call, when and how; or that nobody has yet."""
+    approval = call["approval"]
+    if not call.get("verdict"):
+        return f"waits for approval {approval}"
+    verdict, _, reason = str(call["verdict"]).partition(": ")
+    by = f" by {call['by']}" if call.get("by") else ""
+    at = f" at +{shell.duration(max(0, int(call['decided_ms']) - began_ms))}" if began_ms else ""
+    return _short(f"{verdict}{by}{at} ({approval}){': ' if reason else ''}{reason}")
 
 
 def _ending(run: Run) -> rich.text.Text | None:

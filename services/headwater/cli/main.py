@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from headwater.cli import broker, dev, doctor, init, quarantine, runs, schemas, shell, tasks, topics
+from headwater.cli import (
+    approvals,
+    broker,
+    dev,
+    doctor,
+    init,
+    quarantine,
+    runs,
+    schemas,
+    shell,
+    tasks,
+    topics,
+)
 from headwater.cli import run as running
 from headwater.errors import HeadwaterError
 
@@ -33,6 +45,7 @@ app.command()(doctor.doctor)
 app.add_typer(broker.app, name="broker")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(runs.app, name="runs")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(topics.app, name="topics")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(quarantine.app, name="quarantine")

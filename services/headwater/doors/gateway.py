@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hmac
 import json
 import secrets
 import time
@@ -25,6 +24,7 @@ from headwater.core.decider import Sent
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, task_id
 from headwater.doors import given, openapi
+from headwater.doors.callers import Caller, caller_of
 from headwater.doors.problems import HANDLERS, ProblemError
 from headwater.durable import confine
 from headwater.log.port import Log
@@ -95,14 +95,6 @@ class Shelf(Protocol):
     def get(self, record: str) -> dict[str, Any] | None:
         """Return one with its bytes."""
         ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks: the tenant and the actor that a token names; no tenant means any."""
-
-    tenant: str = ""
-    actor: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +169,7 @@ class Gateway:
             known = ", ".join(sorted(of.inputs))
             raise ProblemError(404, "No such agent", f"no agent {agent!r}; there are: {known}")
         wait_s = given.number(request, "wait_s", 0.0, WAIT_S_MAX)
-        value = shape.encode(shape.from_json(await self._body(request)))
+        value = shape.encode(shape.from_json(await given.body(request, self._of.body_bytes_max)))
         event_id = request.headers.get("idempotency-key") or str(uuid.uuid4())
         tenant = self._tenant(request, caller)
         task = task_id(tenant, agent, agent, event_id)
@@ -285,7 +277,7 @@ class Gateway:
     async def _control(self, request: Request, verb: Any, name: str = "") -> Response:
         of, caller, run = self._of, self._caller(request), request.path_params["run"]
         given.check_run(run)
-        body = await self._body(request)
+        body = await given.body(request, self._of.body_bytes_max)
         told = given.json_of(body) if body else {}
         if not isinstance(told, dict):
             raise ProblemError(422, "Not an object", "the body is a JSON object: {reason, value}")
@@ -349,25 +341,8 @@ class Gateway:
             await asyncio.sleep(_LOOK_S)
         return None
 
-    async def _body(self, request: Request) -> bytes:
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self._of.body_bytes_max:
-                limit = self._of.body_bytes_max
-                raise ProblemError(413, "Too large", f"the body is over {limit} bytes", "too-large")
-        return body
-
     def _caller(self, request: Request) -> Caller:
-        callers = self._of.callers
-        if not callers:
-            return Caller()
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            for known, caller in callers.items():
-                if hmac.compare_digest(known.encode(), token.encode()):
-                    return caller
-        raise ProblemError(401, "Who are you?", "send `Authorization: Bearer <token>`")
+        return caller_of(request, self._of.callers)
 
     def _operator(self, request: Request) -> None:
         if self._caller(request).tenant:

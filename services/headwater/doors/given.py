@@ -18,6 +18,20 @@ _MOST = 1e9
 """No amount that a person means is more: dollars, steps, tokens."""
 
 
+async def body(request: Request, bytes_max: int) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        ProblemError: It is too large.
+    """
+    found = b""
+    async for piece in request.stream():
+        found += piece
+        if len(found) > bytes_max:
+            raise ProblemError(413, "Too large", f"the body is over {bytes_max} bytes", "too-large")
+    return found
+
+
 def json_of(body: bytes) -> Any:
     """Return a body's JSON.
 

@@ -14,11 +14,42 @@ _PATHS = {
     "/api/v1/runs/{id}/resume": "Resume a run that is paused, held or failed",
     "/api/v1/runs/{id}/discard": "Drop a failed run",
     "/api/v1/runs/{id}/signals/{name}": "Send a run a signal",
+    "/api/v1/approvals": "List what people are asked",
+    "/api/v1/approvals/{approval}": "Show what a person is asked, and how they decided",
+    "/api/v1/approvals/{approval}/approve": "Let it go on",
+    "/api/v1/approvals/{approval}/deny": "Say no",
+    "/api/v1/approvals/{approval}/happened": "A call in doubt happened; value is what it returned",
+    "/api/v1/approvals/{approval}/not-happened": "A call in doubt did not happen, and may be made again",
+    "/api/v1/approvals/{approval}/give-up": "Nobody can find out whether a call in doubt happened",
     "/api/v1/quarantine": "List quarantined records",
     "/api/v1/quarantine/{record}": "Show a quarantined record",
     "/livez": "Whether the process lives",
     "/readyz": "Whether it works",
     "/metrics": "What is measured",
+}
+
+_DECISION = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["digest"],
+                "properties": {
+                    "digest": {
+                        "type": "string",
+                        "description": "Of the arguments that were looked at",
+                    },
+                    "reason": {"type": "string"},
+                    "by": {
+                        "type": "string",
+                        "description": "Who decides, where there are no tokens",
+                    },
+                    "value": {"description": "For happened: what the call returned"},
+                },
+            }
+        }
+    },
 }
 
 
@@ -57,9 +88,11 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
             }
         }
     for path, summary in _PATHS.items():
-        sent = path.endswith(("cancel", "pause", "resume", "discard", "{name}"))
+        decided = path.startswith("/api/v1/approvals/{approval}/")
+        verbs = ("cancel", "pause", "resume", "discard", "{name}")
+        sent = decided or path.endswith(verbs)
         named = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-        operation = {
+        operation: dict[str, Any] = {
             "summary": summary,
             "parameters": [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -69,6 +102,8 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
             if sent
             else {"200": {"description": "OK"}},
         }
+        if decided:
+            operation["requestBody"] = _DECISION
         paths[path] = {"post" if sent else "get": operation}
     info = {"title": "headwater", "version": "1"}
     return {"openapi": "3.1.0", "info": info, "paths": paths}

@@ -95,7 +95,7 @@ class People:
             attempt=reply.attempt,
         )  # fmt: skip
         visit.put(waiting)
-        visit.notes.append(_note(waiting, "", words))
+        visit.notes.append(_note(waiting, "", ""))
         return Parked(number=call.number)
 
     def decided(self, visit: Visit, message: Decided) -> Reply | Released | None:

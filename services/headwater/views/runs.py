@@ -191,6 +191,11 @@ def _note(note: CallNote) -> dict[str, Any]:
 def _call(before: dict[str, Any] | None, note: CallNote, at_ms: int) -> dict[str, Any]:
     """Merge what is told of a call now with what was told before."""
     call = before or {"asked_ms": at_ms}
+    if note.approval and not note.verdict:  # another question: what was said of the one before goes
+        call = {
+            name: of for name, of in call.items() if name not in ("by", "verdict", "decided_ms")
+        }
     told = {name: value for name, value in _note(note).items() if value not in ("", None)}
-    answered = {"answered_ms": at_ms} if note.state in {"answered", "failed"} else {}
-    return {**call, **told, **answered}
+    answered = {"answered_ms": at_ms} if note.state in {"answered", "failed", "denied"} else {}
+    decided = {"decided_ms": at_ms} if note.verdict else {}
+    return {**call, **told, **answered, **decided}

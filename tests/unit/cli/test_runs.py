@@ -296,3 +296,19 @@ def test_a_token_is_sent_from_the_environment_or_a_file(
     monkeypatch.setenv("HEADWATER_TOKEN_FILE", str(tmp_path / "none"))
     ran = hw("runs", "list")
     assert (ran.status, "HEADWATER_TOKEN_FILE" in ran.err) == (2, True)
+
+
+def test_show_tells_who_decided_about_a_call(door: Door, hw: Hw) -> None:
+    """Who approved what, and when; or that nobody has yet."""
+    asked = {"number": 1, "kind": "tool", "name": "pay", "asked_ms": 1_500, "approval": "p1"}
+    decided = {"decided_ms": 4_000, "by": "ana", "verdict": "approved: checked"}
+    calls = [
+        {**asked, "state": "answered", "answered_ms": 5_000, **decided},
+        {**asked, "number": 2, "state": "denied", "decided_ms": 4_000, "verdict": "expired"},
+        {**asked, "number": 3, "state": "waiting"},
+    ]
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(calls=calls))
+    out = hw("runs", "show", _ID).out
+    assert "approved by ana at +3.0 s (p1): checked" in out
+    assert "expired at +3.0 s (p1)" in out
+    assert "waits for approval p1" in out

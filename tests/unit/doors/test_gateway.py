@@ -22,7 +22,8 @@ from headwater.contracts.messages import Token
 from headwater.contracts.records import Draft
 from headwater.core.messages import Meta, Position, task_id
 from headwater.doors import health
-from headwater.doors.gateway import Caller, Gateway, Surface
+from headwater.doors.callers import Caller
+from headwater.doors.gateway import Gateway, Surface
 from headwater.doors.problems import HANDLERS
 from headwater.doors.shelf import Shelf
 from headwater.doors.tokens import Tail

@@ -1,0 +1,178 @@
+"""What people are asked and how they decided, folded from the events of approvals."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headwater.contracts.approvals import ApprovalEvent
+from headwater.contracts.records import Partition
+from headwater.core.messages import Meta, Position
+
+_SCHEMA = """
+create table if not exists approvals (
+  tenant text, approval text, status text, run text, asks text, expires_ms integer, asked_ms integer,
+  data text, primary key (tenant, approval)
+);
+create index if not exists approvals_open on approvals (status, expires_ms);
+create table if not exists offsets (
+  topic text, number integer, next_offset integer, primary key (topic, number)
+);
+"""
+_VERSION = 1
+"""Of the tables; a file with another is emptied, and built again from the log."""
+_DROP = "drop table if exists approvals; drop table if exists offsets;"
+REFUSED_MAX = 20
+"""Refused decisions that are shown of one approval: the newest."""
+
+
+class ApprovalIndex:
+    """An index in SQLite; delete its file and it is built again from the log.
+
+    Args:
+        topic: The topic of approvals' events.
+        path: Its file; `:memory:` forgets at exit.
+    """
+
+    def __init__(self, topic: str, path: str = ":memory:") -> None:
+        self.topics = (topic,)
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, check_same_thread=False)
+        (version,) = self._db.execute("pragma user_version").fetchone()
+        gone = "" if version == _VERSION else _DROP
+        self._db.executescript(
+            f"pragma journal_mode=wal; begin; {gone} {_SCHEMA} pragma user_version={_VERSION}; commit;"
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def resume(self) -> Mapping[Partition, int]:
+        """Return the next offsets, as the index has them."""
+        with self._lock:
+            rows = self._db.execute("select topic, number, next_offset from offsets").fetchall()
+        return {Partition(topic, number): offset for topic, number, offset in rows}
+
+    def fold(self, batch: Sequence[tuple[Position, Meta, Any]]) -> None:
+        """Take events in; values and offsets in one write, so what comes twice counts once."""
+        with self._lock, self._db:
+            for at, _, message in batch:
+                known = self._db.execute(
+                    "select next_offset from offsets where topic = ? and number = ?",
+                    (at.topic, at.number),
+                ).fetchone()
+                if known is not None and at.offset < known[0]:
+                    continue
+                self._db.execute(
+                    "insert or replace into offsets values (?, ?, ?)",
+                    (at.topic, at.number, at.offset + 1),
+                )
+                if isinstance(message, ApprovalEvent):
+                    self._take(message)
+
+    def get(self, approval: str, *, tenant: str = "") -> dict[str, Any] | None:
+        """Return one approval; of several tenants' with one id, which is as good as none, the first.
+
+        Args:
+            approval: Its id.
+            tenant: Only of this tenant.
+        """
+        with self._lock:
+            row = self._db.execute(
+                "select data from approvals where approval = :approval"
+                " and (:tenant = '' or tenant = :tenant) order by tenant limit 1",
+                {"approval": approval, "tenant": tenant},
+            ).fetchone()
+        found: dict[str, Any] | None = None if row is None else json.loads(row[0])
+        return found
+
+    def find(
+        self, *, tenant: str = "", status: str = "", run: str = "", to: str = "", limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """Return approvals, those that expire first first.
+
+        Args:
+            tenant: Only of this tenant.
+            status: Only in this status: `open`, or how it ended.
+            run: Only of this run.
+            to: Only put to this actor, or `group:<name>`.
+            limit: At most so many.
+        """
+        with self._lock:
+            rows = self._db.execute(
+                "select data from approvals where (:tenant = '' or tenant = :tenant)"
+                " and (:status = '' or status = :status) and (:run = '' or run = :run)"
+                " and (:to = '' or asks = :to) order by status != 'open', expires_ms, approval"
+                " limit :limit",
+                {"tenant": tenant, "status": status, "run": run, "to": to, "limit": limit},
+            ).fetchall()
+        return [json.loads(row[0]) for row in rows]
+
+    def _take(self, event: ApprovalEvent) -> None:
+        row = self._db.execute(
+            "select data from approvals where tenant = ? and approval = ?",
+            (event.tenant, event.approval),
+        ).fetchone()
+        before: dict[str, Any] = json.loads(row[0]) if row else {"status": "open", "refused": []}
+        told = {**before, **_plain(event)}
+        if event.status == "refused":
+            refusal = {
+                "by": event.by,
+                "why": event.why,
+                "at_ms": event.at_ms,
+                "decision": event.decision,
+            }
+            told["refused"] = [*before["refused"], refusal][-REFUSED_MAX:]
+        elif event.status != "asked":
+            told |= {
+                "status": event.status,
+                "by": event.by,
+                "reason": event.why,
+                "decided_ms": event.at_ms,
+                "decision": event.decision,
+            }
+        self._db.execute(
+            "insert or replace into approvals values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                event.tenant,
+                event.approval,
+                told["status"],
+                event.run,
+                event.to,
+                event.expires_ms,
+                event.asked_ms,
+                json.dumps(told),
+            ),
+        )
+
+
+def _plain(event: ApprovalEvent) -> dict[str, Any]:
+    """Return what every event of an approval tells."""
+    return {
+        "id": event.approval,
+        "tenant": event.tenant,
+        "run": event.run,
+        "number": event.number,
+        "about": event.about,
+        "name": event.name,
+        "words": event.words,
+        "arguments": _json(event.shown),
+        "digest": event.digest.hex(),
+        "to": event.to,
+        "requester": event.requester,
+        "asked_ms": event.asked_ms,
+        "expires_ms": event.expires_ms,
+    }
+
+
+def _json(shown: bytes) -> Any:
+    """Return what people are shown; text that is no JSON as it is."""
+    try:
+        return json.loads(shown)
+    except ValueError:
+        return shown.decode(errors="replace")
