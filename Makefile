@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LOG ?= local
 BENCH ?=
 WORKERS ?= 2
-COVERED := */headwater/contracts/*,*/headwater/core/*,*/headwater/durable/*,*/headwater/runs/*,*/headwater/intake/*,*/headwater/admission/*,*/headwater/approvals/*,*/runtime/committing.py,*/runtime/deciding.py,*/runtime/restoring.py,*/runtime/table.py,*/runtime/timers.py
+COVERED := */headwater/contracts/*,*/headwater/core/*,*/headwater/durable/*,*/headwater/runs/*,*/headwater/intake/*,*/headwater/admission/*,*/headwater/approvals/*,*/runtime/committing.py,*/runtime/deciding.py,*/runtime/owned.py,*/runtime/values.py,*/runtime/restoring.py,*/runtime/table.py,*/runtime/timers.py
 SEEDS ?= 5000
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 

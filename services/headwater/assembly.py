@@ -23,6 +23,7 @@ from headwater.contracts.codec import Codec
 from headwater.contracts.messages import Limits, ShardTable, Spent
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.contracts.topics import Names
+from headwater.core.blobs import Blobs
 from headwater.core.decider import Decider, Timer
 from headwater.core.effector import Effector
 from headwater.core.envelope import Envelope
@@ -38,6 +39,7 @@ from headwater.runs import rows as run_rows
 from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
+from headwater.runs.values import Large
 from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.performing import CallObserver, Lease, Performing, Retry
@@ -109,6 +111,7 @@ class Parts:
         calls: Told of what was answered.
         executions_max: Suspended runs kept in memory, per agent.
         sleep: Waits for so many seconds between two tries of a call.
+        blobs: The store of large values; `None` for none, then they are refused.
     """
 
     clock: Callable[[], int]
@@ -128,6 +131,7 @@ class Parts:
     calls: CallObserver | None = None
     executions_max: int = 10_000
     sleep: Sleep = asyncio.sleep
+    blobs: Blobs | None = None
 
 
 class Platform:
@@ -240,12 +244,18 @@ class Platform:
             dead_letter=functools.partial(_dead_letter, self.group(group)),
             version=self.app.version,
             executions_max=self.parts.executions_max,
+            large=self._large(),
         )
         return self._deciding(decider, group, [names.inbox(agent)], state=names.state(group))
 
     def models(self, models: Mapping[str, Model] | None = None, settings: Any = None) -> Performing:
         """Build the loop of models."""
-        effector = Models(models or self.app.models, prices=self.parts.prices, settings=settings)
+        effector = Models(
+            models or self.app.models,
+            prices=self.parts.prices,
+            settings=settings,
+            blobs=self.parts.blobs,
+        )
         return self._performing(effector, "models")
 
     def tools(
@@ -334,6 +344,12 @@ class Platform:
         tools = [f"tool.{service}" for service in self.app.services()]
         return ["model", *tools] if self.app.models else tools
 
+    def _large(self) -> Large | None:
+        blobs = self.parts.blobs
+        if blobs is None:
+            return None
+        return Large(inline_bytes_max=blobs.inline_bytes_max, bytes_max=blobs.bytes_max)
+
     def _place(self, tenant: str, agent: str, task_id: str) -> int:
         count = self.log.partitions(self.names.inbox(agent))
         return self.parts.placement.place(tenant, task_id, count)
@@ -367,6 +383,7 @@ class Platform:
             opener=opener,
             pace=self.parts.pace,
             observer=self.parts.observer,
+            store=self.parts.blobs,
         )
 
     def _performing(self, effector: Effector, role: str) -> Performing:
@@ -389,6 +406,7 @@ class Platform:
             receipts=self.names.receipt(effector.name),
             holder=self.parts.instance,
             lease=self.parts.lease,
+            blobs=self.parts.blobs,
         )
 
 

@@ -42,6 +42,22 @@ class SettingsError(HeadwaterError):
     """A setting, topic or app that cannot work; the message names it and says what to do."""
 
 
+class BlobLostError(HeadwaterError):
+    """A value by reference is not in the store of blobs, or is another: somebody deleted or changed it.
+
+    Args:
+        name: The blob.
+        tenant: Whose it is.
+        why: What is wrong.
+    """
+
+    def __init__(self, name: str, tenant: str, why: str) -> None:
+        super().__init__(
+            f"blob {name} of tenant {tenant} {why}: put it back from the store's versions or backup"
+        )
+        self.name, self.tenant = name, tenant
+
+
 class WorkRefusedError(HeadwaterError):
     """The log refused this work twice, though its claims held: some record in it cannot be written."""
 

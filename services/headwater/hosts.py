@@ -21,6 +21,8 @@ from starlette.routing import BaseRoute
 
 from headwater.admission.decider import Quotas
 from headwater.assembly import Parts, Platform
+from headwater.blobs.keeping import Keeping
+from headwater.blobs.store import Store
 from headwater.contracts import registry
 from headwater.doors import health
 from headwater.doors.approvals import Approvals
@@ -43,7 +45,7 @@ from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Local
 from headwater.runtime.storing import RocksStore
 from headwater.sdk.app import App
-from headwater.settings import LOOPBACK, Registry, Settings
+from headwater.settings import LOOPBACK, BlobStore, Registry, Settings
 from headwater.tools.lifespans import entered
 from headwater.tracing import context, spans
 from headwater.views.approvals import ApprovalIndex
@@ -336,6 +338,7 @@ class Host:
             observer=Meter(self._registry, self._tracing),
             calls=self._tracing,
             executions_max=loops.executions_max,
+            blobs=blobs_of(settings.blobs, namespace=settings.namespace or self._app.namespace),
         )
 
 
@@ -379,6 +382,25 @@ def registry_of(settings: Registry) -> registry.Registry | None:
         username=settings.username,
         password=settings.password.get_secret_value(),
         ca_file=settings.ca_file,
+    )
+
+
+def blobs_of(settings: BlobStore, *, namespace: str) -> Keeping | None:
+    """Return the store of blobs that the settings name, if they do.
+
+    Raises:
+        SettingsError: They name none that there could be.
+    """
+    if not settings.url:
+        return None
+    return Keeping(
+        Store.at(settings.url, namespace=namespace, timeout_s=settings.timeout_s),
+        inline_bytes_max=settings.inline_bytes_max,
+        bytes_max=settings.bytes_max,
+        cache_bytes_max=settings.cache_bytes_max,
+        executor=concurrent.futures.ThreadPoolExecutor(
+            settings.threads_max, thread_name_prefix="blobs"
+        ),
     )
 
 

@@ -18,7 +18,9 @@ from headwater.errors import SettingsError
 
 PREFIX = "HEADWATER_"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_GROUPS = frozenset({"http", "kafka", "registry", "prices", "loops", "store", "supervisor"})
+_GROUPS = frozenset(
+    {"http", "kafka", "registry", "prices", "loops", "store", "supervisor", "blobs"}
+)
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SECRET = re.compile(r"password|secret|\.key|\.pem|jaas|oauthbearer\.config")
@@ -150,6 +152,20 @@ class Supervision(pydantic.BaseModel):
     backoff_s_max: float = pydantic.Field(10.0, ge=0)
 
 
+class BlobStore(pydantic.BaseModel):
+    """Where large values and the parts of long conversations go; nowhere without a URL."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    url: str = ""
+    inline_bytes_max: int = pydantic.Field(128 * 1024, ge=1_024, le=512 * 1024)
+    bytes_max: int = pydantic.Field(16 * 1024**2, ge=4 * 1024**2, le=64 * 1024**2)
+    cache_bytes_max: int = pydantic.Field(64 * 1024**2, ge=0)
+    threads_max: int = pydantic.Field(16, ge=1)
+    timeout_s: float = pydantic.Field(10.0, gt=0, le=60)
+    keep_s: float = pydantic.Field(31 * 86_400.0, ge=86_400)
+
+
 class Settings(pydantic_settings.BaseSettings):
     """Everything that can be set; the environment is read here and in the command line alone.
 
@@ -174,6 +190,7 @@ class Settings(pydantic_settings.BaseSettings):
     loops: Loops = pydantic.Field(default_factory=Loops)
     store: StorePath = pydantic.Field(default_factory=StorePath)
     supervisor: Supervision = pydantic.Field(default_factory=Supervision)
+    blobs: BlobStore = pydantic.Field(default_factory=BlobStore)
 
     @pydantic.field_validator("instance")
     @classmethod
@@ -271,7 +288,7 @@ def _is_secret(name: str) -> bool:
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {"APP", "INSTANCE", "NAMESPACE", "TENANT", "TOKEN", "TOKEN_FILE", "URL"}
-    groups = {group.upper() for group in _GROUPS} | {"REDIS", "QDRANT", "BLOBS"}
+    groups = {group.upper() for group in _GROUPS} | {"REDIS", "QDRANT"}
     for name in environment:
         if not name.startswith(PREFIX):
             continue
@@ -286,7 +303,7 @@ def _nested(environment: Mapping[str, str]) -> dict[str, Any]:
         if not name.startswith(PREFIX):
             continue
         group, _, field = name[len(PREFIX) :].lower().partition("__")
-        if group in {"redis", "qdrant", "blobs"}:
+        if group in {"redis", "qdrant"}:
             continue
         if group in _GROUPS and not field:
             raise SettingsError(f"{name}: this is a group; name a setting in it, {name}__...")

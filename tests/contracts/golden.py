@@ -10,6 +10,7 @@ from headwater.contracts.messages import (
     Answered,
     AppRecord,
     Ask,
+    BlobRef,
     CallNote,
     Closed,
     Control,
@@ -48,6 +49,7 @@ _RUN = "triage.2.0af7651916cd43dd8448eb211c80319c"
 _TO = ReplyTo(topic="hw.inbox.desk.v1", partition=1, run="desk.1.b7ad6b7169203331", number=3)
 _APPROVAL = "0af7651916cd43dd"
 _USAGE = Usage(model="openai:gpt-5-mini", input_tokens=120, output_tokens=40, usd_nano=1_250_000)
+_BLOB = BlobRef(name=f"hwb1l-{'0a' * 32}", size=700_000)
 _SPENT = Spent(steps=4, tokens=160, usd_nano=1_250_000)
 _RESUME = Resume(
     attempt=1, added=Spent(usd_nano=500_000_000), repeat_writes=True, slot="triage.2.0af76519"
@@ -76,6 +78,7 @@ EXAMPLES: tuple[Any, ...] = (
         usage=_USAGE,
         spent=_SPENT,
     ),
+    Reply(run=_RUN, number=4, attempt="a2", outcome=Answered(value=_BLOB)),
     Drain(run=_RUN),
     Ask(
         run=_RUN,
@@ -84,6 +87,15 @@ EXAMPLES: tuple[Any, ...] = (
         arguments=b"\xc3\x01",
         safety="write",
         order_key="card-9",
+        not_after_ms=1_700_000_000_000,
+        reply_to=_TO,
+    ),
+    Ask(
+        run=_RUN,
+        number=4,
+        name="summarise",
+        arguments=_BLOB,
+        safety="read",
         not_after_ms=1_700_000_000_000,
         reply_to=_TO,
     ),

@@ -13,6 +13,7 @@ import typer
 
 from headwater import namespace, provisioning
 from headwater.assembly import Platform
+from headwater.blobs.store import Store
 from headwater.cli import discovery, shell, topics
 from headwater.errors import HeadwaterError, SettingsError
 from headwater.log.kafka import KafkaLog
@@ -93,6 +94,7 @@ def _checks(settings: Settings, option: str, *, probe: bool) -> Iterator[Check]:
     else:
         yield Check(name="app", state=State.OK, says=f"{app.name} {app.version}, {_surface(app)}")
     yield _registry(settings)
+    yield _blobs(settings, app)
     config = dataclasses.replace(provisioning.config_of(settings.kafka), call_s=_CALL_S)
     admin = KafkaAdmin(config)
     try:
@@ -141,6 +143,25 @@ def _registry(settings: Settings) -> Check:
         says = f"{registry.url} does not answer ({error}): correct HEADWATER_REGISTRY__URL, or start it"
         return Check(name="registry", state=State.FAIL, says=says)
     return Check(name="registry", state=State.OK, says=f"{registry.url} answers")
+
+
+def _blobs(settings: Settings, app: App | None) -> Check:
+    if not settings.blobs.url:
+        says = "none; values over 512 KiB are refused. HEADWATER_BLOBS__URL names a store for them"
+        return Check(name="blobs", state=State.OK, says=says)
+    namespace = settings.namespace or (app.namespace if app else "hw")
+    try:
+        store = Store.at(
+            settings.blobs.url, namespace=namespace, timeout_s=settings.blobs.timeout_s
+        )
+        store.probe()
+    except HeadwaterError as error:
+        return Check(name="blobs", state=State.FAIL, says=str(error))
+    says = f"{store.where} puts, gets, lists and deletes"
+    if store.where.startswith("memory:"):
+        says = f"{store.where} is of one process and forgets at exit: name a file:// or s3:// store"
+        return Check(name="blobs", state=State.WARN, says=says)
+    return Check(name="blobs", state=State.OK, says=says)
 
 
 def _timeouts(admin: KafkaAdmin, settings: Settings) -> Iterator[Check]:

@@ -23,17 +23,31 @@ class Header:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlobRef:
+    """A value too large to travel, by what it is: the store of blobs has it under its tenant.
+
+    Args:
+        name: `hwb1l-` and 64 hex digits of the value's blake2b-256; `hwb1n-` if the value names others.
+        size: Its bytes.
+    """
+
+    name: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """A task's record as its producer published it, and where.
 
-    A child's task was never published: its topic is empty and its value the caller's encoding.
+    A child's task was never published: its topic is empty and its value the caller's encoding, by
+    reference if that is large.
     """
 
     topic: str = ""
     partition: int = -1
     offset: int = -1
     key: bytes | None = None
-    value: bytes
+    value: bytes | BlobRef
     headers: tuple[Header, ...] = ()
 
 
@@ -172,7 +186,7 @@ class Start:
 class Answered:
     """A call's answer: single-object Avro of the callee's result type, or JSON of a model's reply."""
 
-    value: bytes
+    value: bytes | BlobRef
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +253,7 @@ class Ask:
         run: The run that asks.
         number: Its call; (run, number) is the idempotency key.
         name: The tool's or model's name.
-        arguments: Single-object Avro of a tool's parameters; JSON for a model.
+        arguments: Single-object Avro of a tool's parameters; JSON for a model; by reference if large.
         safety: What may be done again after a crash.
         order_key: Calls of one tool with the same key start in order; empty means any order.
         not_after_ms: Do not start later than this.
@@ -250,7 +264,7 @@ class Ask:
     run: str
     number: int
     name: str
-    arguments: bytes
+    arguments: bytes | BlobRef
     safety: Literal["read", "paid", "write", "irreversible"]
     order_key: str = ""
     not_after_ms: int

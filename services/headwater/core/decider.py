@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from headwater.contracts.messages import BlobRef
 from headwater.contracts.records import Draft, Headers, Partition, Record
+from headwater.core import blobs
 from headwater.core.messages import Address, Key, Meta, Position
 from headwater.core.state import Layer, R, Row, State
-from headwater.errors import PoisonError
+from headwater.errors import BlobLostError, PoisonError
 
 M_contra = TypeVar("M_contra", contravariant=True)
 
@@ -49,16 +51,27 @@ class Sent:
 class Turn:
     """One record's chance to read rows, write rows and send messages; all of it commits or none."""
 
-    __slots__ = ("_layer", "_ordinal", "at", "meta", "now_ms", "sent")
+    __slots__ = ("_at_hand", "_layer", "_ordinal", "at", "kept", "meta", "now_ms", "sent")
 
-    def __init__(self, below: State, *, at: Position, meta: Meta, now_ms: int) -> None:
+    def __init__(
+        self,
+        below: State,
+        *,
+        at: Position,
+        meta: Meta,
+        now_ms: int,
+        at_hand: blobs.AtHand = blobs.NOTHING,
+    ) -> None:
         self._layer = Layer(below)
         self._ordinal = 0
+        self._at_hand = at_hand
         self.at = at
         self.meta = meta
         self.now_ms = now_ms
         """The record's append time, the log's own."""
         self.sent: list[Sent | Draft] = []
+        self.kept: dict[str, bytes] = {}
+        """Values by reference that must be in the store before the turn commits, by name."""
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return one row, this turn's writes included."""
@@ -111,6 +124,39 @@ class Turn:
     def relay(self, draft: Draft) -> None:
         """Write a record as it is, without any header of ours: dead letters keep their bytes."""
         self.sent.append(draft)
+
+    def keep(self, value: bytes) -> BlobRef:
+        """Have a value kept in the store of blobs before the turn commits; return what refers to it."""
+        ref = blobs.ref_of(value)
+        self.kept[ref.name] = value
+        return ref
+
+    def need(self, names: Iterable[str]) -> None:
+        """Go on only with these values at hand.
+
+        Raises:
+            AbsentError: Some are not: the loop fetches all of them and takes the turn again.
+        """
+        tenant = self.meta.tenant
+        wanted = list(names)
+        if any(self._at_hand.get(tenant, name) is None for name in wanted):
+            raise blobs.AbsentError(tenant, wanted)
+
+    def load(self, value: bytes | BlobRef) -> bytes:
+        """Return a value, wherever it is.
+
+        Raises:
+            AbsentError: It is not at hand.
+            BlobLostError: The store has no such value.
+        """
+        if isinstance(value, bytes):
+            return value
+        found = self._at_hand.get(self.meta.tenant, value.name)
+        if found is None:
+            raise blobs.AbsentError(self.meta.tenant, [value.name])
+        if isinstance(found, BlobLostError):
+            raise found
+        return found
 
     @property
     def layer(self) -> Layer:

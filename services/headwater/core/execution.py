@@ -226,6 +226,7 @@ class RunInfo:
         limits: What the run may spend.
         attempt: 1, and one more for each resume.
         journal: How often it has continued as another task; what it draws is apart from before.
+        by_reference: Whether conversations may be kept in a store of blobs.
     """
 
     run: str
@@ -237,6 +238,7 @@ class RunInfo:
     limits: Limits
     attempt: int = 1
     journal: int = 0
+    by_reference: bool = False
 
 
 class AgentFunction(Protocol):

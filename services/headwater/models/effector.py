@@ -23,10 +23,12 @@ from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.usage import RequestUsage
 
 from headwater.contracts.messages import Ask, Failed, Usage
+from headwater.core.blobs import Blobs, inline
 from headwater.core.effector import Attempt, Call, Done
 from headwater.core.prices import Prices
 from headwater.durable.failure import redact
-from headwater.errors import PoisonError, SettingsError, TransientError
+from headwater.errors import BlobLostError, PoisonError, SettingsError, TransientError
+from headwater.models import history
 from headwater.models.prices import billed
 from headwater.sdk import wire
 from headwater.sdk.models import Model
@@ -44,23 +46,30 @@ class Models:
         models: The app's models, by name.
         prices: What they cost.
         settings: Handed to models that are declared as functions.
+        blobs: Where the parts of long conversations are; `None` for nowhere.
     """
 
     name = "model"
 
     def __init__(
-        self, models: Mapping[str, Model], *, prices: Prices, settings: Any = None
+        self,
+        models: Mapping[str, Model],
+        *,
+        prices: Prices,
+        settings: Any = None,
+        blobs: Blobs | None = None,
     ) -> None:
         self._models = models
         self._prices = prices
         self._settings = settings
+        self._blobs = blobs
         self._built: dict[str, ProviderModel] = {}
 
     async def perform(self, call: Call, ask: Ask, attempt: Attempt) -> Done | Failed:
         """Ask a model once.
 
         Raises:
-            TransientError: The provider is away, overloaded, or limits the rate.
+            TransientError: The provider is away, overloaded, or limits the rate; or the store of blobs is.
             PoisonError: The request is not of the wire's form.
         """
         if ask.name not in self._models:
@@ -69,8 +78,11 @@ class Models:
                 error="Unknown", detail=f"no model named {ask.name!r}; there are: {known}"
             )
         try:
-            request = wire.ModelAsk.model_validate_json(ask.arguments)
-            messages = ModelMessagesTypeAdapter.validate_python(request.messages)
+            request = wire.ModelAsk.model_validate_json(inline(ask.arguments))
+            before = await history.messages(self._blobs, call.meta.tenant, request.history)
+            messages = ModelMessagesTypeAdapter.validate_python([*before, *request.messages])
+        except BlobLostError as error:
+            return Failed(error="BlobLost", detail=str(error))
         except ValidationError as error:
             raise PoisonError(
                 "invalid-request", f"model {ask.name}: {error.errors()[0]['msg']}"
@@ -96,13 +108,15 @@ class Models:
             return Failed(error="ModelError", detail=redact(str(error)))
         except (exceptions.UnexpectedModelBehavior, json.JSONDecodeError) as error:
             return Failed(error="ModelError", detail=redact(f"{type(error).__name__}: {error}"))
-        return self._done(ask, response)
+        return self._done(ask, before, response)
 
-    def _done(self, ask: Ask, response: ModelResponse) -> Done:
+    def _done(self, ask: Ask, before: list[dict[str, Any]], response: ModelResponse) -> Done:
         if response.usage.unmeasured_requests:
             # Nobody counted, so the run is charged for a token a byte: never less than was used.
             size = len(ModelMessagesTypeAdapter.dump_json([response]))
-            response.usage = RequestUsage(input_tokens=len(ask.arguments), output_tokens=size)
+            asked = len(inline(ask.arguments))
+            asked += len(json.dumps(before, ensure_ascii=False).encode()) if before else 0
+            response.usage = RequestUsage(input_tokens=asked, output_tokens=size)
         usage = Usage(
             model=response.model_name or "",
             input_tokens=response.usage.input_tokens,

@@ -6,7 +6,17 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from headwater.contracts.messages import Ask, CallNote, Failed, Limits, ReplyTo, Spent, Start, Task
+from headwater.contracts.messages import (
+    Ask,
+    BlobRef,
+    CallNote,
+    Failed,
+    Limits,
+    ReplyTo,
+    Spent,
+    Start,
+    Task,
+)
 from headwater.core.allowance import ceiling
 from headwater.core.execution import Asked, Cut
 from headwater.core.judge import AskPerson, Deny, Judge
@@ -14,6 +24,7 @@ from headwater.core.messages import Address, RunId, digest
 from headwater.runs.people import People, keeps
 from headwater.runs.rows import Entry, Made, OpenCall
 from headwater.runs.spending import allowance, lacking, reserve
+from headwater.runs.values import Large, shortened
 from headwater.runs.visit import Visit
 
 ARGUMENTS_BYTES_MAX = 512 * 1024
@@ -86,15 +97,23 @@ class Calls:
         judge: Who may deny.
         routes: Where things go.
         call_ms_max: How long after it was asked a call may still be started.
+        large: When arguments go by reference; `None` for never.
     """
 
     def __init__(
-        self, catalogue: Catalogue, judge: Judge, routes: Routes, *, call_ms_max: int
+        self,
+        catalogue: Catalogue,
+        judge: Judge,
+        routes: Routes,
+        *,
+        call_ms_max: int,
+        large: Large | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._judge = judge
         self._routes = routes
         self._call_ms_max = call_ms_max
+        self._large = large
         self.people = People(catalogue, routes, self.dispatch)
 
     @property
@@ -128,6 +147,8 @@ class Calls:
         """Send a call, or return it with the answer it gets at once."""
         made = Made(number=asked.number, kind=asked.kind, name=asked.name, digest=asked.digest)
         visit.change(number=asked.number)
+        for node in nodes_of(asked):  # also of a call that is denied: the next one refers to them
+            visit.turn.keep(node)
         made, denied = self._send(visit, asked, made)
         if denied is not None:
             made = dataclasses.replace(made, denied=denied)
@@ -146,11 +167,12 @@ class Calls:
         return made
 
     def _send(self, visit: Visit, asked: Asked, made: Made) -> tuple[Made, Failed | None]:
-        if len(asked.arguments) > ARGUMENTS_BYTES_MAX:
+        size = len(asked.arguments)
+        bytes_max = ARGUMENTS_BYTES_MAX if self._large is None else self._large.bytes_max
+        if size > bytes_max:
             return made, Failed(
                 error="TooLarge",
-                detail=f"the arguments are {len(asked.arguments)} bytes; "
-                f"a call carries at most {ARGUMENTS_BYTES_MAX}",
+                detail=f"the arguments are {size} bytes; a call carries at most {bytes_max}",
             )
         cost, limits, refusal = self._cost(visit, asked)
         if refusal is not None:
@@ -232,7 +254,7 @@ class Calls:
             run=str(RunId(asked.name, place, task_id)),
             task_id=task_id,
             slot=visit.slot,
-            task=Task(value=asked.arguments),
+            task=Task(value=self._arguments(visit, asked)),
             limits=limits,
             reply_to=self._reply_to(visit, asked),
         )
@@ -246,7 +268,7 @@ class Calls:
             run=visit.run.run,
             number=asked.number,
             name=asked.name,
-            arguments=asked.arguments,
+            arguments=self._arguments(visit, asked),
             safety="paid" if terms is None else terms.safety,  # type: ignore[arg-type] # a Safety's value
             order_key=str(asked.options.get("order_key") or ""),
             not_after_ms=not_after_ms,
@@ -275,6 +297,9 @@ class Calls:
             (("ce_runid", visit.run.run.encode()),),
         )
 
+    def _arguments(self, visit: Visit, asked: Asked) -> bytes | BlobRef:
+        return shortened(visit.turn, self._large, asked.arguments)
+
     def _reply_to(self, visit: Visit, asked: Asked) -> ReplyTo:
         return ReplyTo(
             topic=visit.turn.at.topic,
@@ -282,6 +307,12 @@ class Calls:
             run=visit.run.run,
             number=asked.number,
         )
+
+
+def nodes_of(asked: Asked) -> tuple[bytes, ...]:
+    """Return the parts of a conversation that a call is the first to refer to."""
+    found: tuple[bytes, ...] = asked.options.get("nodes", ())
+    return found
 
 
 def _unknown(asked: Asked) -> Failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -21,6 +22,7 @@ from headwater.contracts.messages import (
 )
 from headwater.contracts.records import Partition, Record
 from headwater.core.allowance import plus
+from headwater.core.blobs import ref_of
 from headwater.core.decider import Encoded, Turn
 from headwater.core.execution import (
     AgentFunction,
@@ -41,15 +43,16 @@ from headwater.core.execution import (
 from headwater.core.judge import Judge
 from headwater.core.messages import Address
 from headwater.errors import (
+    BlobLostError,
     ConfinementError,
     LivelockError,
     NonDeterminismError,
     PoisonError,
 )
-from headwater.runs import journal
-from headwater.runs.calls import Calls, Catalogue, Routes
+from headwater.runs import journal, values
+from headwater.runs.calls import Calls, Catalogue, Routes, nodes_of
 from headwater.runs.cuts import Cuts
-from headwater.runs.holds import Holds
+from headwater.runs.holds import Holds, needs
 from headwater.runs.life import DeadLetter, Life
 from headwater.runs.rows import Entry, Held, Made, OpenCall, Opened, Overrun, Redelivery, Run
 from headwater.runs.spending import settle
@@ -81,6 +84,7 @@ class Runs:
         journal_bytes_max: Likewise.
         call_ms_max: How long after it was asked a call may still be started.
         drain_max: Held messages delivered in one turn.
+        large: When values go by reference; `None` where there is no store of blobs.
     """
 
     def __init__(
@@ -99,15 +103,19 @@ class Runs:
         journal_bytes_max: int = 64 * 1024 * 1024,
         call_ms_max: int = 3_600_000,
         drain_max: int = 100,
+        large: values.Large | None = None,
     ) -> None:
         self.name = f"runs.{agent.name}"
         self._agent = agent
         self._routes = routes
         self._version = version
         self._cache = journal.Cache(executions_max)
-        self._calls = Calls(catalogue, judge, routes, call_ms_max=call_ms_max)
+        self._calls = Calls(catalogue, judge, routes, call_ms_max=call_ms_max, large=large)
         self._people = self._calls.people
-        self._life = Life({agent.name: agent}, routes, dead_letter, self._people, self._calls.wrote)
+        self._life = Life(
+            {agent.name: agent}, routes, dead_letter, self._people, self._calls.wrote, large=large
+        )
+        self._by_reference = large is not None
         self._holds = Holds(drain_max)
         self._cuts = Cuts(self._life, self._people, self._holds, routes, version=version)
         self._entries_warn = entries_warn
@@ -283,7 +291,9 @@ class Runs:
             return
         if not visit.run.seq and not self._go_through(visit, visit.opened.start):
             return
-        for held in self._holds.next(visit):
+        waiting = self._holds.next(visit)
+        visit.turn.need(ref.name for held in waiting for ref in needs(held))
+        for held in waiting:
             if not self._go_through(visit, held.message, held):
                 return
         self._holds.drain_later(visit)
@@ -304,11 +314,12 @@ class Runs:
         delivery, call = self._delivery(visit, taken)
         if delivery is None:
             return True
+        delivery = values.arrived(visit.turn, delivery)
         execution: Execution | None = None
         try:
-            execution = self._execution(visit)
-            self._go_on(visit, execution, delivery, taken, call)
-        except (NonDeterminismError, ConfinementError, LivelockError) as error:
+            execution, kept = self._execution(visit)
+            self._go_on(visit, execution, delivery, taken, call, kept)
+        except (NonDeterminismError, ConfinementError, LivelockError, BlobLostError) as error:
             visit.undo(before)
             if held is None and not isinstance(message, Start):
                 self._holds.keep(visit, message)
@@ -384,13 +395,18 @@ class Runs:
             limits.append((visit.deadline_ms, "DeadlineExceeded", "the task's deadline has passed"))
         return min(limits, default=None)
 
-    def _execution(self, visit: Visit) -> Execution:
-        """Return the run's suspended execution: the cached one if it is where the row says, else replayed."""
-        run = visit.run
+    def _execution(self, visit: Visit) -> tuple[Execution, tuple[str, ...]]:
+        """Return the run's suspended execution, and what a replay found that has yet to be kept.
+
+        It is the cached one if that is where the row says, else replayed.
+        """
+        run, turn = visit.run, visit.turn
         cached = self._cache.take(run)
         if cached is not None:
-            return cached
+            return cached, ()
         opened = visit.opened
+        entries = [*visit.scan(Entry)]
+        values.for_replay(turn, opened.input, entries)
         info = RunInfo(
             run=run.run,
             task_id=opened.start.task_id,
@@ -400,14 +416,23 @@ class Runs:
             deadline_ms=opened.deadline_ms,
             limits=opened.limits,
             journal=opened.journal,
+            by_reference=self._by_reference,
         )
-        execution = self._agent.begin(info, opened.input)
+        execution = self._agent.begin(info, turn.load(opened.input))
+        nodes: list[bytes] = []
         try:
-            journal.replay(execution, visit.scan(Entry), self._calls.writes)
+            journal.replay(
+                execution,
+                entries,
+                self._calls.writes,
+                whole=functools.partial(values.whole, turn),
+                told=lambda asked: nodes.extend(nodes_of(asked)),
+            )
         except BaseException:
             execution.close()
             raise
-        return execution
+        recorded = {name for entry in entries for name in entry.kept}
+        return execution, values.keep_again(turn, nodes, recorded)
 
     def _go_on(
         self,
@@ -416,6 +441,7 @@ class Runs:
         delivery: Delivery,
         message: Any,
         call: OpenCall | None,
+        kept: tuple[str, ...],
     ) -> None:
         reply = message if isinstance(message, Reply) and call is not None else None
         charged = message if isinstance(message, Redelivery) else reply
@@ -424,15 +450,17 @@ class Runs:
         if reply is not None and call is not None:
             self._settle(visit, reply, call)
         made: list[Made] = []
+        nodes = [*kept]
 
         def make(asked: Asked) -> Made:
             made.append(self._calls.make(visit, asked))
+            nodes.extend(ref_of(node).name for node in nodes_of(asked))
             return made[-1]
 
         above = 0 if visit.run.seq else visit.run.number
         if above:
             execution.recall(above=above)
-        steps = journal.deliver(execution, delivery, now_ms, make)
+        steps = journal.deliver(execution, values.whole(visit.turn, delivery), now_ms, make)
         self._write_entry(
             visit,
             delivery,
@@ -440,6 +468,7 @@ class Runs:
             charged,
             patched=tuple(one for step in steps for one in step.patched),
             above=above,
+            kept=tuple(nodes),
         )
         for step in steps:
             self._effects(visit, step)
@@ -469,9 +498,10 @@ class Runs:
         *,
         patched: tuple[str, ...],
         above: int,
+        kept: tuple[str, ...],
     ) -> None:
         run = visit.run
-        size = _size(delivery) + sum(len(call.name) + 32 for call in made)
+        size = values.size(delivery) + sum(len(call.name) + 32 for call in made)
         seq, journal_bytes = run.seq + 1, run.journal_bytes + size
         if seq > self._entries_max or journal_bytes > self._journal_bytes_max:
             raise PoisonError(
@@ -506,6 +536,7 @@ class Runs:
                 judged=self._calls.rules if made else "",
                 patched=patched,
                 above=above,
+                kept=kept,
             )
         )
 
@@ -593,12 +624,3 @@ def _waits_for(visit: Visit, step: Step) -> str:
         asking = [call.asking for call in visit.scan(OpenCall) if call.asking is not None]
         waits += [f"approval {of.approval} ({of.words})" for of in asking]
     return "; ".join(waits)
-
-
-def _size(delivery: Delivery) -> int:
-    if isinstance(delivery, Signal):
-        return len(delivery.value) + 64
-    if isinstance(delivery, Answer):
-        value = getattr(delivery.outcome, "value", b"")
-        return len(value) + 64
-    return 64

@@ -6,11 +6,21 @@ import itertools
 from collections.abc import Sequence
 
 from headwater.contracts.approvals import Decided
-from headwater.contracts.messages import Control, Drain, Reply, Start, Wake
+from headwater.contracts.messages import BlobRef, Control, Drain, Reply, Start, Wake
+from headwater.core.blobs import needed_by
 from headwater.core.messages import Address
 from headwater.errors import HeadwaterError
 from headwater.runs.rows import Held, Redelivery, Run
 from headwater.runs.visit import Visit
+
+DRAIN_BYTES_MAX = 64 * 1024 * 1024
+"""How much of values by reference one drain takes in."""
+
+
+def needs(held: Held) -> list[BlobRef]:
+    """Return the values by reference that a held message needs when it is delivered."""
+    message = held.message
+    return needed_by(message.delivery if isinstance(message, Redelivery) else message)
 
 
 class Holds:
@@ -53,7 +63,14 @@ class Holds:
 
     def next(self, visit: Visit) -> list[Held]:
         """Return the next held messages, oldest first, at most a drain's worth."""
-        return list(itertools.islice(visit.scan(Held), self._drain_max))
+        found: list[Held] = []
+        left = DRAIN_BYTES_MAX
+        for held in itertools.islice(visit.scan(Held), self._drain_max):
+            left -= sum(ref.size for ref in needs(held))
+            if left < 0 and found:
+                break
+            found.append(held)
+        return found
 
     def drain_later(self, visit: Visit) -> None:
         """Have the owner go on with what is held, in a turn of its own."""

@@ -94,7 +94,12 @@ def deliver(
 
 
 def replay(
-    execution: Execution, entries: Iterable[Entry], writes: Callable[[Made], bool]
+    execution: Execution,
+    entries: Iterable[Entry],
+    writes: Callable[[Made], bool],
+    *,
+    whole: Callable[[Delivery], Delivery] = lambda delivery: delivery,
+    told: Callable[[Asked], None] = lambda asked: None,
 ) -> Step | None:
     """Deliver a journal again to a fresh execution; nothing it asks is sent.
 
@@ -102,6 +107,8 @@ def replay(
         execution: A fresh one.
         entries: The journal, in order.
         writes: Whether a call changes the world, so that other arguments cannot be let pass.
+        whole: Returns a delivery with its value, where that is by reference.
+        told: Told every call.
 
     Returns:
         The last step; `None` if the journal is empty.
@@ -115,10 +122,11 @@ def replay(
         recorded = deque(entry.calls)
 
         def make(asked: Asked, recorded: deque[Made] = recorded) -> Made:
+            told(asked)
             return _compare(asked, recorded.popleft() if recorded else None, writes)
 
         execution.recall(above=entry.above, patched=entry.patched)
-        last = deliver(execution, entry.delivery, entry.time_ms, make)[-1]
+        last = deliver(execution, whole(entry.delivery), entry.time_ms, make)[-1]
         if recorded:
             missing = recorded[0]
             raise NonDeterminismError(missing.number, f"{missing.kind} {missing.name}", "nothing")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from headwater.contracts.messages import (
     Answered,
+    BlobRef,
     Closed,
     Control,
     Failed,
@@ -25,8 +26,11 @@ from headwater.runs.calls import Routes
 from headwater.runs.people import People
 from headwater.runs.rows import Entry, Held, OpenCall, Overrun
 from headwater.runs.spending import settle
+from headwater.runs.values import Large, shortened
 from headwater.runs.visit import Visit
 
+BLOB_HEADER = "headwater_blob"
+"""Names the blob that is a dead letter's value."""
 WRITES_MAX = 100
 """How many calls that changed the world are named; more than that nobody reads."""
 
@@ -61,6 +65,7 @@ class Life:
         dead_letter: Builds dead letters.
         people: Told when nobody waits for them any more.
         wrote: Names the calls of an entry that may have changed the world.
+        large: When a child's result goes by reference; `None` for never.
     """
 
     def __init__(
@@ -70,12 +75,15 @@ class Life:
         dead_letter: DeadLetter,
         people: People,
         wrote: Callable[[Entry, Collection[int]], Sequence[str]],
+        *,
+        large: Large | None = None,
     ) -> None:
         self._wrote = wrote
         self._agents = agents
         self._people = people
         self._routes = routes
         self._dead_letter = dead_letter
+        self._large = large
 
     def end(self, visit: Visit, ended: Returned | Raised, *, cut: int = 0) -> None:
         """Publish the outcome, cancel live children, and close as soon as they have replied.
@@ -99,7 +107,7 @@ class Life:
             ending=status,
             error=ended.error if isinstance(ended, Raised) else "",
             detail=ended.detail if isinstance(ended, Raised) else "",
-            value=ended.value if isinstance(ended, Returned) else b"",
+            value=self._value(visit, ended),
             state="failed" if status == "failed" else "closing",
             reason="",
         )
@@ -122,7 +130,7 @@ class Life:
             visit.drop(entry)
         opened = dataclasses.replace(
             visit.opened,
-            task=continued.task,
+            task=shortened(visit.turn, self._large, continued.task),
             signals=continued.signals,
             journal=visit.opened.journal + 1,
             wrote=tuple(wrote[:WRITES_MAX]),
@@ -239,6 +247,12 @@ class Life:
         visit.send(Encoded(type=f"{agent}.{status}", value=failed), address, headers)
         return status
 
+    def _value(self, visit: Visit, ended: Returned | Raised) -> bytes | BlobRef:
+        """Return what a parent will be told."""
+        if isinstance(ended, Raised) or visit.opened.start.reply_to is None:
+            return b""
+        return shortened(visit.turn, self._large, ended.value)
+
     def _answer(self, visit: Visit) -> Outcome:
         run = visit.run
         if run.ending == "completed":
@@ -251,6 +265,10 @@ class Life:
         """Return the task's own record, byte for byte, with the error."""
         task, at = visit.opened.start.task, visit.turn.at
         published = bool(task.topic)
+        # A child's task by reference stays where it is; the letter says its name.
+        value, blob = (
+            (task.value, ()) if isinstance(task.value, bytes) else (None, _blob(task.value))
+        )
         record = Record(
             partition=Partition(task.topic, task.partition)
             if published
@@ -258,8 +276,8 @@ class Life:
             offset=task.offset if published else at.offset,
             time_ms=visit.opened.started_ms,
             key=task.key if published else visit.run.run.encode(),
-            value=task.value,
-            headers=tuple((header.name, header.value) for header in task.headers),
+            value=value,
+            headers=(*((header.name, header.value) for header in task.headers), *blob),
         )
         visit.writes = self.writes(visit, since=visit.run.cut)[:WRITES_MAX]
         facts = Facts(
@@ -282,6 +300,10 @@ class Life:
         visit.drop(visit.opened)
         visit.drop(visit.run)
         visit.gone = True
+
+
+def _blob(ref: BlobRef) -> Headers:
+    return ((BLOB_HEADER, ref.name.encode()),)
 
 
 def _failing(visit: Visit) -> bool:

@@ -15,6 +15,7 @@ from headwater.contracts.approvals import About, Decided, Petition, Withdraw
 from headwater.contracts.messages import (
     Answered,
     Ask,
+    BlobRef,
     CallNote,
     Failed,
     InDoubt,
@@ -23,6 +24,7 @@ from headwater.contracts.messages import (
     Spent,
     Start,
 )
+from headwater.core.blobs import ref_of
 from headwater.core.envelope import rfc3339
 from headwater.core.execution import Answer, Delivery, Parked, Released
 from headwater.core.judge import AskPerson
@@ -174,7 +176,7 @@ class People:
         visit: Visit,
         call: OpenCall,
         about: About,
-        arguments: bytes,
+        arguments: bytes | BlobRef,
         words: str,
         to: str,
         expires_ms: int,
@@ -199,7 +201,7 @@ class People:
                 name=call.name,
                 words=words,
                 digest=asking.digest,
-                shown=self._catalogue.shown(call.kind, call.name, arguments),
+                shown=self._shown(call, arguments),
                 to=to,
                 expires_ms=expires_ms,
                 requester=visit.meta.actor,
@@ -210,6 +212,12 @@ class People:
         run = visit.run
         visit.change(asking=run.asking + 1, asking_ms=run.asking_ms or visit.turn.now_ms)
         return dataclasses.replace(call, asking=asking)
+
+    def _shown(self, call: OpenCall, arguments: bytes | BlobRef) -> bytes:
+        """Return arguments for people; of those that went by reference, where they are."""
+        if isinstance(arguments, BlobRef):
+            return b'{"blob":"%b","bytes":%d}' % (arguments.name.encode(), arguments.size)
+        return self._catalogue.shown(call.kind, call.name, arguments)
 
     def _release(self, visit: Visit, call: OpenCall, asking: Asking, message: Decided) -> Released:
         """Send the call now: never later than the approval, or the task, allows."""
@@ -234,9 +242,10 @@ class People:
         )
 
 
-def bound(name: str, arguments: bytes) -> bytes:
-    """Return the digest that a decision is bound to."""
-    return digest("approval", name, arguments)
+def bound(name: str, arguments: bytes | BlobRef) -> bytes:
+    """Return the digest that a decision is bound to: the same however the arguments travel."""
+    ref = arguments if isinstance(arguments, BlobRef) else ref_of(arguments)
+    return digest("approval", name, ref.name)
 
 
 def keeps(message: Ask | Start) -> bool:

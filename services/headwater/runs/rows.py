@@ -8,6 +8,7 @@ from typing import Literal
 from headwater.contracts.approvals import About, Decided
 from headwater.contracts.messages import (
     Ask,
+    BlobRef,
     Control,
     Failed,
     Header,
@@ -31,7 +32,7 @@ class Opened:
 
     Args:
         start: What began it; its task is the one that was published.
-        task: What it continues as.
+        task: What it continues as; by reference if large.
         signals: Those that came before it continued, and that nobody had received.
         journal: How often it has continued.
         wrote: Calls of journals before this one that may have changed the world; the first of them.
@@ -48,7 +49,7 @@ class Opened:
     carried: tuple[Header, ...]
     limits: Limits
     started_ms: int
-    task: bytes = b""
+    task: bytes | BlobRef = b""
     signals: tuple[Signal, ...] = ()
     journal: int = 0
     wrote: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ class Opened:
         return (self.run,)
 
     @property
-    def input(self) -> bytes:
+    def input(self) -> bytes | BlobRef:
         """The task that its function was last begun with."""
         return self.task if self.journal else self.start.task.value
 
@@ -121,7 +122,7 @@ class Run:
         ending: How it ended.
         error: Class of the error.
         detail: Its words.
-        value: The encoded result, until the parent has it.
+        value: A child's encoded result, until the parent has it; by reference if large.
         version: Version of the app that wrote the newest entry.
         cut: If it failed, the first entry that a resume takes back; 0 before.
         again: What resumes changed; `None` before the first.
@@ -148,7 +149,7 @@ class Run:
     ending: Ending = ""
     error: str = ""
     detail: str = ""
-    value: bytes = b""
+    value: bytes | BlobRef = b""
     version: str = ""
     cut: int = 0
     again: Again | None = None
@@ -204,6 +205,7 @@ class Entry:
         patched: Ids of patches that this turn used first.
         above: The calls' numbers begin above this one, where a journal begins afresh or was cut; 0
             where they just go on.
+        kept: Names of the blobs that the run's further calls may refer to.
     """
 
     run: str
@@ -217,6 +219,7 @@ class Entry:
     judged: str = ""
     patched: tuple[str, ...] = ()
     above: int = 0
+    kept: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:

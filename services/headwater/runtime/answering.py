@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable
 
 from headwater.contracts.messages import Answered, Ask, Failed, InDoubt, Outcome, Reply, Token
 from headwater.contracts.records import Draft, Record
+from headwater.core.blobs import Blobs, ref_of
 from headwater.core.decider import Sent
 from headwater.core.effector import Attempt, Call, Done, Effector, Safety, Verifier
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, digest
 from headwater.durable.failure import DETAIL_MAX, describe, redact
-from headwater.errors import NotDone, PoisonError, TransientError
+from headwater.errors import BlobLostError, NotDone, PoisonError, TransientError
 from headwater.log.port import Claim
 from headwater.runtime.retrying import AbandonedError, Retrying
 from headwater.tracing import context
@@ -74,6 +75,7 @@ class Answering:
         clock: Wall clock in milliseconds.
         quiet_s_max: How long a try may go on without a heartbeat.
         draw: Draws an attempt's id.
+        blobs: Where large values are; `None` if there is no such store.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Answering:
         clock: Callable[[], int],
         quiet_s_max: float,
         draw: Callable[[], str] = lambda: uuid.uuid4().hex,
+        blobs: Blobs | None = None,
     ) -> None:
         self.kind = effector.name.partition(".")[0]
         self._effector = effector
@@ -97,6 +100,7 @@ class Answering:
         self._clock = clock
         self._quiet_s_max = quiet_s_max
         self._draw = draw
+        self._blobs = blobs
 
     async def reply(self, item: Item, *, wanted: Callable[[], bool], attempt: str = "") -> Reply:
         """Try a call until there is an answer; whatever the effector's code raises is one.
@@ -115,8 +119,8 @@ class Answering:
             result = await self._tries(item, attempt_id, wanted)
         except _UnsureError as unsure:
             found = await self.settle(item, attempt_id, began_ms, wanted=wanted)
-            return found or self._reply(item, attempt_id, unsure.failed)
-        return self._reply(item, attempt_id, result)
+            return found or await self._reply(item, attempt_id, unsure.failed)
+        return await self._reply(item, attempt_id, result)
 
     async def settle(
         self, item: Item, attempt_id: str, since_ms: int, *, wanted: Callable[[], bool]
@@ -142,7 +146,8 @@ class Answering:
             async def one(number: int) -> Done | InDoubt | None:
                 attempt = self._attempt(item, attempt_id, number, [None], lambda: None)
                 async with asyncio.timeout(self._quiet_s_max):
-                    return await effector.verify(self._call(item), item.ask, attempt)
+                    ask = await self._whole(item)
+                    return await effector.verify(self._call(item), ask, attempt)
 
             try:
                 result = await self._retrying.call(one, within_s=self._quiet_s_max, wanted=wanted)
@@ -153,21 +158,53 @@ class Answering:
         if isinstance(result, InDoubt):
             logger.warning("nobody knows whether %s of %s happened", item.ask.name, item.call_id)
             result = InDoubt(since_ms=since_ms)
-        return None if result is None else self._reply(item, attempt_id, result)
+        return None if result is None else await self._reply(item, attempt_id, result)
 
-    def _reply(self, item: Item, attempt_id: str, result: Done | Failed | InDoubt) -> Reply:
+    async def _reply(self, item: Item, attempt_id: str, result: Done | Failed | InDoubt) -> Reply:
         ask = item.ask
         usage = result.usage if isinstance(result, Done) else None
-        outcome: Outcome = Answered(value=result.value) if isinstance(result, Done) else result
-        if isinstance(outcome, Answered) and len(outcome.value) > VALUE_BYTES_MAX:
-            outcome = Failed(
-                error="TooLarge",
-                detail=f"the answer of {ask.name} has {len(outcome.value)} bytes; "
-                f"at most {VALUE_BYTES_MAX} travel",
-            )
+        outcome: Outcome = (
+            result if not isinstance(result, Done) else await self._kept(item, result)
+        )
         return Reply(
             run=ask.run, number=ask.number, attempt=attempt_id, outcome=outcome, usage=usage
         )
+
+    async def _kept(self, item: Item, done: Done) -> Answered | Failed:
+        """Return an answer as it travels: a large one is in the store before anybody is told of it."""
+        size, blobs = len(done.value), self._blobs
+        bytes_max = VALUE_BYTES_MAX if blobs is None else blobs.bytes_max
+        if size > bytes_max:
+            return Failed(
+                error="TooLarge",
+                detail=f"the answer of {item.ask.name} has {size} bytes; at most {bytes_max} travel",
+            )
+        if blobs is None or size <= blobs.inline_bytes_max:
+            return Answered(value=done.value)
+
+        async def put() -> None:
+            await asyncio.wrap_future(blobs.put(item.meta.tenant, done.value))
+
+        await self._retrying.forever(f"the answer of {item.ask.name}", put)
+        return Answered(value=ref_of(done.value))
+
+    async def _whole(self, item: Item) -> Ask:
+        """Return a request with its arguments.
+
+        Raises:
+            TransientError: The store of blobs is away.
+            BlobLostError: It has no such value.
+        """
+        ask = item.ask
+        if isinstance(ask.arguments, bytes):
+            return ask
+        if self._blobs is None:
+            raise TransientError(
+                f"the arguments of {ask.name} are in a store of blobs, and this process has none: set "
+                "HEADWATER_BLOBS__URL to the one of the other processes"
+            )
+        value = await asyncio.wrap_future(self._blobs.get(item.meta.tenant, ask.arguments.name))
+        return dataclasses.replace(ask, arguments=value)
 
     def refusal(self, item: Item, error: PoisonError) -> Reply:
         """Return the answer to a request that went to quarantine."""
@@ -214,7 +251,10 @@ class Answering:
         self, item: Item, attempt_id: str, number: int, states: list[object]
     ) -> Done | Failed | InDoubt:
         """Perform once; a call that says nothing for too long is ended."""
-        ask = item.ask
+        try:
+            ask = await self._whole(item)
+        except BlobLostError as error:
+            return Failed(error="BlobLost", detail=str(error))
         quiet = asyncio.timeout(self._quiet_s_max)
         loop, going_on = asyncio.get_running_loop(), True
 

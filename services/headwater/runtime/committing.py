@@ -13,6 +13,7 @@ from headwater.core.messages import Meta, Position
 from headwater.core.state import Layer
 from headwater.log.port import Claim, Work
 from headwater.runtime import table as tables
+from headwater.runtime.values import Puts
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class Taken:
 class Batch:
     """The turns taken over one claim since its last commit."""
 
-    __slots__ = ("claim", "drafts", "layer", "next_offset", "records", "table", "taken")
+    __slots__ = ("claim", "drafts", "layer", "next_offset", "puts", "records", "table", "taken")
 
     def __init__(self, claim: Claim, table: tables.Table, next_offset: int) -> None:
         self.claim = claim
@@ -51,6 +52,7 @@ class Batch:
         self.drafts: list[Draft] = []
         self.records: list[Record] = []
         self.taken: list[Taken] = []
+        self.puts = Puts()
 
     def take(self, turn: Turn, envelope: Envelope) -> int:
         """Take a turn over; return how many records it sends.

@@ -7,15 +7,16 @@ perhaps gained, and is restored.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from headwater.contracts.messages import Wake
+from headwater.contracts.messages import BlobRef, Wake
 from headwater.contracts.records import Draft, Partition, Record
+from headwater.core import blobs
 from headwater.core.decider import Decider, Sent, Timer, Turn
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, Position, digest
@@ -23,14 +24,18 @@ from headwater.durable.confine import wall_ns
 from headwater.errors import PoisonError, TransientError, WorkRefusedError
 from headwater.log.port import Claim, Log, Owner
 from headwater.runtime.committing import Batch, Bisect, Taken, requeue
+from headwater.runtime.owned import Owned
 from headwater.runtime.restoring import Restored, Restorer
-from headwater.runtime.table import Table
 from headwater.runtime.timers import Timers
+from headwater.runtime.values import PUT_S_MAX, Fetch
 
 logger = logging.getLogger(__name__)
 
 _RESTORE_POLL_MS = 10
 _IDLE_MS = 200
+_FETCH_POLL_MS = 2
+_AHEAD_MAX = 32
+"""How many records behind one that waits for a value are looked at for what they need."""
 
 Opener = Callable[[Record], tuple[Meta, Any]]
 Quarantine = Callable[[Record, PoisonError], Draft]
@@ -75,19 +80,6 @@ class Pace:
     early_ms: int = 10
 
 
-@dataclasses.dataclass(slots=True)
-class _Owned:
-    """What the loop keeps per claim."""
-
-    table: Table
-    timers: Timers
-    next_offset: int
-    backlog: deque[Record] = dataclasses.field(default_factory=deque)
-    parked_until_ms: int = 0
-    retry_ms: int = 0
-    paused: bool = False
-
-
 class Deciding:
     """Polls, restores, takes turns, commits, applies, tells the observer; one thread makes every call.
 
@@ -103,6 +95,7 @@ class Deciding:
         clock: Wall clock in milliseconds; it only suggests when timers are due.
         pace: Bounds.
         observer: Told after each commit.
+        store: Where values by reference are; `None` if there is no such store.
     """
 
     def __init__(
@@ -119,6 +112,7 @@ class Deciding:
         opener: Opener | None = None,
         pace: Pace | None = None,
         observer: Observer | None = None,
+        store: blobs.Blobs | None = None,
     ) -> None:
         self._log = log
         self._owner = owner
@@ -131,7 +125,8 @@ class Deciding:
         self._clock = clock
         self._pace = pace or Pace()
         self._observer: Observer = observer or Unobserved()
-        self._owned: dict[Claim, _Owned] = {}
+        self._blobs = store
+        self._owned: dict[Claim, Owned] = {}
         self._bisect = Bisect(records_max=self._pace.records_max, now=self._pace.records_max)
         self._commit_s = 0.0
         self._culprit: tuple[Partition, int] | None = None
@@ -212,6 +207,8 @@ class Deciding:
         for owned in self._owned.values():
             if owned.paused:
                 wait_ms = min(wait_ms, owned.parked_until_ms - now_ms)
+            elif owned.waits:
+                wait_ms = min(wait_ms, _FETCH_POLL_MS)
             elif owned.backlog:
                 return 0
             if (due := owned.timers.next_ms()) is not None:
@@ -219,7 +216,7 @@ class Deciding:
         return max(0, wait_ms)
 
     def _take_up(self, claim: Claim, restored: Restored) -> None:
-        self._owned[claim] = _Owned(
+        self._owned[claim] = Owned(
             restored.table, Timers(restored.table.scan(Timer)), restored.next_offset
         )
         self._owner.resume({claim: restored.next_offset})
@@ -236,7 +233,7 @@ class Deciding:
         left, drafts = self._bisect.now, 0
         now_ms = self._clock()
         for claim, owned in self._owned.items():
-            if owned.parked_until_ms > now_ms:
+            if owned.parked_until_ms > now_ms or not self._at_hand(claim, owned, now_ms):
                 continue
             while owned.backlog and left > 0 and drafts < self._pace.records_max:
                 batch = batches.get(claim)
@@ -248,15 +245,19 @@ class Deciding:
                 except TransientError as error:
                     self._park(claim, owned, now_ms, error)
                     break
+                except blobs.AbsentError as error:
+                    if not self._fetch(claim, owned, now_ms, error):
+                        break
+                    continue
                 owned.backlog.popleft()
-                owned.retry_ms = 0
+                owned.retry_ms, owned.fetch = 0, None
                 batch.passed(record)
                 left -= 1
                 if time.monotonic() >= until:
                     left = 0
         return {claim: batch for claim, batch in batches.items() if batch.records}
 
-    def _take(self, batch: Batch, owned: _Owned, record: Record) -> int:
+    def _take(self, batch: Batch, owned: Owned, record: Record) -> int:
         """Take one record's turn into the batch; return how many messages it sends."""
         began_ns = wall_ns()
         place = record.partition
@@ -270,11 +271,13 @@ class Deciding:
             if turn is None:
                 return 0
             sent = batch.take(turn, self._envelope)
+            if turn.kept:
+                batch.puts.begin(self._blobs, turn)
             refused = ""
         except PoisonError as error:
             refused = error.code
             meta = meta or Meta(id=at.derive(0).hex(), tenant="")
-            turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms)
+            turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms, at_hand=owned.at_hand)
             self._decider.refused(turn, record, message, error)
             turn.relay(self._quarantine(record, error))
             sent = batch.take(turn, self._envelope)
@@ -303,10 +306,10 @@ class Deciding:
         return sent
 
     def _react(
-        self, batch: Batch, owned: _Owned, record: Record, at: Position, meta: Meta, message: Any
+        self, batch: Batch, owned: Owned, record: Record, at: Position, meta: Meta, message: Any
     ) -> Turn | None:
         if not isinstance(message, Wake):
-            turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms)
+            turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms, at_hand=owned.at_hand)
             self._decider.react(turn, message)
             return turn
         timer = batch.layer.get(Timer, *message.name)
@@ -320,12 +323,47 @@ class Deciding:
             at=at,
             meta=dataclasses.replace(timer.meta, id=meta.id),
             now_ms=record.time_ms,
+            at_hand=owned.at_hand,
         )
         turn.drop(timer)
         self._decider.react(turn, message)
         return turn
 
-    def _park(self, claim: Claim, owned: _Owned, now_ms: int, error: TransientError) -> None:
+    def _fetch(self, claim: Claim, owned: Owned, now_ms: int, error: blobs.AbsentError) -> bool:
+        """Fetch what a turn needs, and what those behind it will; say whether it is here already."""
+        fetch = owned.fetch = owned.fetch or Fetch()
+        try:
+            fetch.begin(self._blobs, error.tenant, error.names)
+        except TransientError as away:
+            self._park(claim, owned, now_ms, away)
+            return False
+        fetch.ahead(self._blobs, self._behind(owned))
+        return self._at_hand(claim, owned, now_ms)
+
+    def _behind(self, owned: Owned) -> Iterator[tuple[str, BlobRef]]:
+        """Yield what the records behind the first one need; what cannot be read needs nothing yet."""
+        for record in itertools.islice(owned.backlog, 1, _AHEAD_MAX):
+            try:
+                meta, message = self._open(record)
+            except PoisonError:
+                continue
+            for ref in blobs.needed_by(message):
+                yield meta.tenant, ref
+
+    def _at_hand(self, claim: Claim, owned: Owned, now_ms: int) -> bool:
+        """Say whether a partition's next turn has the values it needs, as far as is known."""
+        if owned.fetch is None:
+            return True
+        if owned.waits:
+            return False
+        try:
+            owned.fetch.take()
+        except TransientError as error:
+            self._park(claim, owned, now_ms, error)
+            return False
+        return True
+
+    def _park(self, claim: Claim, owned: Owned, now_ms: int, error: TransientError) -> None:
         if not owned.retry_ms:
             logger.warning("%s waits on %s: %s", self._decider.name, claim.partition, error)
         owned.retry_ms = min(
@@ -358,6 +396,9 @@ class Deciding:
         )
 
     def _commit(self, batches: dict[Claim, Batch]) -> int:
+        self._keep(batches)
+        if not batches:
+            return 0
         began = time.monotonic()
         try:
             held = self._owner.commit(
@@ -385,6 +426,26 @@ class Deciding:
                 self._observer.committed(self._decider.name, batch.taken, seconds=self._commit_s)
         return done
 
+    def _keep(self, batches: dict[Claim, Batch]) -> None:
+        """Have in the store what the batches refer to; one that has not is taken back, and waits."""
+        until_s = time.monotonic() + PUT_S_MAX
+        for claim, batch in [*batches.items()]:
+            if not batch.puts:
+                continue
+            try:
+                batch.puts.wait(until_s)
+            except TransientError as error:
+                del batches[claim]
+                self._take_back(claim, batch)
+                self._park(claim, self._owned[claim], self._clock(), error)
+
+    def _take_back(self, claim: Claim, batch: Batch) -> None:
+        """Forget the turns of a batch that was not committed; its records wait in front of the others."""
+        owned = self._owned[claim]
+        requeue(batch, owned.backlog)
+        owned.timers = Timers(owned.table.scan(Timer))
+        self._decider.forget(claim.partition)
+
     def _halve(self, batches: dict[Claim, Batch], error: WorkRefusedError) -> None:
         """Nothing was written: take fewer records again, down to the one that fails alone."""
         records = [record for batch in batches.values() for record in batch.records]
@@ -395,10 +456,7 @@ class Deciding:
                 raise error  # a wake alone cannot be written
             self._culprit = (records[0].partition, records[0].offset)
         for claim, batch in batches.items():
-            owned = self._owned[claim]
-            requeue(batch, owned.backlog)
-            owned.timers = Timers(owned.table.scan(Timer))
-            self._decider.forget(claim.partition)
+            self._take_back(claim, batch)
         logger.warning(
             "%s: the log refused a batch of %d: %s", self._decider.name, len(records), error
         )

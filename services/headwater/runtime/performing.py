@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from headwater.contracts.messages import Ask, Failed, Reply, Usage
 from headwater.contracts.records import Draft, Partition, Record
+from headwater.core.blobs import Blobs
 from headwater.core.effector import Effector
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Meta
@@ -87,6 +88,7 @@ class Performing:
         receipts: Topic of receipts; empty for none, then any call may be repeated.
         holder: Name of this process, for receipts.
         lease: How long a noted call may go on unseen.
+        blobs: Where large values are; `None` if there is no such store.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Performing:
         receipts: str = "",
         holder: str = "",
         lease: Lease | None = None,
+        blobs: Blobs | None = None,
     ) -> None:
         self._observer = observer
         self._log = log
@@ -125,6 +128,7 @@ class Performing:
             tokens=tokens,
             clock=clock,
             quiet_s_max=self._bounds.quiet_s_max,
+            blobs=blobs,
         )
         self._noting = Noting(
             answering=self._answering,

@@ -17,6 +17,7 @@ from headwater.errors import AgentError, PoisonError, SettingsError
 from headwater.sdk.calls import RUN, ask, encoded
 from headwater.sdk.context import Context
 from headwater.sdk.events import Events
+from headwater.sdk.history import HISTORY, History
 from headwater.sdk.surface import RESERVED, Surface, check_timeout, hints, title
 from headwater.sdk.types import Budget
 
@@ -147,6 +148,7 @@ class Agent(Generic[I, O]):
 
         async def main(session: Session) -> bytes:
             RUN.set(info.run)
+            HISTORY.set(History() if info.by_reference else None)
             result = await self.function(Context(session, info, self.events, again), value)
             return encoded(f"the result of agent {self.name}", self.output, result)
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from headwater import errors
 from headwater.contracts.derive import Shape
 from headwater.contracts.messages import Answered, Failed
+from headwater.core.blobs import inline
 from headwater.core.execution import CallKind
 from headwater.durable.running import current
 
@@ -73,7 +74,7 @@ async def ask(
         error = errors.ToolTimeout if kind == "tool" else _BY_KIND[kind]
         raise error(message, error="Timeout", call_id=call_id) from None
     if isinstance(outcome, Answered):
-        return outcome.value
+        return inline(outcome.value)
     if isinstance(outcome, Failed):
         _fail(kind, outcome, call_id)
     raise _BY_KIND[kind](

@@ -14,6 +14,7 @@ from headwater.core.prices import Price
 from headwater.errors import ModelError, SettingsError
 from headwater.sdk import wire
 from headwater.sdk.calls import ask
+from headwater.sdk.history import CUT_BYTES, HISTORY
 from headwater.sdk.surface import check_timeout
 from headwater.sdk.types import NANO, ModelReply
 
@@ -219,15 +220,23 @@ class _Conversation:
             output=None if self._form is None else self._form.schema,
             stream=self._stream,
         )
-        arguments = request.model_dump_json(exclude_defaults=True).encode()
+        arguments = _dumped(request)
+        input_bytes = len(arguments)
+        nodes: dict[str, tuple[bytes, ...]] = {}
+        if (history := HISTORY.get()) is not None and input_bytes > CUT_BYTES:
+            cut = history.cut(self._messages)
+            nodes = {"nodes": cut.nodes} if cut.nodes else {}
+            short = {"messages": [*cut.messages], "history": cut.history}
+            arguments = _dumped(request.model_copy(update=short))
         value = await ask(
             "model",
             self._model,
             arguments,
             digest=wire.digest(request),
             timeout_s=self._timeout_s,
+            **nodes,
             ceiling={
-                "input_bytes": len(arguments),
+                "input_bytes": input_bytes,
                 "max_tokens": self._settings["max_tokens"],
                 "model": self._model,
             },
@@ -280,6 +289,10 @@ class Form:
 @functools.lru_cache(maxsize=_FORMS_MAX)
 def _form(type_: Any) -> Form:
     return Form(type_)
+
+
+def _dumped(request: wire.ModelAsk) -> bytes:
+    return request.model_dump_json(exclude_defaults=True).encode()
 
 
 def _messages(prompt: Prompt) -> list[dict[str, Any]]:

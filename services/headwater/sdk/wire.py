@@ -20,6 +20,7 @@ class ModelAsk(pydantic.BaseModel):
 
     Args:
         messages: pydantic-ai messages, as their type adapter writes them to JSON.
+        history: Name of the blob with the part of the conversation before them; empty for none.
         settings: pydantic-ai model settings; `max_tokens` is always there.
         output: JSON schema of the answer; `None` for text.
         stream: Whether pieces of the answer go to the token topic as they come.
@@ -28,6 +29,7 @@ class ModelAsk(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
     messages: list[dict[str, Any]]
+    history: str = ""
     settings: dict[str, Any]
     output: dict[str, Any] | None = None
     stream: bool = False
@@ -100,8 +102,8 @@ def structured_of(response: Mapping[str, Any]) -> str:
 
 
 def digest(ask: ModelAsk) -> bytes:
-    """Return 16 bytes over what is asked, whenever its messages were made."""
-    plain = ask.model_dump(mode="json")
+    """Return 16 bytes over what is asked in whole, whenever its messages were made."""
+    plain = ask.model_dump(mode="json", exclude={"history"})
     plain["messages"] = [_timeless(message) for message in plain["messages"]]
     data = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.blake2b(data, digest_size=16).digest()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from headwater.assembly import Parts, Platform
+from headwater.blobs.keeping import Keeping
+from headwater.blobs.store import Store
 from headwater.contracts.approvals import ApprovalEvent, Decide, Verdict
 from headwater.contracts.messages import CallNote, Control, Resume, RunEvent, RunFailed, Spent
 from headwater.contracts.records import Draft, Partition
@@ -23,6 +25,7 @@ from headwater.models.prices import snapshot
 from headwater.models.scripted import Scripted
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.performing import Performing
+from headwater.runtime.restoring import Inline
 from headwater.sdk.agents import Agent
 from headwater.sdk.app import App as SdkApp
 from headwater.sdk.models import Model
@@ -132,6 +135,7 @@ class App:
         tools: Tool to the function that runs instead of it.
         partitions: Of every topic.
         parts: Anything else that assembly can set.
+        blobs: Whether there is a store of large values, in memory too.
 
     Example:
         >>> import asyncio, headwater
@@ -155,6 +159,7 @@ class App:
         partitions: int = 2,
         parts: Mapping[str, Any] | None = None,
         log: LocalLog | None = None,
+        blobs: bool = False,
     ) -> None:
         self.now_ms = START_MS
         self.app = app
@@ -168,6 +173,7 @@ class App:
             "clock": lambda: self.now_ms,
             "sleep": _no_time,
             "prices": prices,
+            "blobs": _in_memory(app) if blobs else None,
             **(parts or {}),
         }
         self.platform = Platform(app, self.log, Parts(**options))
@@ -480,6 +486,11 @@ class App:
 
     def _starts(self, topic: str) -> dict[Partition, int]:
         return {Partition(topic, number): 0 for number in range(self.log.partitions(topic))}
+
+
+def _in_memory(app: SdkApp) -> Keeping:
+    store = Store.at("memory:///", namespace=app.namespace)
+    return Keeping(store, executor=Inline())
 
 
 async def _no_time(seconds: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headwater.contracts.messages import Ask, Failed, InDoubt
+from headwater.core.blobs import inline
 from headwater.core.effector import Attempt, Call, Done, Safety
 from headwater.durable.failure import describe, redact
 from headwater.errors import PoisonError, ToolError
@@ -43,7 +44,7 @@ class Tools:
             return Failed(
                 error="Unknown", detail=f"no tool named {ask.name!r} here; there are: {known}"
             )
-        kwargs = tool.decode(ask.arguments)
+        kwargs = tool.decode(inline(ask.arguments))
         timeout = asyncio.timeout(tool.timeout_s)
         try:
             async with timeout:
@@ -78,7 +79,7 @@ class Tools:
         tool = self._tools.get(ask.name)
         if tool is None or tool.verifier is None:
             return InDoubt(since_ms=0)
-        found = await tool.found(self._call(call, ask, attempt), tool.decode(ask.arguments))
+        found = await tool.found(self._call(call, ask, attempt), tool.decode(inline(ask.arguments)))
         return None if found is None else Done(value=tool.encode(found))
 
     def _call(self, call: Call, ask: Ask, attempt: Attempt) -> types.Call[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from headwater.contracts.messages import (
     Answered,
+    BlobRef,
     Control,
     Drain,
     Failed,
@@ -22,13 +23,14 @@ from headwater.contracts.messages import (
     Wake,
 )
 from headwater.contracts.records import Draft, Partition, Record
+from headwater.core.blobs import AbsentError, ref_of
 from headwater.core.decider import Encoded, Sent, Timer, Turn
 from headwater.core.execution import Asked, Raised, RunInfo
 from headwater.core.judge import AllowAll, Judge
 from headwater.core.messages import Address, Meta, Position, RunId
 from headwater.core.state import Rows
 from headwater.durable.running import Running, Session
-from headwater.errors import PoisonError
+from headwater.errors import BlobLostError, PoisonError
 from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
@@ -105,6 +107,40 @@ def dead_letter(record: Record, topic: str, error: Raised, facts: Facts) -> Draf
     )
 
 
+class Shelf:
+    """A store of blobs: a turn finds there what was fetched for it, and only that."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, str], bytes] = {}
+        self.lost: set[str] = set()
+        self.fetched: list[tuple[str, ...]] = []
+        self.puts: list[str] = []
+        self._at_hand: set[tuple[str, str]] = set()
+
+    def get(self, tenant: str, name: str) -> bytes | BlobLostError | None:
+        if (tenant, name) not in self._at_hand:
+            return None
+        if name in self.lost:
+            return BlobLostError(name, tenant, "is not there")
+        return self.values[tenant, name]
+
+    def fetch(self, absent: AbsentError) -> None:
+        self.fetched.append(absent.names)
+        self._at_hand |= {(absent.tenant, name) for name in absent.names}
+
+    def passed(self) -> None:
+        self._at_hand.clear()
+
+    def keep(self, turn: Turn) -> None:
+        self.puts += turn.kept
+        self.values |= {(turn.meta.tenant, name): value for name, value in turn.kept.items()}
+
+    def put(self, value: bytes, tenant: str = "t1") -> BlobRef:
+        ref = ref_of(value)
+        self.values[tenant, ref.name] = value
+        return ref
+
+
 class World:
     """Takes turns, keeps rows, collects what was sent; `crash` forgets all but rows."""
 
@@ -117,6 +153,8 @@ class World:
         self.rows = Rows()
         self.sent: list[Sent] = []
         self.drafts: list[Draft] = []
+        self.letters: list[Record] = []
+        self.shelf = Shelf()
         self.offset = 0
         self.now_ms = 1_000_000
         self.tenant = "t1"
@@ -129,10 +167,14 @@ class World:
             catalogue=self.catalogue,
             judge=self.judge,
             routes=routes(),
-            dead_letter=dead_letter,
+            dead_letter=self._dead_letter,
             version="1",
             **self.options,
         )
+
+    def _dead_letter(self, record: Record, topic: str, error: Raised, facts: Facts) -> Draft:
+        self.letters.append(record)
+        return dead_letter(record, topic, error, facts)
 
     def crash(self) -> None:
         """Lose everything that is not a row."""
@@ -163,19 +205,18 @@ class World:
             key=b"k",
             value=b"v",
         )
-        turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms)
-        if isinstance(message, Wake):
-            timer = self.rows.get(Timer, *message.name)
-            assert timer is not None, message
-            turn.drop(timer)
-        try:
-            self.decider.react(turn, message)
-        except PoisonError as error:
-            turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms)
-            self.decider.refused(turn, record, message, error)
+        while True:
+            try:
+                turn = self._turn(message, at, meta, record)
+            except AbsentError as absent:
+                self.shelf.fetch(absent)
+            else:
+                break
+        self.shelf.passed()
         if not commit:
             self.offset -= 1
             return
+        self.shelf.keep(turn)
         for kind, key, row in turn.layer.written():
             if row is None:
                 self.rows.discard(kind, key)
@@ -183,6 +224,19 @@ class World:
                 self.rows.set(kind, key, row)
         self.sent += [item for item in turn.sent if isinstance(item, Sent)]
         self.drafts += [item for item in turn.sent if isinstance(item, Draft)]
+
+    def _turn(self, message: Any, at: Position, meta: Meta, record: Record) -> Turn:
+        turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms, at_hand=self.shelf)
+        if isinstance(message, Wake):
+            timer = self.rows.get(Timer, *message.name)
+            assert timer is not None, message
+            turn.drop(timer)
+        try:
+            self.decider.react(turn, message)
+        except PoisonError as error:
+            turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms, at_hand=self.shelf)
+            self.decider.refused(turn, record, message, error)
+        return turn
 
     def start(self, **more: Any) -> None:
         deadline_ms = more.pop("deadline_ms", None)
@@ -197,7 +251,7 @@ class World:
     def answer(
         self,
         number: int,
-        value: bytes = b"ok",
+        value: bytes | BlobRef = b"ok",
         *,
         attempt: str = "a1",
         usage: Usage | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headwater.contracts.messages import Control, Reply, Wake
+from headwater.core import blobs
 from headwater.core.execution import Answer, Delivery, Execution, Returned, RunInfo, Signal, Tick
 from headwater.errors import HeadwaterError
 from headwater.runs import journal
@@ -39,7 +40,7 @@ def _replayed(book: Book, opened: Opened, entries: list[Entry]) -> Iterator[str]
         deadline_ms=opened.deadline_ms,
         limits=opened.limits,
     )
-    execution = book.agents[agent_of(run)].begin(info, start.task.value)
+    execution = book.agents[agent_of(run)].begin(info, blobs.inline(start.task.value))
     try:
         journal.replay(execution, entries, book.writes)
         value = _result(book, execution, run, entries[-1])
