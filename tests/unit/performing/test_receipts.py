@@ -295,6 +295,36 @@ def test_an_heir_waits_for_the_lease(safety: str, order_key: str) -> None:
     scene()
 
 
+@pytest.mark.parametrize("undone", [True, False], ids=["", "control"])
+def test_what_a_person_says_did_not_happen_stops_nothing(undone: bool) -> None:
+    """A call in doubt is made again by their word: the note of the attempt they named is let be.
+
+    The control leaves their word out, and the call stays in doubt.
+    """
+
+    @play
+    async def scene() -> None:
+        world = World()
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(number=0, safety="irreversible")
+        await settle(loop)
+        (intent,) = world.receipts()
+        heir = await die(world, loop)
+        world.hands.gates.clear()
+        said = (intent.attempt,) if undone else ()
+        await world.ask(number=0, safety="irreversible", undone=said)
+        await asyncio.sleep(LEASE_S)
+        await finish(heir)
+        first, second = sorted(world.replies(), key=lambda reply: reply.attempt != intent.attempt)
+        assert first.outcome == InDoubt(since_ms=intent.begun_ms)
+        assert isinstance(second.outcome, Answered if undone else InDoubt)
+        assert world.hands.began == ([0, 0] if undone else [0])
+        await heir.close()
+
+    scene()
+
+
 @play
 async def test_a_lease_is_renewed_while_the_call_goes_on():
     """Two minutes in a lease of ten seconds; the heir waits for all of them, and repeats nothing."""
