@@ -416,11 +416,15 @@ class AppCatalogue:
     def __init__(self, app: App, prices: Prices) -> None:
         self._app = app
         self._prices = prices
+        self._terms: dict[str, ToolTerms] = {}
 
     def tool(self, name: str) -> ToolTerms | None:
         """Return a tool's terms."""
-        tool = self._app.tools.get(name)
-        return None if tool is None else ToolTerms(service=tool.service, safety=tool.safety.value)
+        found = self._terms.get(name)
+        if found is None and (tool := self._app.tools.get(name)) is not None:
+            found = ToolTerms(service=tool.service, safety=tool.safety.value)
+            self._terms[name] = found
+        return found
 
     def limits(self, agent: str) -> Limits | None:
         """Return an agent's own limits."""

@@ -10,6 +10,7 @@ import dataclasses
 from typing import Literal
 
 from headwater.contracts import approvals
+from headwater.contracts.frozen import quick
 
 Key = tuple[str | int, ...]
 
@@ -62,6 +63,7 @@ class Limits:
     cleanup_steps: int = 10
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
     """What a run has spent, or one call has: steps, tokens in and out, money."""
@@ -71,6 +73,7 @@ class Spent:
     usd_nano: int = 0
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyTo:
     """Where the answer of a call goes: the inbox partition of the run that asked, and its number."""
@@ -182,6 +185,7 @@ class Start:
     reply_to: ReplyTo | None = None
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """A call's answer: single-object Avro of the callee's result type, or JSON of a model's reply."""
@@ -207,6 +211,7 @@ class InDoubt:
 Outcome = Answered | Failed | InDoubt
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What one attempt at a call cost."""
@@ -217,6 +222,7 @@ class Usage:
     usd_nano: int = 0
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """An effector's or a child's answer to call `number` of `run`.
@@ -245,6 +251,7 @@ class Drain:
     run: str
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """A run's request to an effector.
@@ -322,6 +329,7 @@ Status = Literal[
 ]
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CallNote:
     """A call as the life cycle tells it: for the journey a person reads, not for replay.
@@ -351,6 +359,7 @@ class CallNote:
     verdict: str = ""
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
     """One step of a run's life, on `evt.runs`.

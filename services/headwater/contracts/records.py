@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from headwater.contracts.frozen import quick
+
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Partition:
     """A topic and the number of one of its partitions."""
@@ -18,6 +21,7 @@ class Partition:
         return f"{self.topic}[{self.number}]"
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """A record not yet written.
@@ -37,6 +41,7 @@ class Draft:
     partition: int | None = None
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A record as the log keeps it; `time_ms` is the log's own append time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from headwater.contracts.frozen import quick
 from headwater.contracts.messages import Limits, Spent
 
 NOTHING = Spent()
@@ -37,6 +38,7 @@ def raised(limits: Limits, added: Spent) -> Limits:
     )
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """What a run may spend, has reserved and has spent.

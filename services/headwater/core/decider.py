@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from headwater.contracts.frozen import quick
 from headwater.contracts.messages import BlobRef
 from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.core import blobs
@@ -38,6 +39,7 @@ class Encoded:
     value: Any
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """A message a turn sends: what, where, and with which meta and further headers."""

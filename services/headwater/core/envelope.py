@@ -64,28 +64,22 @@ class Envelope:
                 f"a {kind.decode()} of {len(value)} bytes is over {VALUE_BYTES_MAX}: pass less, "
                 "or a reference to where it is",
             )
-        headers = [
+        headers = (
             *self._fixed,
             ("ce_id", meta.id.encode()),
             ("ce_type", kind),
             ("ce_tenantid", meta.tenant.encode()),
             ("ce_correlationid", meta.correlation_id.encode()),
             ("ce_causationid", meta.causation_id.encode()),
-        ]
-        if meta.actor:
-            headers.append(("ce_actorid", meta.actor.encode()))
-        if meta.deadline_ms is not None:
-            headers.append(("ce_deadline", rfc3339(meta.deadline_ms).encode()))
-        if meta.traceparent:
-            headers.append(("traceparent", meta.traceparent))
-        headers += ((header.name, header.value) for header in meta.carried)
-        headers += sent.headers
+            *_further(meta),
+            *sent.headers,
+        )
         to = sent.to
         return Draft(
             topic=to.topic,
             key=to.key.encode(),
             value=value,
-            headers=tuple(headers),
+            headers=headers,
             partition=to.partition,
         )
 
@@ -112,7 +106,9 @@ class Envelope:
                 actor=_text(found, "ce_actorid"),
                 traceparent=found.get("traceparent") or b"",
                 deadline_ms=milliseconds(deadline.decode()) if deadline else None,
-                carried=tuple(
+                carried=()
+                if found.keys().isdisjoint(CARRIED)
+                else tuple(
                     Header(name=name, value=value)
                     for name in CARRIED
                     if (value := found.get(name)) is not None
@@ -120,6 +116,21 @@ class Envelope:
             )
         except ValueError as error:
             raise PoisonError("invalid-header", f"a header cannot be read: {error}") from error
+
+
+def _further(meta: Meta) -> Headers:
+    """Return the headers of what not every message has."""
+    if not (meta.actor or meta.deadline_ms is not None or meta.traceparent or meta.carried):
+        return ()
+    headers: list[tuple[str, bytes | None]] = []
+    if meta.actor:
+        headers.append(("ce_actorid", meta.actor.encode()))
+    if meta.deadline_ms is not None:
+        headers.append(("ce_deadline", rfc3339(meta.deadline_ms).encode()))
+    if meta.traceparent:
+        headers.append(("traceparent", meta.traceparent))
+    headers += ((header.name, header.value) for header in meta.carried)
+    return tuple(headers)
 
 
 def rfc3339(time_ms: int) -> str:

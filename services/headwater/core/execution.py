@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from headwater.contracts.frozen import quick
 from headwater.contracts.messages import Answered, Failed, InDoubt, Limits
 
 CallKind = Literal["model", "tool", "agent", "person"]
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A call the function made; numbers count up for the life of the run.
@@ -56,6 +58,7 @@ class Begin:
     signals: tuple[Signal, ...] = ()
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The answer to call `number`."""
@@ -156,6 +159,7 @@ class Continued:
     signals: tuple[Signal, ...] = ()
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What one delivery led to.

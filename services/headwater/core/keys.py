@@ -14,17 +14,13 @@ def row_key(kind: str, key: Key) -> bytes:
     Text is UTF-8 with 00 escaped as 00FF and ended by 00; integers are 8 bytes, big-endian, biased
     so that negative ones sort first. A tag before each keeps text and numbers apart.
     """
-    out = bytearray(kind.encode())
-    out.append(0)
+    out = [kind.encode(), b"\x00"]
     for part in key:
         if isinstance(part, str):
-            out += _TEXT
-            out += part.encode().replace(b"\x00", b"\x00\xff")
-            out.append(0)
+            out += (_TEXT, part.encode().replace(b"\x00", b"\x00\xff"), b"\x00")
         else:
-            out += _NUMBER
-            out += (part + _BIAS).to_bytes(8, "big")
-    return bytes(out)
+            out += (_NUMBER, (part + _BIAS).to_bytes(8, "big"))
+    return b"".join(out)
 
 
 def key_of(data: bytes) -> tuple[str, Key]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 
+from headwater.contracts.frozen import quick
 from headwater.contracts.messages import Header
 
 Key = tuple[str | int, ...]
@@ -17,11 +19,21 @@ def digest(*parts: bytes | str | int, size: int = 16) -> bytes:
         *parts: What to hash; text as UTF-8, integers as decimal text.
         size: Length of the digest, in bytes.
     """
-    pieces: list[bytes] = []
-    for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode()
-        pieces += (len(data).to_bytes(4, "big"), data)
-    return hashlib.blake2b(b"".join(pieces), digest_size=size).digest()
+    return hashlib.blake2b(b"".join([_prefixed(part) for part in parts]), digest_size=size).digest()
+
+
+def _prefixed(part: bytes | str | int) -> bytes:
+    data = part if isinstance(part, bytes) else str(part).encode()
+    return len(data).to_bytes(4, "big") + data
+
+
+@functools.lru_cache(maxsize=1_024)
+def _place(topic_id: str, number: int, offset: int) -> bytes:
+    """Return a place's parts of a digest: all that one record leads to begins with them."""
+    return b"".join([_prefixed(topic_id), _prefixed(number), _prefixed(offset)])
+
+
+_ORDINALS = tuple(map(_prefixed, range(64)))
 
 
 def task_id(tenant: str, agent: str, source: str, event_id: str) -> str:
@@ -29,6 +41,7 @@ def task_id(tenant: str, agent: str, source: str, event_id: str) -> str:
     return digest(tenant, agent, source, event_id).hex()
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunId:
     """A run's id is its address: the agent, its inbox partition, the task."""
@@ -49,6 +62,7 @@ class RunId:
         return cls(parts[0], int(parts[1]), parts[2])
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True)
 class Address:
     """Where a message goes; a partition is named only by an id that carries it."""
@@ -58,6 +72,7 @@ class Address:
     partition: int | None = None
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
     """Who, for whom and because of what; copied to every consequence.
@@ -83,6 +98,7 @@ class Meta:
     carried: tuple[Header, ...] = ()
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True)
 class Position:
     """A place in one topic's one life."""
@@ -94,7 +110,9 @@ class Position:
 
     def derive(self, ordinal: int, *, size: int = 16) -> bytes:
         """Return the same id each time the turn is taken; another for a recreated topic."""
-        return digest(self.topic_id, self.number, self.offset, ordinal, size=size)
+        place = _place(self.topic_id, self.number, self.offset)
+        own = _ORDINALS[ordinal] if 0 <= ordinal < len(_ORDINALS) else _prefixed(ordinal)
+        return hashlib.blake2b(place + own, digest_size=size).digest()
 
     @property
     def span_id(self) -> bytes:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from headwater.contracts.approvals import About, Decided
+from headwater.contracts.frozen import quick
 from headwater.contracts.messages import (
     Ask,
     BlobRef,
@@ -95,6 +96,7 @@ class Again:
     told: Spent
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Where a run is: its head, what it may still spend, and how it ended if it did.
@@ -165,6 +167,7 @@ class Run:
         return (self.run,)
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     """A call as the journal keeps it.
@@ -188,6 +191,7 @@ class Made:
     approval: str = ""
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One delivery of a run and the calls it led to: the journal is a run's entries.
@@ -227,6 +231,7 @@ class Entry:
         return (self.run, self.seq)
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """What a person is asked about a call.

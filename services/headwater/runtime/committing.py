@@ -6,6 +6,7 @@ import dataclasses
 from collections import deque
 from typing import Any
 
+from headwater.contracts.frozen import quick
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.decider import Sent, Turn
 from headwater.core.envelope import Envelope
@@ -16,6 +17,7 @@ from headwater.runtime import table as tables
 from headwater.runtime.values import Puts
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """A turn that was taken, for those who watch: after its commit, once.

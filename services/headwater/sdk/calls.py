@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from headwater import errors
 from headwater.contracts.derive import Shape
-from headwater.contracts.messages import Answered, Failed
+from headwater.contracts.messages import Answered, Failed, Outcome
 from headwater.core.blobs import inline
 from headwater.core.execution import CallKind
 from headwater.durable.running import current
@@ -63,7 +63,9 @@ async def ask(
     if timeout_s is not None:
         options["timeout_ms"] = round(timeout_s * 1000)
     future = session.ask(kind, name, arguments, digest=digest, options=options)
-    call_id = _id(session.calls_made)
+    number = session.calls_made
+    if timeout_s is None:
+        return _value(kind, name, number, await future)
     try:
         async with asyncio.timeout(timeout_s) as limit:
             if timeout_s is not None:
@@ -72,9 +74,15 @@ async def ask(
     except TimeoutError:
         message = f"{kind} {name} did not answer within {timeout_s:g} s"
         error = errors.ToolTimeout if kind == "tool" else _BY_KIND[kind]
-        raise error(message, error="Timeout", call_id=call_id) from None
+        raise error(message, error="Timeout", call_id=_id(number)) from None
+    return _value(kind, name, number, outcome)
+
+
+def _value(kind: CallKind, name: str, number: int, outcome: Outcome) -> bytes:
+    """Return what a call was answered, or raise what came of it instead."""
     if isinstance(outcome, Answered):
         return inline(outcome.value)
+    call_id = _id(number)
     if isinstance(outcome, Failed):
         _fail(kind, outcome, call_id)
     raise _BY_KIND[kind](

@@ -88,6 +88,8 @@ class Tool(Generic[P, T]):
             raise SettingsError(f"{what}: order_key {order_key!r} is none of its parameters")
         self._signature = signature.replace(parameters=taken)
         approval.check(what, [p.name for p in taken])
+        self._names = tuple(p.name for p in taken)
+        self._by_place = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in taken)
         fields = [
             (p.name, known[p.name], ... if p.default is p.empty else p.default) for p in taken
         ]
@@ -110,9 +112,17 @@ class Tool(Generic[P, T]):
             BudgetExceeded, Denied: It was never sent; a judge or a person said no.
             TypeError, ValueError: The arguments are not of its signature.
         """
+        return self._ask(self._bound(args, kwargs))
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a call's arguments by name; most give all by place or all by name, and `bind` is slow."""
+        if self._by_place and not kwargs and len(args) == len(self._names):
+            return dict(zip(self._names, args, strict=True))
+        if not args and kwargs.keys() == self._signature.parameters.keys():
+            return {name: kwargs[name] for name in self._names}
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return self._ask(dict(bound.arguments))
+        return dict(bound.arguments)
 
     async def _ask(self, kwargs: dict[str, Any]) -> T:
         value = await ask(
