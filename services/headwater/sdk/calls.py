@@ -68,8 +68,7 @@ async def ask(
         return _value(kind, name, number, await future)
     try:
         async with asyncio.timeout(timeout_s) as limit:
-            if timeout_s is not None:
-                future.parked = functools.partial(_park, limit, timeout_s)
+            future.parked = functools.partial(_park, limit, timeout_s)
             outcome = await future
     except TimeoutError:
         message = f"{kind} {name} did not answer within {timeout_s:g} s"
