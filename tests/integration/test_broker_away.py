@@ -95,6 +95,18 @@ def test_appends_and_questions_wait_for_a_broker_that_is_away(
     assert len(said) <= 1
 
 
+def test_questions_go_on_after_an_election(own_kafka: Broker, log: KafkaLog) -> None:
+    """A broker that came back leads in a new term, which the client has to learn of."""
+    inbox = Partition("away.inbox", 0)
+    put(log, Draft(topic=inbox.topic, value=b"before"))
+    assert log.ends([inbox]) == {inbox: 1}
+    own_kafka.kill()
+    own_kafka.start()
+    assert log.ends([inbox]) == {inbox: 1}
+    assert log.offset_at(inbox, 0) == 0
+    assert values(read_all(log, inbox)) == [b"before"]
+
+
 def test_closing_ends_the_wait_for_a_broker_that_is_away(own_kafka: Broker, log: KafkaLog) -> None:
     """SIGTERM is obeyed while there is no cluster."""
     own_kafka.kill()

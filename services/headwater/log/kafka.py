@@ -186,6 +186,17 @@ class KafkaLog:
         except KafkaException as failure:
             raise kafka_errors.no_topic(topic, failure.args[0].str()) from failure
 
+    def _look_for_leaders(self) -> None:
+        """Have the admin client ask who leads; by itself it goes on asking whom it remembers.
+
+        A client of ours that consumes or produces looks by itself.
+        """
+        try:
+            self._admin.list_topics(timeout=self.config.call_s)
+        except KafkaException as failure:
+            if not kafka_errors.is_away(failure.args[0]):
+                raise
+
     def _patiently(self, what: str, ask: Callable[[], T]) -> T:
         """Ask until the cluster answers; that it is away is said once.
 
@@ -205,6 +216,8 @@ class KafkaLog:
                     raise kafka_errors.forbidden(f"see {what}", error) from failure
                 if not kafka_errors.is_away(error):
                     raise
+                if error.code() in kafka_errors.MOVED:
+                    self._look_for_leaders()
                 if not said:
                     logger.warning("waiting for the cluster to tell %s: %s", what, error.str())
                     said = True

@@ -30,6 +30,15 @@ AWAY = frozenset(
 )
 """The cluster, or the part of it that we need, does not answer now."""
 
+MOVED = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
+"""The client asked a leader that it remembers, and there was an election since."""
+
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 UNKNOWN_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 REFUSED = frozenset(
@@ -73,7 +82,7 @@ FORBIDDEN = frozenset(
 
 def is_away(error: KafkaError) -> bool:
     """Return whether the same may succeed later, without anybody doing anything."""
-    return error.code() in AWAY or bool(error.retriable())
+    return error.code() in AWAY or error.code() in MOVED or bool(error.retriable())
 
 
 def taken_over(group: str, instance: str, error: KafkaError) -> SettingsError:
