@@ -11,7 +11,7 @@ SEEDS ?= 5000
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover check fix bench seeds kill-test probe broker clean
+.PHONY: help demo test cover check fix bench seeds chaos kill-test probe broker clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -48,6 +48,9 @@ bench: $(READY) ## Print `NAME median ratio R` for each question; BENCH=hop asks
 
 seeds: $(READY) ## Run SEEDS (5,000) simulated histories
 	$(BIN)/python -m headwater.testing.seeded --seeds $(SEEDS)
+
+chaos: $(READY) ## Run the matrix of faults on a real Kafka; CELL=freeze one, MESSAGES= SEEDS= OUT= RESUME=1
+	$(BIN)/python -m tests.chaos $(if $(CELL),--cell $(CELL)) $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(SEEDS_A_CELL),--seeds $(SEEDS_A_CELL)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
 kill-test: $(READY) ## Kill workers in the middle of 100 slow model calls and 100 irreversible ones
 	KILL_FULL=1 $(BIN)/python -m pytest -q tests/kill

@@ -1,0 +1,137 @@
+"""The app of the matrix: one agent, and a call of each safety; all its answers follow from the question."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import pathlib
+
+import pydantic
+from tests.chaos.world import ANSWERED, BEGUN, World
+
+import headwater
+from headwater.models.scripted import Scripted
+
+WORLD = "CHAOS_WORLD"
+"""Variable: the file of the world."""
+VERSION = "CHAOS_VERSION"
+"""Variable: 2 for the agent as the rolling upgrade changes it."""
+TOOL_MS = "CHAOS_TOOL_MS"
+"""Variable: how long a tool takes."""
+PAYS_EACH = 3
+"""One of so many tasks pays."""
+
+app = headwater.App("chaos", namespace="chaos", version=os.environ.get(VERSION, "1"))
+
+
+class Question(pydantic.BaseModel):
+    """A customer's question; its number makes it one of its kind."""
+
+    number: int
+    account: str
+
+
+class Answer(pydantic.BaseModel):
+    """What became of it."""
+
+    number: int
+    topic: str
+    digits: int
+    filed: str
+    paid: str
+
+
+def topic_of(prompt: str) -> str:
+    """Return what the model says of a prompt."""
+    return hashlib.blake2b(prompt.encode(), digest_size=4).hexdigest()
+
+
+def answer_of(question: Question) -> Answer:
+    """Return the answer that plain functions give."""
+    number = question.number
+    return Answer(
+        number=number,
+        topic=topic_of(f"topic of {number}"),
+        digits=len(str(number)),
+        filed=f"{question.account}/{number}",
+        paid=f"paid {number}" if pays(number) else "",
+    )
+
+
+def pays(number: int) -> bool:
+    """Say whether a task pays."""
+    return number % PAYS_EACH == 0
+
+
+def _world() -> World:
+    return World(pathlib.Path(os.environ[WORLD]))
+
+
+_WORLD = _world() if WORLD in os.environ else None
+
+
+def _deed(event: str, name: str, what: str) -> None:
+    assert _WORLD is not None, f"{WORLD} names the file of the world"
+    _WORLD.note(event, name, what)
+
+
+async def _takes() -> None:
+    await asyncio.sleep(int(os.environ.get(TOOL_MS, "5")) / 1000)
+
+
+async def _think(prompt: str) -> str:
+    number = prompt.rpartition(" ")[2]
+    _deed(BEGUN, "small", number)
+    await _takes()
+    _deed(ANSWERED, "small", number)
+    return topic_of(prompt)
+
+
+small = app.model(
+    "small", Scripted(_think), price=headwater.usd_per_million(input_usd=1, output_usd=2)
+)
+
+
+@app.tool(effect="read", service="desk")
+async def digits(number: int) -> int:
+    """Count the digits of a number."""
+    _deed(BEGUN, "digits", str(number))
+    await _takes()
+    return len(str(number))
+
+
+@app.tool(effect="write", service="desk", order_key="account")
+async def file(account: str, number: int) -> str:
+    """File a question in its customer's account, in order."""
+    _deed(BEGUN, "file", str(number))
+    await _takes()
+    _deed(ANSWERED, "file", str(number))
+    return f"{account}/{number}"
+
+
+@app.tool(effect="irreversible", service="desk")
+async def pay(number: int) -> str:
+    """Pay; nobody can take it back."""
+    _deed(BEGUN, "pay", str(number))
+    await _takes()
+    _deed(ANSWERED, "pay", str(number))
+    return f"paid {number}"
+
+
+@pay.verify
+async def paid(number: int) -> str | None:
+    """Look the payment up: it happened when it began."""
+    assert _WORLD is not None, f"{WORLD} names the file of the world"
+    happened = any(d.name == "pay" and d.what == str(number) for d in _WORLD.deeds())
+    return f"paid {number}" if happened else None
+
+
+@app.agent
+async def clerk(ctx: headwater.Context, question: Question) -> Answer:
+    """Answer one question."""
+    number = question.number
+    topic, length = await asyncio.gather(small(f"topic of {number}"), digits(number))
+    filed = await file(question.account, number)
+    receipt = await pay(number) if pays(number) else ""
+    return Answer(number=number, topic=str(topic), digits=length, filed=filed, paid=receipt)

@@ -1,0 +1,55 @@
+"""One process of the fleet, armed and sabotaged as its environment says; then `headwater` itself.
+
+`python -m tests.chaos.child run --role ...`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import sys
+
+from tests.chaos import points, sabotage
+
+from headwater import provisioning
+from headwater.cli import main
+from headwater.log.kafka_config import KafkaConfig
+from headwater.settings import Kafka
+
+POINT, KIND, SEED = "CHAOS_POINT", "CHAOS_SABOTAGE", "CHAOS_SEED"
+DEATHS, DEATHS_MAX = "CHAOS_DEATHS", "CHAOS_DEATHS_MAX"
+CALL_S = "CHAOS_CALL_S"
+
+
+def _quick(call_s: float) -> None:
+    """Wait less long for the cluster's answers, so that a fault of seconds is one."""
+    real = provisioning.config_of
+
+    def config_of(kafka: Kafka) -> KafkaConfig:
+        return dataclasses.replace(real(kafka), call_s=call_s)
+
+    provisioning.config_of = config_of
+
+
+def start(arguments: list[str]) -> int | None:
+    """Arm, sabotage, run."""
+    given = os.environ
+    passes = points.Points(
+        given.get(POINT) or next(iter(points.PASSES)),
+        seed=int(given.get(SEED, "0")),
+        instance=given.get("HEADWATER_INSTANCE", ""),
+        deaths=pathlib.Path(given[DEATHS]),
+        deaths_max=int(given.get(DEATHS_MAX, "0")) if given.get(POINT) else 0,
+    )
+    if given.get(KIND):
+        sabotage.KINDS[given[KIND]](passes)
+    if given.get(POINT):
+        points.arm(passes)
+    if given.get(CALL_S):
+        _quick(float(given[CALL_S]))
+    return main.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(start(sys.argv[1:]))

@@ -1,0 +1,172 @@
+"""The fleet of one run: a process a seat, started again when it ends, whatever ended it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+from tests.chaos import app, child
+
+ROOT = pathlib.Path(__file__).parents[2]
+ALL = "coordinator,agents,models,tools"
+STOP_S_MAX = 30.0
+SETTINGS = {
+    "HEADWATER_APP": "tests.chaos.app:app",
+    "HEADWATER_HTTP__PORT": "0",
+    "HEADWATER_KAFKA__TRANSACTION_MS": "3000",
+    "HEADWATER_KAFKA__HEARTBEAT_MS": "500",
+    "HEADWATER_KAFKA__SESSION_MS": "6000",
+    "HEADWATER_KAFKA__PARTITIONS": "4",
+    "HEADWATER_LOOPS__LEASE_S": "3",
+    "HEADWATER_LOOPS__DRAIN_S": "10",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """One process of the fleet.
+
+    Args:
+        instance: Its name in every group.
+        roles: What it runs.
+        prefix: The command that it runs under: a namespace, for example.
+        settings: Its own.
+        arguments: More of `headwater run`.
+        group: File of a control group that it joins before it starts; `None` for none.
+    """
+
+    instance: str
+    roles: str = ALL
+    prefix: tuple[str, ...] = ()
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    group: pathlib.Path | None = None
+
+
+class Fleet:
+    """Processes by seat.
+
+    Args:
+        bootstrap: The cluster.
+        namespace: The run's own.
+        directory: For what processes say, their deaths, and the world.
+        settings: Of the environment, for all seats.
+    """
+
+    def __init__(
+        self, bootstrap: str, namespace: str, directory: pathlib.Path, settings: Mapping[str, str]
+    ) -> None:
+        self.directory = directory
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.seats: dict[str, Seat] = {}
+        self.starts = 0
+        self.ended: list[tuple[str, int]] = []
+        """What ended that nobody had told to: the instance, and its status."""
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("HEADWATER_", "CHAOS_"))},
+            "PYTHONPATH": str(ROOT),
+            "PYTHONHASHSEED": "0",
+            app.WORLD: str(directory / "world.tsv"),
+            child.DEATHS: str(directory),
+            "HEADWATER_NAMESPACE": namespace,
+            "HEADWATER_KAFKA__BOOTSTRAP": bootstrap,
+            **SETTINGS,
+            **settings,
+        }
+
+    def command(self, *arguments: str, timeout_s: float = 60) -> str:
+        """Run one `headwater` command and return what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "headwater.cli.main", *arguments],
+            env=self._environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, seat: Seat) -> None:
+        """Start a process."""
+        self.seats[seat.instance] = seat
+        self.starts += 1
+        command = [
+            *seat.prefix,
+            sys.executable,
+            "-m",
+            "tests.chaos.child",
+            "run",
+            "--role",
+            seat.roles,
+            *seat.arguments,
+        ]
+        if seat.group is not None:
+            command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(seat.group), *command]
+        with (self.directory / f"{seat.instance}.log").open("ab") as log:
+            self.running[seat.instance] = subprocess.Popen(
+                command,
+                env={
+                    **self._environment,
+                    **seat.settings,
+                    "HEADWATER_INSTANCE": seat.instance,
+                },
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the matrix alone, which ends them itself
+            )
+
+    def signal(self, instance: str, number: signal.Signals) -> None:
+        """Send a process a signal."""
+        self.running[instance].send_signal(number)
+
+    def kill(self, instance: str) -> None:
+        """End one at once; the next look starts it again."""
+        self.running[instance].kill()
+        self.running[instance].wait(10)
+
+    def retire(self, instance: str, *, wait_s: float = STOP_S_MAX) -> None:
+        """End one in good order, and start none in its place."""
+        process = self.running.pop(instance)
+        process.terminate()
+        try:
+            process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+    def revive(self) -> None:
+        """Start again whatever has ended, as a supervisor would."""
+        for instance, process in [*self.running.items()]:
+            status = process.poll()
+            if status is not None:
+                self.ended.append((instance, status))
+                self.start(self.seats[instance])
+
+    def deaths(self) -> int:
+        """Return how many processes died at a named point."""
+        paths = self.directory.glob("*.deaths")
+        return sum(len(path.read_text().splitlines()) for path in paths)
+
+    def stop(self) -> None:
+        """End all, orderly, then at once."""
+        for process in self.running.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        until = time.monotonic() + STOP_S_MAX
+        for process in self.running.values():
+            try:
+                process.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+        self.running.clear()

@@ -1,0 +1,265 @@
+"""One run: a fleet works through some tasks while a fault meets it; then the book is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import random
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from tests.chaos import app, child
+from tests.chaos.book import AGENT, Book
+from tests.chaos.fleet import Fleet, Seat
+from tests.chaos.world import World
+
+from headwater.log.broker import Broker
+
+QUIET = {"reconnect.backoff.max.ms": 500, "error_cb": lambda _: None, "log_level": 0}
+"""For clients of our own: a broker that is away is the fault, and comes back."""
+TENANTS = 5
+ACCOUNTS = 200
+OPEN_MAX = 400
+"""How many tasks are under way at once."""
+TWICE_EACH = 7
+"""One of so many tasks is published twice."""
+TICK_S = 0.1
+REST_S_MAX = 20.0
+STALLED_S_MAX = 60.0
+"""A run in which nothing ends for so long is over."""
+
+
+class StoppedError(Exception):
+    """The matrix was told to stop."""
+
+
+class Fault(Protocol):
+    """What a run meets."""
+
+    def seats(self, run: Run) -> list[Seat]:
+        """Return the fleet's processes."""
+        ...
+
+    def settings(self, run: Run) -> Mapping[str, str]:
+        """Return what all processes are told."""
+        ...
+
+    def tend(self, run: Run, share: float) -> None:
+        """Do what is due, now that so much of the tasks has ended."""
+        ...
+
+    def settled(self) -> bool:
+        """Whether all of it has happened."""
+        ...
+
+    def end(self, run: Run) -> None:
+        """Undo whatever is left of it."""
+        ...
+
+    def met(self, run: Run) -> int:
+        """Return how often it happened."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a run.
+
+    Args:
+        tasks: Tasks that were published, each counted once.
+        records: Records that the roles consumed.
+        met: How often the fault happened.
+        violations: What does not hold, by rule.
+        seconds: From the first task to the last outcome.
+        words: Of the fault: what else it has to say.
+        logs: What processes said, if something does not hold.
+    """
+
+    tasks: int
+    records: int
+    met: int
+    violations: Mapping[str, list[str]]
+    seconds: float
+    words: str = ""
+    logs: pathlib.Path | None = None
+
+
+class Run:
+    """A fleet, its tasks and its fault.
+
+    Args:
+        bootstrap: The cluster.
+        fault: What the run meets.
+        tasks: How many.
+        seed: Decides where the fault comes.
+        sabotage: The protection that is taken out; empty for none.
+        say: Told of progress: tasks ended, of how many.
+        broker: The cluster's broker, for faults that kill it.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        fault: Fault,
+        *,
+        tasks: int,
+        seed: int,
+        sabotage: str = "",
+        say: Callable[[int, int], None] = lambda _done, _of: None,
+        broker: Broker | None = None,
+    ) -> None:
+        self.broker, self.bootstrap = broker, bootstrap
+        self.tasks, self.seed, self.sabotage = tasks, seed, sabotage
+        self.dice = random.Random(f"{seed}")
+        self.namespace = f"chaos-{uuid.uuid4().hex[:8]}"
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"headwater-{self.namespace}-"))
+        self.crashes = 0
+        """How often the fault had a process repeat calls."""
+        self._fault, self._say = fault, say
+        self._world = World(self.directory / "world.tsv")
+        told = {child.SEED: str(seed), child.KIND: sabotage, **fault.settings(self)}
+        self.fleet = Fleet(self.bootstrap, self.namespace, self.directory, told)
+        self._asked: dict[str, app.Question] = {}
+        self._ended: set[str] = set()
+
+    def play(self) -> Verdict:
+        """Play it, and read the book; clean up whatever happens."""
+        kept = False
+        try:
+            self.fleet.command("topics", "apply", "--yes")
+            tail = Tail(self.bootstrap, f"{self.namespace}.evt.{AGENT}.v1")
+            for seat in self._fault.seats(self):
+                self.fleet.start(seat)
+            began = time.monotonic()
+            try:
+                self._work(tail)
+            finally:
+                tail.close()
+                self._fault.end(self)
+            seconds = time.monotonic() - began
+            verdict = self._verdict(self._rest(), seconds)
+            kept = bool(verdict.violations) and not self.sabotage
+            return verdict
+        finally:
+            self.fleet.stop()
+            self._world.close()
+            if not kept:
+                shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _work(self, tail: Tail) -> None:
+        producer = Producer({**QUIET, "bootstrap.servers": self.bootstrap, "acks": "all"})
+        progressed = time.monotonic()
+        while len(self._ended) < self.tasks or not self._fault.settled():
+            self._publish(producer)
+            news = tail.news(TICK_S) - self._ended
+            self._ended |= news
+            self._fault.tend(self, len(self._ended) / self.tasks)
+            self.fleet.revive()
+            self._say(len(self._ended), self.tasks)
+            now = time.monotonic()
+            progressed = now if news or not self._fault.settled() else progressed
+            if now - progressed > (STALLED_S_MAX if not self.sabotage else STALLED_S_MAX / 3):
+                return
+        producer.flush(10)
+
+    def _publish(self, producer: Producer) -> None:
+        shape = app.app.agents[AGENT].input
+        room = min(self.tasks, len(self._ended) + OPEN_MAX)
+        for number in range(len(self._asked), room):
+            question = app.Question(number=number, account=f"account-{number % ACCOUNTS}")
+            event_id = f"q-{number}"
+            self._asked[event_id] = question
+            for _ in range(2 if number % TWICE_EACH == 0 else 1):
+                producer.produce(
+                    f"{self.namespace}.cmd.{AGENT}.v1",
+                    key=event_id,
+                    value=shape.encode(question),
+                    headers={
+                        "ce_id": event_id,
+                        "ce_source": "chaos",
+                        "ce_tenantid": f"tenant-{number % TENANTS}",
+                    },
+                )
+        producer.poll(0)
+
+    def _rest(self) -> Book:
+        """Return the book once all is at rest, or time is over."""
+        until = time.monotonic() + REST_S_MAX
+        while True:
+            self.fleet.revive()
+            crashes = self.crashes + self.fleet.deaths()
+            book = Book(self.bootstrap, self.namespace, self._asked, self._world.deeds(), crashes)
+            if self.sabotage or book.at_rest() or time.monotonic() > until:
+                return book
+
+    def _verdict(self, book: Book, seconds: float) -> Verdict:
+        met = self._fault.met(self)
+        wrong = dict(book.violations())
+        if not met:
+            wrong["0 the fault"] = ["it never happened, so the run shows nothing"]
+        if odd := self._odd():
+            wrong["0 processes"] = odd
+        return Verdict(
+            tasks=len(self._asked),
+            records=book.records,
+            met=met,
+            violations=wrong,
+            seconds=seconds,
+            words=getattr(self._fault, "words", ""),
+            logs=self.directory if wrong else None,
+        )
+
+    def _odd(self) -> list[str]:
+        """Return the processes that ended though nobody killed them."""
+        return [
+            f"{instance} ended with {status}: {self._last_words(instance)}"
+            for instance, status in self.fleet.ended
+            if status >= 0
+        ]
+
+    def _last_words(self, instance: str) -> str:
+        lines = (self.directory / f"{instance}.log").read_text(errors="replace").splitlines()
+        return " | ".join(lines[-2:])[:400]
+
+
+class Tail:
+    """Reads the outcomes of one topic as they are committed.
+
+    Args:
+        bootstrap: The cluster.
+        topic: The topic.
+    """
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"chaos-{uuid.uuid4().hex}",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                **QUIET,
+            }
+        )
+        found = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        self._consumer.assign([TopicPartition(topic, number, 0) for number in found])
+
+    def news(self, wait_s: float) -> set[str]:
+        """Return the event ids of tasks that ended since."""
+        found = set()
+        first = self._consumer.poll(wait_s)
+        for message in [first, *self._consumer.consume(5_000, 0)] if first is not None else ():
+            if message.error() is None:
+                headers: Iterable[tuple[str, bytes]] = message.headers() or ()
+                found.add(dict(headers)["ce_correlationid"].decode())
+            elif message.error().code() in {KafkaError.UNKNOWN_TOPIC_OR_PART}:
+                raise AssertionError(str(message.error()))
+        return found
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._consumer.close()

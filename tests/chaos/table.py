@@ -1,0 +1,133 @@
+"""What the matrix found: kept cell by cell as JSON, shown as a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEAD = """# Chaos on a real Kafka
+
+`make chaos` writes this page. In each run a fleet of two processes, each with every role but the
+gateway, works through its tasks on a real broker while one fault meets it at places that the seed
+chooses. Every seventh task is published twice. A task asks a model and a `read` tool at once, then
+files with a `write` tool that has an order key; each third then pays with an `irreversible` tool.
+Afterwards plain read-committed clients read everything back.
+
+**How to read it.** *records* are the Kafka records that the roles consumed (commands, inboxes,
+requests), *faults* how often the fault happened, in all runs of the cell together. A verdict is
+`holds`, or the rules that do not hold, by number. A *control* is the same cell with one protection
+taken out: it has to be noticed, and the table shows by which rule. A cell that could not run says why.
+
+| rule | what is checked |
+|---|---|
+| 1 | every task has an outcome, nothing is refused, every slot is closed |
+| 2 | one outcome a run and a task, the answer that plain functions give |
+| 3 | every request was asked by a journaled turn, and every call that was asked was sent, once |
+| 4 | each record made one journal entry; no outcome without its journal |
+| 5 | a run's turns are in the order of its inbox; calls of one order key begin in their requests' order |
+| 6 | no payment is made by two processes |
+| 7 | every partition can be read to its end; every record is behind its group's offset or in its done-set |
+| 8 | nothing begins after its answer was noted; at most one repeat of a call per crash; none of a payment |
+
+**How to run it.** `make chaos` runs everything; `make chaos CELL=freeze` one cell;
+`make chaos MESSAGES=2000 SEEDS=1 OUT=/tmp/chaos.md` a quick look. Cells that the page has already, with
+as many messages and seeds, are left out with `RESUME=1`. A run that fails leaves its processes' logs in
+the directory that the page names.
+
+"""
+NEWEST = "## The newest table\n\n"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What became of a cell.
+
+    Args:
+        cell: Its name.
+        messages: Least number of records a run was to consume.
+        seeds: The seeds.
+        tasks: Of all runs together.
+        records: Of all runs together.
+        faults: Of all runs together.
+        seconds: Of all runs together.
+        violations: By seed and rule, what does not hold: how many, and the first of them.
+        controls: By protection taken out, the rules that noticed; empty if none did.
+        skipped: Why it could not run.
+        words: What else there is to say.
+        logs: Directories of runs that failed.
+    """
+
+    cell: str
+    messages: int
+    seeds: tuple[int, ...]
+    tasks: int = 0
+    records: int = 0
+    faults: int = 0
+    seconds: float = 0.0
+    violations: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    controls: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    skipped: str = ""
+    words: str = ""
+    logs: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether everything holds, and every control was noticed."""
+        return not self.violations and all(self.controls.values())
+
+
+class Table:
+    """The rows, beside the page that shows them.
+
+    Args:
+        path: The page; the rows are in the file of the same name that ends in `.json`.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._page, self._kept = path, path.with_suffix(".json")
+
+    def rows(self) -> list[Row]:
+        """Return the rows of earlier."""
+        if not self._kept.exists():
+            return []
+        return [
+            Row(**{**row, "seeds": tuple(row["seeds"]), "logs": tuple(row["logs"])})
+            for row in json.loads(self._kept.read_text(encoding="utf-8"))
+        ]
+
+    def put(self, row: Row, order: Sequence[str]) -> None:
+        """Keep a row instead of the cell's earlier one, and write the page anew."""
+        by_cell = {one.cell: one for one in self.rows()} | {row.cell: row}
+        rows = [by_cell[name] for name in order if name in by_cell]
+        kept: list[dict[str, Any]] = [dataclasses.asdict(one) for one in rows]
+        self._kept.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        self._page.write_text(HEAD + NEWEST + _markdown(rows), encoding="utf-8")
+
+
+def _markdown(rows: Sequence[Row]) -> str:
+    lines = [
+        "| cell | seeds | tasks | records | faults | seconds | verdict | controls |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    notes = []
+    for row in rows:
+        if row.skipped:
+            lines.append(f"| `{row.cell}` | 0 | 0 | 0 | 0 | 0 | skipped: {row.skipped} | |")
+            continue
+        verdict = "holds" if not row.violations else "**does not hold**"
+        controls = "; ".join(
+            f"`{kind}`: " + (f"noticed by {rules}" if rules else "**not noticed**")
+            for kind, rules in row.controls.items()
+        )
+        lines.append(
+            f"| `{row.cell}` | {len(row.seeds)} | {row.tasks:,} | {row.records:,} | {row.faults} "
+            f"| {row.seconds:.0f} | {verdict} | {controls} |"
+        )
+        notes += [f"- `{row.cell}`, seed {of}: {what}" for of, what in row.violations.items()]
+        if row.words:
+            notes.append(f"- `{row.cell}`: {row.words}")
+    text = "\n".join(lines) + "\n"
+    return text + ("\n" + "\n".join(notes) + "\n" if notes else "")
