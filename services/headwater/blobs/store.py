@@ -137,31 +137,35 @@ class Store:
         return Blob(tenant=tenant, name=name, size=meta["size"], put_ms=put_ms)
 
     def set_aside(self, tenant: str, name: str) -> None:
-        """Move a blob to where only `get` and `bring_back` find it.
+        """Have a blob's bytes aside too, young; `drop` then takes the blob itself away.
 
-        Should a writer put it again meanwhile and have it taken away here, its bytes lie aside, and
-        are young there.
+        Should a writer put it again between the two, its bytes are found aside, and brought back.
 
         Raises:
             TransientError: The store is away.
         """
         value = self._get(_LIVE, tenant, name)
-        if value is None:
-            return
-        self._put(_ASIDE, tenant, name, value)
+        if value is not None:
+            self._put(_ASIDE, tenant, name, value)
+
+    def drop(self, tenant: str, name: str) -> None:
+        """Take away a blob that lies aside.
+
+        Raises:
+            TransientError: The store is away.
+        """
         self._delete(_LIVE, tenant, name)
 
     def bring_back(self, tenant: str, name: str) -> None:
-        """Move a blob back.
+        """Put what lies aside where it was.
 
         Raises:
             TransientError: The store is away.
         """
         value = self._get(_ASIDE, tenant, name)
-        if value is None:
-            return
-        self._put(_LIVE, tenant, name, value)
-        self._delete(_ASIDE, tenant, name)
+        if value is not None:
+            self._put(_LIVE, tenant, name, value)
+            self._delete(_ASIDE, tenant, name)
 
     def delete(self, tenant: str, name: str) -> None:
         """Delete what lies aside.
@@ -198,6 +202,7 @@ class Store:
         if not any(blob.name == name for blob in self.scan("doctor")):
             raise TransientError(f"{self.where} does not list what was just put")
         self.set_aside("doctor", name)
+        self.drop("doctor", name)
         self.delete("doctor", name)
 
     def _path(self, place: str, tenant: str, name: str) -> str:

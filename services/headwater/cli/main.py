@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from headwater.cli import (
     approvals,
+    blobs,
     broker,
     dev,
     doctor,
@@ -49,6 +50,7 @@ app.add_typer(approvals.app, name="approvals")
 app.add_typer(topics.app, name="topics")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(blobs.app, name="blobs")
 
 
 def _version(asked: bool) -> None:

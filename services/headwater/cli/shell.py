@@ -7,7 +7,7 @@ import difflib
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -123,14 +123,14 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 @contextlib.contextmanager
-def progress(text: str) -> Iterator[None]:
-    """Show that something is under way, on a terminal; nothing in a pipe."""
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Show that something is under way, on a terminal; nothing in a pipe. What it yields says more."""
     console = rich.console.Console(file=sys.stderr, emoji=False)
     if not console.is_terminal:
-        yield
+        yield lambda _: None
         return
-    with console.status(text):
-        yield
+    with console.status(text) as status:
+        yield status.update
 
 
 def one_of(kind: str, name: str, known: Iterable[str]) -> str:

@@ -93,6 +93,16 @@ class KafkaAdmin:
             )
         return found
 
+    def beginning(self, prefix: str) -> dict[str, int]:
+        """Return the topics whose names begin so, and how many partitions each has.
+
+        Raises:
+            SettingsError: No broker answers.
+        """
+        self.brokers()
+        there = self._admin.list_topics(timeout=self._config.call_s).topics
+        return {name: len(of.partitions) for name, of in there.items() if name.startswith(prefix)}
+
     def create(
         self, name: str, *, partitions: int, replication: int, config: Mapping[str, str]
     ) -> None:

@@ -18,6 +18,11 @@ VALUE = b"a large value"
 NAME = ref_of(VALUE).name
 
 
+def aside(store: Store) -> None:
+    store.set_aside("t", NAME)
+    store.drop("t", NAME)
+
+
 @pytest.fixture(params=["file", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Store:
     url = f"file://{tmp_path}/blobs" if request.param == "file" else "memory:///"
@@ -80,18 +85,18 @@ def test_put_again_makes_young_again(store: Store) -> None:
 def test_what_is_set_aside_is_still_found_until_it_is_deleted(store: Store) -> None:
     """A writer who comes between finds his value, and it can be brought back."""
     store.put("t", VALUE)
-    store.set_aside("t", NAME)
+    aside(store)
     assert [*store.scan()] == []
     assert [blob.name for blob in store.scan(aside=True)] == [NAME]
     assert store.get("t", NAME) == VALUE
     store.bring_back("t", NAME)
     assert [blob.name for blob in store.scan()] == [NAME]
     assert store.look("t", NAME, aside=True) is None
-    store.set_aside("t", NAME)
+    aside(store)
     store.delete("t", NAME)
     with pytest.raises(BlobLostError):
         store.get("t", NAME)
-    store.set_aside("t", NAME)
+    aside(store)
     store.bring_back("t", NAME)
     store.delete("t", NAME)
     assert store.look("t", NAME) is None
