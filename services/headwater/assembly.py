@@ -41,11 +41,13 @@ from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
 from headwater.runs.values import Large
 from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
+from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.performing import CallObserver, Lease, Performing, Retry
 from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Local, Restorer
-from headwater.runtime.retrying import Sleep
+from headwater.runtime.retrying import Retrying, Sleep
+from headwater.runtime.suspects import Suspects
 from headwater.sdk.app import App
 from headwater.sdk.models import Model
 from headwater.sdk.tools import Tool
@@ -151,6 +153,8 @@ class Platform:
         self.names = Names(namespace or app.namespace)
         self.schemas: Schemas = app.schemas
         self.codec = Codec(self.schemas, (*messages.SHIPPED, *ROWS))
+        self.guard: Guard | None = None
+        """Keeps killers of processes apart; set before loops are built, where a supervisor watches."""
 
     def group(self, role: str) -> str:
         """Return the consumer group of a role: `intake`, `runs.<agent>`, `tools.<service>`, and so on."""
@@ -250,24 +254,35 @@ class Platform:
 
     def models(self, models: Mapping[str, Model] | None = None, settings: Any = None) -> Performing:
         """Build the loop of models."""
-        effector = Models(
+        return self._performing(self.model_effector(models, settings), "models")
+
+    def model_effector(
+        self, models: Mapping[str, Model] | None = None, settings: Any = None
+    ) -> Models:
+        """Build what asks models."""
+        return Models(
             models or self.app.models,
             prices=self.parts.prices,
             settings=settings,
             blobs=self.parts.blobs,
         )
-        return self._performing(effector, "models")
 
     def tools(
         self, service: str, deps: Any = None, tools: Mapping[str, Tool[Any, Any]] | None = None
     ) -> Performing:
         """Build the loop of one tool service."""
+        return self._performing(self.tool_effector(service, deps, tools), f"tools.{service}")
+
+    def tool_effector(
+        self, service: str, deps: Any = None, tools: Mapping[str, Tool[Any, Any]] | None = None
+    ) -> Tools:
+        """Build what runs one service's tools."""
         mine = {
             name: tool
             for name, tool in (tools or self.app.tools).items()
             if tool.service == service
         }
-        return self._performing(Tools(service, mine, deps), f"tools.{service}")
+        return Tools(service, mine, deps)
 
     def projecting(self, projection: Projection) -> Projecting:
         """Build the loop of a projection."""
@@ -286,6 +301,9 @@ class Platform:
         hour_ms = 3_600_000
         for ctl in ("app", "schemas", "shards"):
             yield Need(name=names.ctl(ctl), partitions=1, compacted=True)
+        yield Need(
+            name=names.ctl("suspects"), partitions=1, compacted=True, retention_ms=RECEIPTS_MS
+        )
         refusing = [names.inbox(name) for name in COORDINATORS]
         for name in COORDINATORS:
             yield Need(name=names.inbox(name), partitions=coordinators, fixed=True)
@@ -339,6 +357,18 @@ class Platform:
             for service in self.app.services()
         }
         return found
+
+    def suspects(self, *, deaths_max: int) -> Suspects:
+        """Build what is known of records that were at work when processes died."""
+        retrying = Retrying(self.parts.retry, clock=self.parts.clock, sleep=self.parts.sleep)
+        return Suspects(
+            self.log,
+            topic=self.names.ctl("suspects"),
+            envelope=self.envelope("supervisor"),
+            instance=self.parts.instance,
+            retrying=retrying,
+            deaths_max=deaths_max,
+        )
 
     def _services(self) -> list[str]:
         tools = [f"tool.{service}" for service in self.app.services()]
@@ -407,6 +437,7 @@ class Platform:
             holder=self.parts.instance,
             lease=self.parts.lease,
             blobs=self.parts.blobs,
+            doing=None if self.guard is None else self.guard.doing(effector),
         )
 
 

@@ -37,6 +37,27 @@ class PoisonError(HeadwaterError):
         super().__init__(message)
         self.code = code
 
+    @property
+    def name(self) -> str:
+        """The error's name where it is an answer to a call, or the end of a run."""
+        return self.code
+
+
+class ProcessKillerError(PoisonError):
+    """A record that processes die of; it is not run again.
+
+    Args:
+        message: Which deaths, in words.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("process-killer", message)
+
+    @property
+    def name(self) -> str:
+        """What an agent sees as the name of the error."""
+        return "ProcessKiller"
+
 
 class SettingsError(HeadwaterError):
     """A setting, topic or app that cannot work; the message names it and says what to do."""

@@ -37,7 +37,9 @@ from headwater.log.port import Log
 from headwater.models.prices import snapshot
 from headwater.runtime.committing import Taken
 from headwater.runtime.deciding import Deciding, Observer, Pace
+from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
+from headwater.runtime.lines import Line
 from headwater.runtime.performing import Lease, Performing, Retry
 from headwater.runtime.posts import Posts
 from headwater.runtime.process import Process, Served, Threaded
@@ -46,6 +48,7 @@ from headwater.runtime.restoring import Local
 from headwater.runtime.storing import RocksStore
 from headwater.sdk.app import App
 from headwater.settings import LOOPBACK, BlobStore, Registry, Settings
+from headwater.supervisor import Part
 from headwater.tools.lifespans import entered
 from headwater.tracing import context, spans
 from headwater.views.approvals import ApprovalIndex
@@ -114,7 +117,7 @@ class Host:
         tracing: Told of what was committed.
         share: Of traces that begin here, how many are recorded.
         listener: Where HTTP is served, bound already; otherwise as the settings say.
-        posts: Where a supervisor reads what is under way.
+        part: What a supervisor made of this process; `None` where there is none.
     """
 
     def __init__(
@@ -131,11 +134,11 @@ class Host:
         tracing: spans.Tracing | None = None,
         share: float = 0.0,
         listener: socket.socket | None = None,
-        posts: Posts | None = None,
+        part: Part | None = None,
     ) -> None:
         self._app = app
         self._listener = listener
-        self._posts = posts
+        self._part = part
         self._settings = settings
         self._roles = frozenset(roles)
         self._services = [*services] or app.services()
@@ -176,20 +179,28 @@ class Host:
             if "tools" in self._roles:
                 lifespan = self._app.lifespans.get("tools")
                 deps = await stack.enter_async_context(entered(lifespan, self._settings))
-            threaded = [*self._threads()]
+            threaded = [*await self._guard(stack), *self._threads()]
             served = [*self._calls(deps)]
             server, url = self._serve()
             served.append(Served(name="http", run=server))
-            if self._posts is not None:
-                beating = asyncio.create_task(_beat(self._posts))
-                stack.callback(beating.cancel)
             self.process = Process(
                 threaded=threaded, served=served, drain_s=self._settings.loops.drain_s
             )
             self._announce(url)
-            if self._posts is not None:
-                self._posts.join()
             await self.process.run(signals=signals)
+
+    async def _guard(self, stack: contextlib.AsyncExitStack) -> list[Threaded]:
+        """Write down what a death left, before anything joins; then watch for what others write."""
+        part = self._part
+        if part is None:
+            return []
+        suspects = self.platform.suspects(deaths_max=self._settings.supervisor.deaths_max)
+        guard = self.platform.guard = Guard(part.posts, suspects, lambda: Line.over(part.cell()))
+        beating = asyncio.create_task(_beat(part.posts))
+        stack.callback(beating.cancel)
+        stack.callback(guard.apart.close)
+        await guard.begin(part.accused)
+        return [Threaded(name="suspects", run=guard.follow)]
 
     def _threads(self) -> Iterator[Threaded]:
         platform = self.platform

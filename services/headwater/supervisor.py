@@ -19,8 +19,9 @@ import sys
 import time
 
 from headwater.errors import SettingsError
+from headwater.runtime import lines
 from headwater.runtime import posts as posting
-from headwater.runtime.posts import Post, Posts
+from headwater.runtime.posts import Accusation, Post, Posts
 from headwater.watching import Limits, Watch
 
 logger = logging.getLogger(__name__)
@@ -61,21 +62,6 @@ class Plan:
     calm_s: float = 60.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Accused:
-    """A post that was in use when a process died.
-
-    Args:
-        post: The post.
-        alone: Whether no other was, so that this one is to blame.
-        cause: How the process died.
-    """
-
-    post: Post
-    alone: bool
-    cause: str
-
-
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Part:
     """What a forked process is.
@@ -88,7 +74,7 @@ class Part:
     """
 
     posts: Posts
-    accused: tuple[Accused, ...] = ()
+    accused: tuple[Accusation, ...] = ()
     control: socket.socket | None = None
     work: socket.socket | None = None
 
@@ -107,11 +93,17 @@ class _Child:
     posts: Posts
     watch: Watch
     began_s: float
-    cell: bool
+    line: socket.socket | None = None
+    """A copy of a cell's end of its line, to say there how it died."""
     killed: str = ""
     until_s: float | None = None
     """When it is ended at the latest, if it was told to stop."""
     status: int | None = None
+
+    @property
+    def cell(self) -> bool:
+        """Whether it is a cell."""
+        return self.line is not None
 
 
 class Supervisor:
@@ -124,7 +116,7 @@ class Supervisor:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._children: dict[int, _Child] = {}
-        self._accused: list[Accused] = []
+        self._accused: list[Accusation] = []
         self._left: list[Posts | pathlib.Path] = []
         """Posts of the dead, kept until what they say is in the log."""
         self._file = 0
@@ -174,29 +166,32 @@ class Supervisor:
         """Fork the process; return what it is in the child, `None` here."""
         posts = self._posts()
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if self._fork(posts, cell=False):
+        if self._fork(posts):
             ours.close()
             return Part(posts=posts, accused=tuple(self._accused), control=its)
         its.close()
         self._control = ours
         return None
 
-    def _fork(self, posts: Posts, *, cell: bool) -> bool:
+    def _fork(self, posts: Posts, *, line: socket.socket | None = None) -> bool:
         """Fork; return whether this is the child."""
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(parent, cell=cell)
+            _become(parent, cell=line is not None)
             os.close(self._wake)
             os.close(self._signals)
             if self._control is not None:
                 self._control.close()
+            for other in self._children.values():
+                if other.line is not None:
+                    other.line.close()
             return True
         watch = Watch(pid, posts, self._plan.limits)
         self._children[pid] = _Child(
-            pid=pid, posts=posts, watch=watch, began_s=time.monotonic(), cell=cell
+            pid=pid, posts=posts, watch=watch, began_s=time.monotonic(), line=line
         )
         return False
 
@@ -253,9 +248,9 @@ class Supervisor:
             work.close()
             return None
         posts = self._posts()
-        if self._fork(posts, cell=True):
+        work.setblocking(False)
+        if self._fork(posts, line=work):
             return Part(posts=posts, work=work)
-        work.close()
         return None
 
     def _look(self, child: _Child, now_s: float) -> None:
@@ -298,11 +293,15 @@ class Supervisor:
                 self._bury_cell(child)
 
     def _bury_cell(self, child: _Child) -> None:
+        assert child.line is not None, "a cell has a line"
         if child.posts.ended is None and not self._stopping:
             used = _at_work(child.posts)
             logger.error(
                 "a cell of %s died: %s; at work: %s", self._plan.name, _cause(child), _named(used)
             )
+            with contextlib.suppress(OSError):  # its process has gone, or does not listen
+                child.line.send(lines.frame(lines.Gone(cause=_cause(child))))
+        child.line.close()
         child.posts.close()
 
     def _ended(self, main: _Child) -> int | None:
@@ -338,7 +337,7 @@ class Supervisor:
 
     def _bury(self, main: _Child, used: list[Post]) -> None:
         cause, joined = _cause(main), main.posts.joined
-        accused = [Accused(post=post, alone=len(used) == 1, cause=cause) for post in used]
+        accused = [Accusation(post=post, alone=len(used) == 1, cause=cause) for post in used]
         self._accused += accused
         self._left.append(main.posts)
         lived_s = time.monotonic() - main.began_s
@@ -378,7 +377,7 @@ class Supervisor:
             used += [post for post in posting.found(path) if not post.left_behind]
             self._left.append(path)
         cause = "it died together with its supervisor"
-        self._accused = [Accused(post=p, alone=len(used) == 1, cause=cause) for p in used]
+        self._accused = [Accusation(post=p, alone=len(used) == 1, cause=cause) for p in used]
         if used:
             logger.error("%s died earlier: %s; at work: %s", self._plan.name, cause, _named(used))
 

@@ -31,6 +31,7 @@ from headwater.contracts.messages import (
     ShardTable,
     Spent,
     Start,
+    Suspect,
     Task,
     Token,
     Usage,
@@ -222,5 +223,14 @@ EXAMPLES: tuple[Any, ...] = (
         decision="0af7651916cd43dd",
         asked_ms=1_700_000_000_000,
         at_ms=1_700_000_001_500,
+    ),
+    Suspect(
+        topic="hw.req.tool.cards.v1",
+        topic_id="0Fq3rB1tQnG2",
+        partition=2,
+        offset=41,
+        what=f"{_RUN}/3",
+        alone=1,
+        deaths=("tools-1, among others: signal 11 (SIGSEGV)", "tools-1, alone: signal 9 (SIGKILL)"),
     ),
 )

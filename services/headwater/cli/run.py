@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from headwater import hosts, namespace, provisioning, supervisor
+from headwater import cells, hosts, namespace, provisioning, supervisor
 from headwater.cli import discovery, shell
 from headwater.durable import confine
 from headwater.errors import HeadwaterError, SettingsError
 from headwater.log.kafka import KafkaLog
+from headwater.runtime.lines import Line
 from headwater.settings import Kafka, Settings
 from headwater.tracing import spans
 from headwater.watching import Limits
@@ -55,6 +56,8 @@ def run(
     part = _supervised(settings, roles)
     if isinstance(part, int):
         raise typer.Exit(part)
+    if part is not None and part.work is not None:
+        settings.store.path = None  # it is the process's own, and locked
     loaded = discovery.load(app)
     services = [
         shell.one_of("tool service", name, loaded.services()) for name in service.split(",") if name
@@ -78,8 +81,12 @@ def run(
             f"{settings.instance} runs {', '.join(roles)} of {loaded.name}; HTTP at {url}"
         ),
         listener=listener,
-        posts=None if part is None else part.posts,
+        part=part,
     )
+    if part is not None and part.work is not None:
+        asyncio.run(_cell(host, settings, part, roles, services or loaded.services()))
+        log.close()
+        return
     provisioning.verify(
         provisioning.connect(settings.kafka),
         host.platform.needs(partitions=settings.kafka.partitions),
@@ -90,6 +97,20 @@ def run(
         asyncio.run(_serve(host, part))
     finally:
         log.close()
+
+
+async def _cell(
+    host: hosts.Host,
+    settings: Settings,
+    part: supervisor.Part,
+    roles: list[str],
+    services: list[str],
+) -> None:
+    """Try suspects, for the process that asked for it."""
+    assert part.work is not None, "a cell has a line"
+    line = await Line.over(part.work)
+    await cells.serve(host.platform, settings, part.posts, line, roles=roles, services=services)
+    part.posts.end(0)
 
 
 async def _serve(host: hosts.Host, part: supervisor.Part | None) -> None:

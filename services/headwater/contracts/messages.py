@@ -497,6 +497,29 @@ class ShardTable:
     partitions: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """`ctl.suspects`: a record that was at work when a process died, until it has survived once.
+
+    Args:
+        topic: Of the record.
+        topic_id: Of that topic's life.
+        partition: Of the record.
+        offset: Of the record.
+        what: The run of a turn, the call of a call.
+        alone: How many processes died with nothing else at work.
+        deaths: How and where processes died, the newest last.
+    """
+
+    topic: str
+    topic_id: str
+    partition: int
+    offset: int
+    what: str
+    alone: int = 0
+    deaths: tuple[str, ...] = ()
+
+
 INBOX = (Admit, Control, Reopen, Closed, Wake, Start, Reply, Drain)
 SHIPPED = (
     *INBOX,
@@ -511,4 +534,5 @@ SHIPPED = (
     AppRecord,
     SchemaRecord,
     ShardTable,
+    Suspect,
 )

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from headwater.contracts.messages import Ask, Failed, InDoubt, ReplyTo, Usage
 from headwater.core.messages import Meta
+
+occupying: ContextVar[Callable[[], Callable[[], None]] | None] = ContextVar(
+    "occupying", default=None
+)
+"""Told by a thread that works for the call under way when it begins; what it returns, when it ends."""
 
 
 class Safety(StrEnum):

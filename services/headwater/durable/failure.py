@@ -34,8 +34,23 @@ def redact(text: str) -> str:
     return _SECRETS.sub(_hide, text)
 
 
+class ToldError(Exception):
+    """An exception of another process, as that process described it.
+
+    Args:
+        name: Its qualified class name.
+        words: Its words.
+    """
+
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__(words)
+        self.name = name
+
+
 def describe(error: BaseException) -> tuple[str, str]:
     """Return an exception's qualified class name and its words, redacted and bounded."""
+    if isinstance(error, ToldError):
+        return error.name, redact(str(error))[:DETAIL_MAX]
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ != "builtins":

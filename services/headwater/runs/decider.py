@@ -168,7 +168,7 @@ class Runs:
             return
         if not isinstance(message, Drain) and error.code != UNWRITABLE:
             self._holds.keep(visit, message)  # a resume delivers it again
-        ended = Raised(error=error.code, detail=str(error))
+        ended = Raised(error=error.name, detail=str(error))
         self._life.end(visit, ended, cut=visit.run.seq + 1)
         visit.write(Address(self._events, visit.run.run))
 
@@ -226,7 +226,7 @@ class Runs:
                     run=to.run,
                     number=to.number,
                     attempt=start.run,
-                    outcome=Failed(error=error.code, detail=str(error)),
+                    outcome=Failed(error=error.name, detail=str(error)),
                     spent=Spent(),
                 ),
                 Address(to.topic, to.run, to.partition),
@@ -238,7 +238,7 @@ class Runs:
                 agent=self._agent.name,
                 tenant=turn.meta.tenant,
                 status="quarantined",
-                error=error.code,
+                error=error.name,
                 detail=str(error),
                 at_ms=turn.now_ms,
                 version=self._version,

@@ -12,12 +12,13 @@ from headwater.contracts.messages import Answered, Ask, Failed, InDoubt, Outcome
 from headwater.contracts.records import Draft, Record
 from headwater.core.blobs import Blobs, ref_of
 from headwater.core.decider import Sent
-from headwater.core.effector import Attempt, Call, Done, Effector, Safety, Verifier
+from headwater.core.effector import Attempt, Call, Done, Effector, Safety
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, digest
 from headwater.durable.failure import DETAIL_MAX, describe, redact
 from headwater.errors import BlobLostError, NotDone, PoisonError, TransientError
 from headwater.log.port import Claim
+from headwater.runtime.guarding import Plain
 from headwater.runtime.retrying import AbandonedError, Retrying
 from headwater.tracing import context
 
@@ -76,6 +77,7 @@ class Answering:
         quiet_s_max: How long a try may go on without a heartbeat.
         draw: Draws an attempt's id.
         blobs: Where large values are; `None` if there is no such store.
+        doing: Makes the calls; by default here, whatever they do.
     """
 
     def __init__(
@@ -90,9 +92,10 @@ class Answering:
         quiet_s_max: float,
         draw: Callable[[], str] = lambda: uuid.uuid4().hex,
         blobs: Blobs | None = None,
+        doing: Plain | None = None,
     ) -> None:
         self.kind = effector.name.partition(".")[0]
-        self._effector = effector
+        self._doing = doing or Plain(effector)
         self._envelope = envelope
         self._append = append
         self._retrying = retrying
@@ -140,21 +143,19 @@ class Answering:
             AbandonedError: It is another process's by now.
         """
         result: Done | InDoubt | None = InDoubt(since_ms=since_ms)
-        effector = self._effector
-        if isinstance(effector, Verifier):
 
-            async def one(number: int) -> Done | InDoubt | None:
-                attempt = self._attempt(item, attempt_id, number, [None], lambda: None)
-                async with asyncio.timeout(self._quiet_s_max):
-                    ask = await self._whole(item)
-                    return await effector.verify(self._call(item), ask, attempt)
+        async def one(number: int) -> Done | InDoubt | None:
+            attempt = self._attempt(item, attempt_id, number, [None], lambda: None)
+            async with asyncio.timeout(self._quiet_s_max):
+                ask = await self._whole(item)
+                return await self._doing.verify(item.record, self._call(item), ask, attempt)
 
-            try:
-                result = await self._retrying.call(one, within_s=self._quiet_s_max, wanted=wanted)
-            except AbandonedError:
-                raise
-            except Exception:
-                logger.exception("whether %s happened cannot be found out", item.call_id)
+        try:
+            result = await self._retrying.call(one, within_s=self._quiet_s_max, wanted=wanted)
+        except AbandonedError:
+            raise
+        except Exception:
+            logger.exception("whether %s happened cannot be found out", item.call_id)
         if isinstance(result, InDoubt):
             logger.warning("nobody knows whether %s of %s happened", item.ask.name, item.call_id)
             result = InDoubt(since_ms=since_ms)
@@ -208,7 +209,7 @@ class Answering:
 
     def refusal(self, item: Item, error: PoisonError) -> Reply:
         """Return the answer to a request that went to quarantine."""
-        outcome = Failed(error=error.code, detail=redact(str(error))[:DETAIL_MAX])
+        outcome = Failed(error=error.name, detail=redact(str(error))[:DETAIL_MAX])
         ask = item.ask
         return Reply(run=ask.run, number=ask.number, attempt=self._draw(), outcome=outcome)
 
@@ -266,7 +267,7 @@ class Answering:
         attempt = self._attempt(item, attempt_id, number, states, heard)
         try:
             async with quiet:
-                return await self._effector.perform(self._call(item), ask, attempt)
+                return await self._doing.perform(item.record, self._call(item), ask, attempt)
         except (NotDone, PoisonError):
             raise
         except TransientError as error:

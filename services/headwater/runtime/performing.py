@@ -20,6 +20,7 @@ from headwater.errors import PoisonError, TransientError
 from headwater.log.port import Claim, Log, Poll, Worker
 from headwater.runtime.answering import Answering, Item
 from headwater.runtime.claiming import Claiming
+from headwater.runtime.guarding import Plain
 from headwater.runtime.lanes import Bounds, Lanes, Queued
 from headwater.runtime.noting import Lease, Noting, Wanted
 from headwater.runtime.receipts import Receipts
@@ -89,6 +90,7 @@ class Performing:
         holder: Name of this process, for receipts.
         lease: How long a noted call may go on unseen.
         blobs: Where large values are; `None` if there is no such store.
+        doing: Makes the calls; by default here, whatever they do.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Performing:
         holder: str = "",
         lease: Lease | None = None,
         blobs: Blobs | None = None,
+        doing: Plain | None = None,
     ) -> None:
         self._observer = observer
         self._log = log
@@ -129,6 +132,7 @@ class Performing:
             clock=clock,
             quiet_s_max=self._bounds.quiet_s_max,
             blobs=blobs,
+            doing=doing,
         )
         self._noting = Noting(
             answering=self._answering,

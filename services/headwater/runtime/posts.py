@@ -69,6 +69,21 @@ class Post:
         return f"{self.partition}@{self.offset}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Accusation:
+    """A post that was in use when a process died.
+
+    Args:
+        post: The post.
+        alone: Whether no other was.
+        cause: How the process died.
+    """
+
+    post: Post
+    alone: bool
+    cause: str
+
+
 class Posts:
     """The posts of one process.
 

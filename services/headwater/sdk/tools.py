@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 import pydantic_core
 
 from headwater.contracts.derive import Shape, shape_of_parameters
-from headwater.core.effector import Safety
+from headwater.core.effector import Safety, occupying
 from headwater.errors import PoisonError, SettingsError, ToolError
 from headwater.sdk.approving import ASKS_NOBODY, ApproveIf
 from headwater.sdk.calls import ask, encoded
@@ -268,7 +268,24 @@ async def _run(
         return await cast("Awaitable[Any]", function(*call, *args, **kwargs))
     loop = asyncio.get_running_loop()
     near = tuple(_from_thread(one, loop) for one in call)
-    return await asyncio.to_thread(function, *near, *args, **kwargs)
+    occupy = occupying.get()
+    if occupy is None:
+        return await asyncio.to_thread(function, *near, *args, **kwargs)
+    return await asyncio.to_thread(_occupied, occupy, function, *near, *args, **kwargs)
+
+
+def _occupied(
+    occupy: Callable[[], Callable[[], None]],
+    function: Callable[..., Any],
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Run a function, and say for how long its thread is taken."""
+    leave = occupy()
+    try:
+        return function(*args, **kwargs)
+    finally:
+        leave()
 
 
 def _from_thread(call: Call[Any], loop: asyncio.AbstractEventLoop) -> Call[Any]:

@@ -1,0 +1,159 @@
+"""Cells: processes of their own for suspects; each does what it is told over its line, until that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import pickle
+from collections.abc import Collection, Coroutine
+from typing import Any
+
+from headwater.assembly import Platform
+from headwater.contracts.messages import Failed, InDoubt
+from headwater.core.effector import Attempt, Done, Effector
+from headwater.durable.failure import describe
+from headwater.errors import NotDone, PoisonError, TransientError
+from headwater.runtime.guarding import AtPost
+from headwater.runtime.lines import Beat, Cut, Line, Perform, Raised, Ready, Returned, Text
+from headwater.runtime.posts import Posts
+from headwater.settings import Settings
+from headwater.tools.lifespans import entered
+
+logger = logging.getLogger(__name__)
+
+_BEAT_S = 0.2
+
+
+class Cell:
+    """Does what it is told.
+
+    Args:
+        line: To whoever asked for the cell.
+        posts: The cell's posts.
+        effectors: By name, what makes calls here.
+    """
+
+    def __init__(self, line: Line, posts: Posts, effectors: Collection[Effector]) -> None:
+        self._line = line
+        self._doing = {effector.name: AtPost(effector, posts) for effector in effectors}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Take work until nobody is there any more."""
+        await self._line.say(Ready())
+        while (said := await self._line.hear()) is not None:
+            if isinstance(said, Perform):
+                self._begin(said.number, self._perform(said))
+            elif isinstance(said, Cut) and (task := self._tasks.get(said.number)) is not None:
+                task.cancel()
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _begin(self, number: int, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks[number] = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+
+    async def _perform(self, said: Perform) -> None:
+        try:
+            result = await self._result(said)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever users' code raises is told
+            await self._line.say(_raised(said.number, error))
+        else:
+            await self._line.say(Returned(number=said.number, result=result))
+
+    async def _result(self, said: Perform) -> Done | Failed | InDoubt | None:
+        doing = self._doing[said.effector]
+        attempt = self._attempt(said)
+        if said.verify:
+            return await doing.verify(said.record, said.call, said.ask, attempt)
+        return await doing.perform(said.record, said.call, said.ask, attempt)
+
+    def _attempt(self, said: Perform) -> Attempt:
+        beats: set[asyncio.Task[None]] = set()
+        loop = asyncio.get_running_loop()
+
+        def heartbeat(state: object) -> None:
+            task = loop.create_task(
+                self._line.say(Beat(number=said.number, state=_portable(state)))
+            )
+            beats.add(task)
+            task.add_done_callback(beats.discard)
+
+        async def progress(text: str) -> None:
+            await self._line.say(Text(number=said.number, text=text))
+
+        return Attempt(
+            id=said.attempt,
+            number=said.tried,
+            heartbeat=heartbeat,
+            progress=progress,
+            last_state=said.last_state,
+        )
+
+
+async def serve(
+    platform: Platform,
+    settings: Settings,
+    posts: Posts,
+    line: Line,
+    *,
+    roles: Collection[str],
+    services: Collection[str],
+) -> None:
+    """Be a cell: load what the process's roles need, and do what is said on the line.
+
+    Args:
+        platform: The app.
+        settings: The settings.
+        posts: The cell's posts.
+        line: To whoever asked for the cell.
+        roles: Of the process.
+        services: Its tool services.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(
+        concurrent.futures.ThreadPoolExecutor(settings.loops.threads_max, "sync-tools")
+    )
+    beating = loop.create_task(_beat(posts))
+    async with contextlib.AsyncExitStack() as stack:
+        effectors: list[Effector] = []
+        if "models" in roles and platform.app.models:
+            effectors.append(platform.model_effector(settings=settings))
+        if "tools" in roles:
+            lifespan = platform.app.lifespans.get("tools")
+            deps = await stack.enter_async_context(entered(lifespan, settings))
+            effectors += [platform.tool_effector(service, deps) for service in services]
+        await Cell(line, posts, effectors).run()
+    beating.cancel()
+
+
+async def _beat(posts: Posts) -> None:
+    """Say that the event loop turns."""
+    while True:
+        posts.beat()
+        await asyncio.sleep(_BEAT_S)
+
+
+def _raised(number: int, error: BaseException) -> Raised:
+    name, words = describe(error)
+    if isinstance(error, TransientError):
+        kind = "not-done" if isinstance(error, NotDone) else "transient"
+        return Raised(
+            number=number, kind=kind, name=name, words=words, retry_after_s=error.retry_after_s
+        )
+    if isinstance(error, PoisonError):
+        return Raised(number=number, kind="poison", name=error.code, words=words)
+    kind = "timeout" if type(error) is TimeoutError else "other"
+    return Raised(number=number, kind=kind, name=name, words=words)
+
+
+def _portable(state: object) -> object:
+    """Return a heartbeat's state if it can travel to another process, else nothing."""
+    try:
+        pickle.dumps(state)
+    except Exception:  # noqa: BLE001 - a user's object may refuse in any way
+        logger.warning("a heartbeat's state of %s cannot travel", type(state).__name__)
+        return None
+    return state
