@@ -198,7 +198,7 @@ class Host:
         guard = self.platform.guard = Guard(part.posts, suspects, lambda: Line.over(part.cell()))
         beating = asyncio.create_task(_beat(part.posts))
         stack.callback(beating.cancel)
-        stack.callback(guard.apart.close)
+        stack.callback(guard.apart.stop)
         await guard.begin(part.accused)
         return [Threaded(name="suspects", run=guard.follow)]
 

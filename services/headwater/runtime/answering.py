@@ -105,6 +105,10 @@ class Answering:
         self._draw = draw
         self._blobs = blobs
 
+    def stop(self) -> None:
+        """Begin nothing that others can do."""
+        self._doing.stop()
+
     async def reply(self, item: Item, *, wanted: Callable[[], bool], attempt: str = "") -> Reply:
         """Try a call until there is an answer; whatever the effector's code raises is one.
 
@@ -268,7 +272,7 @@ class Answering:
         try:
             async with quiet:
                 return await self._doing.perform(item.record, self._call(item), ask, attempt)
-        except (NotDone, PoisonError):
+        except (NotDone, PoisonError, AbandonedError):
             raise
         except TransientError as error:
             if item.safety is Safety.IRREVERSIBLE:

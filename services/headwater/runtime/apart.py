@@ -15,6 +15,7 @@ from headwater.durable.failure import ToldError
 from headwater.errors import NotDone, PoisonError, TransientError
 from headwater.runtime.halving import Halving
 from headwater.runtime.lines import Beat, Cut, Gone, Line, Raised, Ready, Returned, Text
+from headwater.runtime.retrying import AbandonedError
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Apart:
         self._runner: asyncio.Task[None] | None = None
         self._trials: set[Trial] = set()
         self._failed = 0
+        self._stopping = False
 
     async def among(
         self, work: Work, blame: Blame, *, attempt: Attempt, alone: bool = False
@@ -97,12 +99,15 @@ class Apart:
 
         Raises:
             DiedError: Processes died of it alone.
+            AbandonedError: This process stops.
             Exception: What it raised.
         """
+        if self._stopping:
+            raise AbandonedError
         loop = asyncio.get_running_loop()
         trial = Trial(work, loop.create_future(), blame, attempt)
         self._trials.add(trial)
-        self._halving.add(trial, alone=alone)
+        self._halving.add(trial, lone=alone)
         if self._runner is None:
             self._runner = loop.create_task(self._run())
         try:
@@ -136,8 +141,12 @@ class Apart:
                 raise DiedError(death.cause)
         return trial.ended.result()
 
-    def close(self) -> None:
-        """Give up whatever is under way."""
+    def stop(self) -> None:
+        """Give up whatever is under way: it is for the next owner of its partition."""
+        self._stopping = True
+        for trial in self._trials:
+            if not trial.ended.done():
+                trial.ended.set_exception(AbandonedError())
         if self._runner is not None:
             self._runner.cancel()
 
@@ -150,6 +159,8 @@ class Apart:
                     self._halving.again(one for one in group if not one.ended.done())
                 elif death.at_work:
                     await self._died(death)
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:
             for trial in self._trials:  # whoever waits must hear of it
                 if not trial.ended.done():
@@ -166,7 +177,7 @@ class Apart:
         if alone.ended.done():
             return
         if again:
-            self._halving.again((alone,))
+            self._halving.add(alone, lone=True)
         else:
             alone.ended.set_exception(DiedError(death.cause))
 

@@ -13,6 +13,7 @@ from headwater.durable.failure import ToldError
 from headwater.runtime.apart import Apart, DiedError
 from headwater.runtime.lines import Perform
 from headwater.runtime.posts import Kind, Posts
+from headwater.runtime.retrying import AbandonedError
 from headwater.runtime.suspects import Suspects
 
 T = TypeVar("T")
@@ -27,6 +28,9 @@ class Plain:
 
     def __init__(self, effector: Effector) -> None:
         self._effector = effector
+
+    def stop(self) -> None:
+        """Take no more time than the calls under way take."""
 
     async def perform(
         self, record: Record, call: Call, ask: Ask, attempt: Attempt
@@ -95,6 +99,10 @@ class Guarded(AtPost):
         self._suspects = suspects
         self._apart = apart
 
+    def stop(self) -> None:
+        """Leave those that are tried apart to the next owner."""
+        self._apart.stop()
+
     async def perform(
         self, record: Record, call: Call, ask: Ask, attempt: Attempt
     ) -> Done | Failed | InDoubt:
@@ -156,6 +164,8 @@ class Guarded(AtPost):
                 words = f"a process died in the middle of it ({died.cause})"
                 raise ToldError("ProcessDied", words) from died
             self._suspects.check(record)
+            raise
+        except AbandonedError:
             raise
         except Exception:
             await self._suspects.clear(record)

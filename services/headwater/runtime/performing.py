@@ -232,6 +232,7 @@ class Performing:
         self._stopping = True
         self._lanes.discard(lambda _: True)
         self._noting.stop()
+        self._answering.stop()
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         await self._claiming.stop()

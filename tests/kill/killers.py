@@ -1,0 +1,92 @@
+"""The app of the test of process killers: tools and an agent that end their process as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import sys
+import time
+from typing import Any
+
+import headwater
+
+app = headwater.App("killers", namespace="killers")
+
+
+def segfault() -> None:
+    """Read what is nowhere."""
+    ctypes.string_at(0)
+
+
+def exit_at_once() -> None:
+    """End without a word."""
+    os._exit(3)
+
+
+def overflow() -> None:
+    """Use up the stack of C."""
+
+    class Deep:
+        inner: Any
+
+        def __repr__(self) -> str:
+            return repr(self.inner)
+
+    sys.setrecursionlimit(10**9)
+    deep = Deep()
+    deep.inner = deep
+    repr(deep)
+
+
+def memory() -> None:
+    """Take memory for ever."""
+    taken = []
+    while True:
+        taken.append(os.urandom(2_000_000))
+        time.sleep(0.005)
+
+
+def catastrophe() -> None:
+    """Hold the interpreter in C for ever."""
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+def loop() -> None:
+    """Go round in Python for ever."""
+    while True:
+        pass
+
+
+KILLERS = {
+    killer.__name__: killer
+    for killer in (segfault, exit_at_once, overflow, memory, catastrophe, loop)
+}
+
+
+@app.tool(effect="read", service="lab", timeout_s=100)
+def in_thread(name: str) -> str:
+    """Be a killer, or not, in a thread."""
+    KILLERS.get(name, str)()
+    return name
+
+
+@app.tool(effect="read", service="lab", timeout_s=100)
+async def on_loop(name: str) -> str:
+    """Be a killer, or not, on the event loop; a killer has others beside it."""
+    await asyncio.sleep(0.05)
+    KILLERS.get(name, str)()
+    return name
+
+
+@app.agent
+async def subject(ctx: headwater.Context, task: str) -> str:
+    """Do what the task says: a killer's name or another word, and where."""
+    name, _, where = task.partition(" ")
+    if where == "in_thread":
+        return await in_thread(name)
+    if where == "on_loop":
+        return await on_loop(name)
+    KILLERS.get(name, str)()
+    return name

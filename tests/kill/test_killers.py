@@ -1,0 +1,155 @@
+"""Killers of processes on a real Kafka: each is found by its deaths alone, and stops nobody else."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from tests.e2e import plain
+from tests.e2e.fleet import Fleet
+from tests.kill import killers as subject
+
+from headwater.contracts.catalog import Schemas
+from headwater.contracts.codec import Codec
+from headwater.contracts.messages import RunFailed, Suspect
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("kill")]
+
+CODEC = Codec(Schemas())
+LIMITS = {
+    "HEADWATER_APP": "tests.kill.killers:app",
+    "HEADWATER_KAFKA__PARTITIONS": "2",
+    "HEADWATER_SUPERVISOR__TURN_S": "2",
+    "HEADWATER_SUPERVISOR__STALL_S": "2",
+    "HEADWATER_SUPERVISOR__STUCK_S": "2",
+    "HEADWATER_SUPERVISOR__MEMORY_BYTES": str(700 * 1024**2),
+    "HEADWATER_SUPERVISOR__BACKOFF_S_MAX": "1",
+}
+
+
+class Lab:
+    """A fleet that is told to kill itself.
+
+    Args:
+        bootstrap: The cluster.
+        path: For what the processes say.
+        sabotage: Which protection is taken out.
+    """
+
+    def __init__(self, bootstrap: str, path: pathlib.Path, sabotage: str = "") -> None:
+        self.namespace = f"killers-{uuid.uuid4().hex[:8]}"
+        self._bootstrap = bootstrap
+        self.fleet = Fleet(bootstrap, self.namespace, path, sabotage, LIMITS)
+        self.published: dict[str, float] = {}
+        self.seen_s: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """Start a coordinator, agents and tools."""
+        self.fleet.command("topics", "apply", "--yes")
+        for instance in ("coordinator-1", "agents-1", "tools-1"):
+            self.fleet.start(instance)
+
+    def publish(self, tasks: list[str]) -> None:
+        """Publish tasks; each is its own id."""
+        producer = Producer({"bootstrap.servers": self._bootstrap, "acks": "all"})
+        encode = subject.app.agents["subject"].input.encode
+        for task in tasks:
+            producer.produce(
+                f"{self.namespace}.cmd.subject.v1",
+                value=encode(task.partition("#")[0]),
+                headers={"ce_id": task, "ce_source": "kill", "ce_tenantid": "default"},
+            )
+            self.published[task] = time.monotonic()
+        assert producer.flush(30) == 0
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """Return every record of a topic."""
+        return plain.read(self._bootstrap, [f"{self.namespace}.{name}.v1"])
+
+    def outcomes(self) -> dict[str, str]:
+        """Return each task's outcome, or the error it failed with."""
+        shape = subject.app.agents["subject"].output
+        found: dict[str, str] = {}
+        for record in self.read("evt.subject"):
+            task = record["headers"]["ce_correlationid"]
+            assert task not in found, f"{task} has two outcomes"
+            if record["headers"]["ce_type"].endswith(".completed"):
+                found[task] = shape.decode(record["value"], subject.app.schemas)
+            else:
+                failed = CODEC.decode(record["value"])
+                assert isinstance(failed, RunFailed)
+                found[task] = f"{failed.error}: {failed.detail}"
+            self.seen_s.setdefault(task, time.monotonic())
+        return found
+
+    def until(self, condition: Callable[[], bool], bound_s: float) -> None:
+        """Wait for what the log will say."""
+        until = time.monotonic() + bound_s
+        while not condition():
+            assert time.monotonic() < until, f"not within {bound_s:g} s: {self.said()}"
+
+    def deaths(self) -> dict[str, int]:
+        """Return the most deaths alone that were counted of each suspect, by what it was."""
+        found: dict[str, int] = {}
+        for record in self.read("ctl.suspects"):
+            if record["value"] is not None:
+                suspect = CODEC.decode(record["value"])
+                assert isinstance(suspect, Suspect)
+                found[suspect.what] = max(found.get(suspect.what, 0), suspect.alone)
+        return found
+
+    def said(self) -> str:
+        """Return what the processes said last."""
+        paths = [self.fleet.logs / f"{name}.log" for name in ("tools-1", "agents-1")]
+        return "\n".join(path.read_text()[-4_000:] for path in paths if path.exists())
+
+
+@pytest.fixture
+def lab(kafka: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., Lab]]:
+    made: list[Lab] = []
+
+    def make(sabotage: str = "") -> Lab:
+        made.append(Lab(kafka, tmp_path, sabotage))
+        made[-1].begin()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.fleet.stop()
+
+
+TABLE = [
+    "segfault on_loop", "segfault in_thread", "exit_at_once on_loop", "exit_at_once in_thread",
+    "overflow in_thread", "catastrophe on_loop", "catastrophe in_thread", "loop on_loop",
+    "memory in_thread", "memory on_loop",
+]  # fmt: skip
+"""Killers in tools; an endless loop in a thread is in a test of its own, for it kills nobody."""
+
+
+def test_each_killer_in_a_tool_is_quarantined_after_three_deaths_alone(
+    lab: Callable[..., Lab], say: Callable[[str], None]
+) -> None:
+    """Nothing is lost, and whoever kills nobody is answered."""
+    one = lab()
+    innocents = [f"word {where}#{n}" for n in range(20) for where in ("on_loop", "in_thread")]
+    one.publish([*innocents[:10], *TABLE, *innocents[10:]])
+    one.until(lambda: set(one.outcomes()) >= {*innocents, *TABLE}, 150)
+    outcomes = one.outcomes()
+    assert {outcomes[task] for task in innocents} == {"word"}
+    for task in TABLE:
+        assert outcomes[task].startswith("headwater.errors.ToolError: "), outcomes[task]
+    kept = one.read("quarantine.req.tool.lab")
+    assert {record["headers"]["error.type"] for record in kept} == {"process-killer"}
+    assert len(kept) == len(TABLE)
+    killers = {what: alone for what, alone in one.deaths().items() if alone >= 3}
+    assert len(killers) == len(TABLE)
+    assert set(killers.values()) == {3}
+    slow = max(one.seen_s[task] - one.published[task] for task in innocents)
+    whole = max(one.seen_s[task] - one.published[task] for task in TABLE)
+    say(f"{len(TABLE)} killers found in {whole:.1f} s; the slowest of {len(innocents)} innocents took {slow:.1f} s")
