@@ -48,6 +48,7 @@ from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Local, Restorer
 from headwater.runtime.retrying import Retrying, Sleep
 from headwater.runtime.suspects import Suspects
+from headwater.runtime.trying import Trying
 from headwater.sdk.app import App
 from headwater.sdk.models import Model
 from headwater.sdk.tools import Tool
@@ -228,9 +229,19 @@ class Platform:
 
     def runs(self, agent: str) -> Deciding:
         """Build the loop that hosts one agent."""
+        names, group = self.names, f"runs.{agent}"
+        decider = self.runs_decider(agent)
+        trying = None
+        if self.guard is not None:
+            trying = Trying(self.guard, agent, decider.remembered)
+        return self._deciding(
+            decider, group, [names.inbox(agent)], state=names.state(group), trying=trying
+        )
+
+    def runs_decider(self, agent: str) -> Runs:
+        """Build what hosts one agent."""
         names = self.names
-        group = f"runs.{agent}"
-        decider = Runs(
+        return Runs(
             self.app.agents[agent],
             catalogue=AppCatalogue(self.app, self.parts.prices),
             judge=self.app.judge,
@@ -245,12 +256,11 @@ class Platform:
                 approvals=self.approvals_address,
                 place=self._place,
             ),
-            dead_letter=functools.partial(_dead_letter, self.group(group)),
+            dead_letter=functools.partial(_dead_letter, self.group(f"runs.{agent}")),
             version=self.app.version,
             executions_max=self.parts.executions_max,
             large=self._large(),
         )
-        return self._deciding(decider, group, [names.inbox(agent)], state=names.state(group))
 
     def models(self, models: Mapping[str, Model] | None = None, settings: Any = None) -> Performing:
         """Build the loop of models."""
@@ -392,6 +402,7 @@ class Platform:
         *,
         state: str | None,
         opener: Opener | None = None,
+        trying: Trying | None = None,
     ) -> Deciding:
         group = self.group(role)
         return Deciding(
@@ -414,6 +425,7 @@ class Platform:
             pace=self.parts.pace,
             observer=self.parts.observer,
             store=self.parts.blobs,
+            trying=trying,
         )
 
     def _performing(self, effector: Effector, role: str) -> Performing:

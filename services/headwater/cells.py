@@ -5,19 +5,33 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import logging
 import pickle
-from collections.abc import Collection, Coroutine
+from collections.abc import Awaitable, Collection, Coroutine
 from typing import Any
 
 from headwater.assembly import Platform
-from headwater.contracts.messages import Failed, InDoubt
+from headwater.contracts.messages import Failed, InDoubt, Wake
+from headwater.core.decider import Timer, Turn
 from headwater.core.effector import Attempt, Done, Effector
+from headwater.core.messages import Position
 from headwater.durable.failure import describe
 from headwater.errors import NotDone, PoisonError, TransientError
 from headwater.runtime.guarding import AtPost
-from headwater.runtime.lines import Beat, Cut, Line, Perform, Raised, Ready, Returned, Text
-from headwater.runtime.posts import Posts
+from headwater.runtime.lines import (
+    Beat,
+    Cut,
+    Line,
+    Perform,
+    Raised,
+    Ready,
+    Returned,
+    TakeTurn,
+    Text,
+)
+from headwater.runtime.posts import Kind, Posts
+from headwater.runtime.table import Table
 from headwater.settings import Settings
 from headwater.tools.lifespans import entered
 
@@ -32,11 +46,16 @@ class Cell:
     Args:
         line: To whoever asked for the cell.
         posts: The cell's posts.
+        platform: Of the app; its log is asked for topics alone.
         effectors: By name, what makes calls here.
     """
 
-    def __init__(self, line: Line, posts: Posts, effectors: Collection[Effector]) -> None:
+    def __init__(
+        self, line: Line, posts: Posts, platform: Platform, effectors: Collection[Effector]
+    ) -> None:
         self._line = line
+        self._posts = posts
+        self._platform = platform
         self._doing = {effector.name: AtPost(effector, posts) for effector in effectors}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -45,7 +64,9 @@ class Cell:
         await self._line.say(Ready())
         while (said := await self._line.hear()) is not None:
             if isinstance(said, Perform):
-                self._begin(said.number, self._perform(said))
+                self._begin(said.number, self._told(said.number, self._result(said)))
+            elif isinstance(said, TakeTurn):
+                self._begin(said.number, self._told(said.number, self._turn(said)))
             elif isinstance(said, Cut) and (task := self._tasks.get(said.number)) is not None:
                 task.cancel()
         for task in self._tasks.values():
@@ -55,13 +76,20 @@ class Cell:
         task = self._tasks[number] = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(lambda _: self._tasks.pop(number, None))
 
-    async def _perform(self, said: Perform) -> None:
+    async def _told(self, number: int, work: Awaitable[Done | Failed | InDoubt | None]) -> None:
         try:
-            result = await self._result(said)
+            result = await work
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever users' code raises is told
-            await self._line.say(_raised(said.number, error))
+            await self._line.say(_raised(number, error))
         else:
-            await self._line.say(Returned(number=said.number, result=result))
+            await self._line.say(Returned(number=number, result=result))
+
+    async def _turn(self, said: TakeTurn) -> None:
+        """Take a turn as its decider would, in a thread; what it leads to is forgotten."""
+        record = said.record
+        post = self._posts.at(Kind.TURN, record.partition, record.offset, said.run)
+        with post:
+            await asyncio.to_thread(take_turn, self._platform, said)
 
     async def _result(self, said: Perform) -> Done | Failed | InDoubt | None:
         doing = self._doing[said.effector]
@@ -91,6 +119,20 @@ class Cell:
             progress=progress,
             last_state=said.last_state,
         )
+
+
+def take_turn(platform: Platform, said: TakeTurn) -> None:
+    """Take one turn of an agent over the rows of its run; nothing of it is kept."""
+    place, table = said.record.partition, Table(said.rows)
+    meta, message = platform.envelope(f"runs.{said.agent}").open(said.record)
+    at = Position(platform.log.topic_id(place.topic), place.topic, place.number, said.record.offset)
+    timer = table.get(Timer, *message.name) if isinstance(message, Wake) else None
+    if timer is not None:
+        meta = dataclasses.replace(timer.meta, id=meta.id)
+    turn = Turn(table, at=at, meta=meta, now_ms=said.record.time_ms)
+    if timer is not None:
+        turn.drop(timer)
+    platform.runs_decider(said.agent).react(turn, message)
 
 
 async def serve(
@@ -125,7 +167,7 @@ async def serve(
             lifespan = platform.app.lifespans.get("tools")
             deps = await stack.enter_async_context(entered(lifespan, settings))
             effectors += [platform.tool_effector(service, deps) for service in services]
-        await Cell(line, posts, effectors).run()
+        await Cell(line, posts, platform, effectors).run()
     beating.cancel()
 
 

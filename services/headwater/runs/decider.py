@@ -23,7 +23,7 @@ from headwater.contracts.messages import (
 from headwater.contracts.records import Partition, Record
 from headwater.core.allowance import plus
 from headwater.core.blobs import ref_of
-from headwater.core.decider import Encoded, Turn
+from headwater.core.decider import Encoded, Timer, Turn
 from headwater.core.execution import (
     AgentFunction,
     Answer,
@@ -42,6 +42,7 @@ from headwater.core.execution import (
 )
 from headwater.core.judge import Judge
 from headwater.core.messages import Address
+from headwater.core.state import Row, State
 from headwater.errors import (
     BlobLostError,
     ConfinementError,
@@ -54,9 +55,19 @@ from headwater.runs.calls import Calls, Catalogue, Routes, nodes_of
 from headwater.runs.cuts import Cuts
 from headwater.runs.holds import Holds, needs
 from headwater.runs.life import DeadLetter, Life
-from headwater.runs.rows import Entry, Held, Made, OpenCall, Opened, Overrun, Redelivery, Run
+from headwater.runs.rows import (
+    KINDS,
+    Entry,
+    Held,
+    Made,
+    OpenCall,
+    Opened,
+    Overrun,
+    Redelivery,
+    Run,
+)
 from headwater.runs.spending import settle
-from headwater.runs.visit import Visit
+from headwater.runs.visit import Visit, timer_name
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +182,12 @@ class Runs:
         ended = Raised(error=error.name, detail=str(error))
         self._life.end(visit, ended, cut=visit.run.seq + 1)
         visit.write(Address(self._events, visit.run.run))
+
+    def remembered(self, state: State, run: str) -> list[Row]:
+        """Return every row of a run, so that its next turn can be tried somewhere else."""
+        found: list[Row] = [row for kind in KINDS for row in state.scan(kind, run)]
+        timer = state.get(Timer, *timer_name(run))
+        return found if timer is None else [*found, timer]
 
     def forget(self, partition: Partition) -> None:
         """Drop the suspended executions of a partition."""

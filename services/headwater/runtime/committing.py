@@ -70,7 +70,7 @@ class Batch:
     def passed(self, record: Record) -> None:
         """Count a record as done with."""
         self.records.append(record)
-        self.next_offset = record.offset + 1
+        self.next_offset = max(self.next_offset, record.offset + 1)
 
     def work(self, state: str | None, envelope: Envelope) -> Work:
         """Return the batch as work: messages first, then rows, newest per key."""

@@ -22,11 +22,13 @@ from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, Position, digest
 from headwater.durable.confine import wall_ns
 from headwater.errors import PoisonError, TransientError, WorkRefusedError
-from headwater.log.port import Claim, Log, Owner
+from headwater.log.port import Claim, Log, Owner, Work
+from headwater.runtime.aside import Aside, Nobody
 from headwater.runtime.committing import Batch, Bisect, Taken, requeue
 from headwater.runtime.owned import Owned
 from headwater.runtime.restoring import Restored, Restorer
 from headwater.runtime.timers import Timers
+from headwater.runtime.trying import Trying
 from headwater.runtime.values import PUT_S_MAX, Fetch
 
 logger = logging.getLogger(__name__)
@@ -96,6 +98,7 @@ class Deciding:
         pace: Bounds.
         observer: Told after each commit.
         store: Where values by reference are; `None` if there is no such store.
+        trying: Where turns are taken at posts, and those of suspects tried; `None` takes any here.
     """
 
     def __init__(
@@ -113,7 +116,9 @@ class Deciding:
         pace: Pace | None = None,
         observer: Observer | None = None,
         store: blobs.Blobs | None = None,
+        trying: Trying | None = None,
     ) -> None:
+        self._trying = trying
         self._log = log
         self._owner = owner
         self._decider = decider
@@ -217,13 +222,20 @@ class Deciding:
 
     def _take_up(self, claim: Claim, restored: Restored) -> None:
         self._owned[claim] = Owned(
-            restored.table, Timers(restored.table.scan(Timer)), restored.next_offset
+            restored.table,
+            Timers(restored.table.scan(Timer)),
+            restored.next_offset,
         )
+        if self._trying is not None or restored.done:
+            trials = self._trying or Nobody()
+            self._owned[claim].aside = Aside(trials, restored.next_offset, restored.done)
         self._owner.resume({claim: restored.next_offset})
 
     def _forget(self, claim: Claim) -> None:
         self._restorer.forget(claim)
-        if self._owned.pop(claim, None) is not None:
+        if (owned := self._owned.pop(claim, None)) is not None:
+            if owned.aside is not None:
+                owned.aside.close()
             self._decider.forget(claim.partition)
 
     def _turns(self) -> dict[Claim, Batch]:
@@ -235,12 +247,17 @@ class Deciding:
         for claim, owned in self._owned.items():
             if owned.parked_until_ms > now_ms or not self._at_hand(claim, owned, now_ms):
                 continue
+            if owned.aside is not None:
+                owned.aside.round(owned.backlog, owned.table)
             while owned.backlog and left > 0 and drafts < self._pace.records_max:
                 batch = batches.get(claim)
                 if batch is None:
                     batch = batches[claim] = Batch(claim, owned.table, owned.next_offset)
                 record = owned.backlog[0]
                 try:
+                    if owned.aside is not None and owned.aside.passes(record):
+                        owned.backlog.popleft()
+                        continue
                     drafts += self._take(batch, owned, record)
                 except TransientError as error:
                     self._park(claim, owned, now_ms, error)
@@ -267,7 +284,7 @@ class Deciding:
             if self._culprit == (place, record.offset):
                 raise PoisonError("unwritable", "the log refuses what this record leads to")
             meta, message = self._open(record)
-            turn = self._react(batch, owned, record, at, meta, message)
+            turn = self._at_post(batch, owned, record, at, meta, message)
             if turn is None:
                 return 0
             sent = batch.take(turn, self._envelope)
@@ -304,6 +321,15 @@ class Deciding:
             )
         )
         return sent
+
+    def _at_post(
+        self, batch: Batch, owned: Owned, record: Record, at: Position, meta: Meta, message: Any
+    ) -> Turn | None:
+        if self._trying is None:
+            return self._react(batch, owned, record, at, meta, message)
+        self._trying.check(record)
+        with self._trying.at(record):
+            return self._react(batch, owned, record, at, meta, message)
 
     def _react(
         self, batch: Batch, owned: Owned, record: Record, at: Position, meta: Meta, message: Any
@@ -402,7 +428,7 @@ class Deciding:
         began = time.monotonic()
         try:
             held = self._owner.commit(
-                [batch.work(self._state, self._envelope) for batch in batches.values()]
+                [self._work(self._owned[claim], batch) for claim, batch in batches.items()]
             )
         except WorkRefusedError as error:
             self._halve(batches, error)
@@ -419,6 +445,10 @@ class Deciding:
                 continue
             owned = self._owned[claim]
             owned.next_offset = batch.next_offset
+            if owned.aside is not None:
+                owned.aside.committed(batch.records)
+            if self._trying is not None:
+                self._trying.survived(batch.records)
             owned.table.apply(batch.layer)
             owned.timers.applied(batch.layer.written())
             done += max(len(batch.records), 1)
@@ -445,6 +475,11 @@ class Deciding:
         requeue(batch, owned.backlog)
         owned.timers = Timers(owned.table.scan(Timer))
         self._decider.forget(claim.partition)
+
+    def _work(self, owned: Owned, batch: Batch) -> Work:
+        """Return a batch as work; its offset stays at what was set aside."""
+        work = batch.work(self._state, self._envelope)
+        return owned.aside.settle(work, batch.records) if owned.aside else work
 
     def _halve(self, batches: dict[Claim, Batch], error: WorkRefusedError) -> None:
         """Nothing was written: take fewer records again, down to the one that fails alone."""

@@ -29,9 +29,17 @@ class Guard:
         self.posts = posts
         self.suspects = suspects
         self.apart = Apart(open_cell)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that trials run on."""
+        assert self._loop is not None, "begun before anything is tried"
+        return self._loop
 
     async def begin(self, accused: Sequence[Accusation]) -> None:
         """Read who is suspected, and write down whom a death has made so; before anything is joined."""
+        self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.suspects.restore)
         await self.suspects.accuse(accused)
         self.posts.join()

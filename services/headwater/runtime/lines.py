@@ -59,6 +59,7 @@ class TakeTurn:
 
     number: int
     agent: str
+    run: str
     record: Record
     rows: Sequence[Any]
 

@@ -7,6 +7,7 @@ from collections import deque
 
 from headwater.contracts.records import Record
 from headwater.core import blobs
+from headwater.runtime.aside import Aside
 from headwater.runtime.table import Table
 from headwater.runtime.timers import Timers
 from headwater.runtime.values import Fetch
@@ -25,6 +26,7 @@ class Owned:
         retry_ms: How long it waited last; 0 once something was taken.
         paused: Whether the log delivers nothing of it.
         fetch: Values that its next turn needs.
+        aside: Suspects that wait, and what is done beyond them; `None` where nobody can be suspected.
     """
 
     table: Table
@@ -35,6 +37,7 @@ class Owned:
     retry_ms: int = 0
     paused: bool = False
     fetch: Fetch | None = None
+    aside: Aside | None = None
 
     @property
     def waits(self) -> bool:

@@ -11,7 +11,9 @@ from typing import ParamSpec, TypeVar
 
 from headwater.contracts.records import Partition
 from headwater.core.envelope import Coder
+from headwater.errors import SettingsError
 from headwater.log.port import Claim, Log
+from headwater.runtime import doneset
 from headwater.runtime.storing import AGE_S_MAX, Life, Stamp, Store, usable, wall_ms
 from headwater.runtime.table import Restore, Table
 
@@ -28,10 +30,11 @@ _FOREVER_MS = 1 << 53
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A partition ready to go on: the offset to read next, and its rows as of that offset."""
+    """A partition ready to go on: where to read, what is done beyond that, and the rows as of then."""
 
     next_offset: int
     table: Table
+    done: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,16 +129,26 @@ class Restorer:
         return found
 
     def _restore(self, partition: Partition) -> Restored:
-        next_offset, _ = self._log.committed(self._group, partition)
+        next_offset, metadata = self._log.committed(self._group, partition)
+        done = self._done(partition, next_offset, metadata)
         if self._state is None:
-            return Restored(next_offset=next_offset, table=Table())
+            return Restored(next_offset=next_offset, table=Table(), done=done)
         place = Partition(self._state, partition.number)
         restore = Restore(self._codec)
         if self._local is None:
             self._read(place, 0, restore)
         else:
             self._read_with(self._local, place, restore)
-        return Restored(next_offset=next_offset, table=restore.table())
+        return Restored(next_offset=next_offset, table=restore.table(), done=done)
+
+    def _done(self, partition: Partition, next_offset: int, metadata: str) -> frozenset[int]:
+        try:
+            return doneset.decode(next_offset, metadata)
+        except doneset.UndecodableError as error:
+            raise SettingsError(
+                f"what {self._group} has done of {partition} beyond offset {next_offset} cannot be read "
+                f"({error}), and no turn may be taken twice: run the version that wrote it"
+            ) from error
 
     def _read(self, place: Partition, start: int, restore: Restore, *, until_s: float = 0) -> bool:
         """Read up to the end; false if that was not reached by `until_s`, where that is given."""

@@ -117,3 +117,9 @@ def test_paths_outside_the_import_path_are_cut_to_names() -> None:
     told = failure.stack(caught(lambda: exec(code)))  # noqa: S102 - a file that is nowhere
     assert "  agent.py:1 in <module>" in told
     assert "private" not in told
+
+
+def test_what_another_process_told_keeps_its_name() -> None:
+    """An error that came over a line reads as it did where it was raised."""
+    told = failure.ToldError("bank.Refused", "no: api_key=abc123")
+    assert failure.describe(told) == ("bank.Refused", "no: api_key=***")

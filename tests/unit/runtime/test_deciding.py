@@ -102,6 +102,7 @@ class Script:
         self.news = Poll(gained=frozenset({self.claim}))
         self.written: list[Draft] = []
         self.offset = 0
+        self.metadata = ""
         self.verdict = None
         self.paused = True
         self.now_ms = 1_000
@@ -109,12 +110,12 @@ class Script:
         self.closed = False
         self.commits = []
 
-    def put(self, name="", *, value=b"", raw=None):
+    def put(self, name="", *, value=b"", raw=None, key=b"k"):
         offset = len(self.records)
         message = Control(target=f"m{offset}", verb="signal", name=name, value=value)
         self.records.append(
             Record(
-                partition=INBOX, offset=offset, time_ms=self.now_ms, key=b"k",
+                partition=INBOX, offset=offset, time_ms=self.now_ms, key=key,
                 value=raw if raw is not None else Json().encode(message),
             )
         )  # fmt: skip
@@ -173,7 +174,7 @@ class Script:
                     )
                 else:
                     self.written.append(draft)
-            self.offset = one.next_offset
+            self.offset, self.metadata = one.next_offset, one.metadata
         return frozenset({self.claim})
 
     def close(self, *, leave=False):
@@ -183,7 +184,7 @@ class Script:
         return "id"
 
     def committed(self, group, partition):
-        return self.offset, ""
+        return self.offset, self.metadata
 
     def read(self, starts):
         rows = [
