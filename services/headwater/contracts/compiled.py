@@ -65,6 +65,11 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
             raise UnusualError
 
 
+def _nothing(value: None) -> bytes:
+    """Write what takes no bytes."""
+    return b""
+
+
 def _size(data: bytes, at: int) -> tuple[int, int]:
     """Return a varint that is no negative number's."""
     value, at = _number(data, at)
@@ -102,6 +107,7 @@ class _Source(abc.ABC):
         self.scope: dict[str, Any] = {
             "N": _NUMBERS,
             "index": operator.index,
+            "nothing": _nothing,
             "number": _number,
             "size": _size,
             "Unusual": UnusualError,
@@ -167,7 +173,7 @@ class _Writers(_Source):
     def _union(self, form: Form) -> str:
         """A member is found by the value's type, which no two of them share."""
         null = form.schema[0] == "null"
-        members = {type(None): "b'\\0', bytes"} if null else {}
+        members = {type(None): "b'\\0', nothing"} if null else {}
         for place, part in enumerate(form.parts, start=null):
             if part.kind not in _MEMBERS:
                 raise LookupError(part.kind)
