@@ -131,7 +131,7 @@ def test_damaged_bytes_are_read_as_fastavro_reads_them(type_: Any, data: st.Data
 
 def straight(shape: Shape[Any], value: Any) -> Any:
     """Return what compiled functions alone write of a value, and read of that."""
-    write, read = shape._write, shape._read  # noqa: SLF001 - fastavro hides what they cannot do
+    write, read = shape._write, shape._read
     if write is None or read is None:
         return shape.encode(value), (value, len(shape.encode(value)))
     written = frames.SINGLE + shape.fingerprint + write(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import datetime
@@ -81,8 +80,10 @@ class Shape(Generic[T]):
             PoisonError: The value does not fit the type; the message names the field.
         """
         if self._write is not None:
-            with contextlib.suppress(Exception):  # fastavro says below what does not fit
+            try:
                 return self._prefix + self._write(value)
+            except Exception:  # noqa: BLE001, S110 - fastavro says below what does not fit
+                pass
         try:
             return self._prefix + frames.write(self._parsed, self._dump(value))
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
@@ -104,10 +105,12 @@ class Shape(Generic[T]):
         if self._read is not None and data.startswith(self._prefix):
             if not trusted:
                 limits.check(data[len(self._prefix) :], self._parsed)
-            with contextlib.suppress(Exception):  # as above
+            try:
                 value, end = self._read(data, len(self._prefix))
                 if end == len(data):
                     return typing.cast("T", value)
+            except Exception:  # noqa: BLE001, S110 - as above
+                pass
         datum = frames.read(data, self._parsed, self.fingerprint, schemas, trusted=trusted)
         try:
             return typing.cast("T", self._load(datum))

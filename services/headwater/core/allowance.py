@@ -53,13 +53,14 @@ class Allowance:
 
     def lacking(self, cost: Spent) -> str:
         """Return which limit a cost would pass, in words; empty if it fits."""
-        used = plus(plus(self.reserved, self.spent), cost)
-        limits = self.limits
-        if limits.steps is not None and used.steps > limits.steps:
+        limits, reserved, spent = self.limits, self.reserved, self.spent
+        if limits.steps is not None and reserved.steps + spent.steps + cost.steps > limits.steps:
             return f"{limits.steps} steps"
-        if limits.tokens is not None and used.tokens > limits.tokens:
+        tokens = reserved.tokens + spent.tokens + cost.tokens
+        if limits.tokens is not None and tokens > limits.tokens:
             return f"{limits.tokens} tokens"
-        if limits.usd_nano is not None and used.usd_nano > limits.usd_nano:
+        usd_nano = reserved.usd_nano + spent.usd_nano + cost.usd_nano
+        if limits.usd_nano is not None and usd_nano > limits.usd_nano:
             return f"{limits.usd_nano / 1e9:g} USD"
         return ""
 

@@ -212,7 +212,9 @@ class Calls:
             self.dispatch(visit, message)
         visit.put(call)
         approval = "" if call.asking is None else call.asking.approval
-        return dataclasses.replace(made, child=call.child, approval=approval), None
+        if call.child or approval:
+            made = dataclasses.replace(made, child=call.child, approval=approval)
+        return made, None
 
     def _cost(self, visit: Visit, asked: Asked) -> tuple[Spent, Limits | None, Failed | None]:
         """Return what to reserve, a child's limits, or the refusal; asking a person costs nothing."""

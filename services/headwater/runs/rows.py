@@ -27,6 +27,7 @@ State = Literal["open", "paused", "held", "closing", "failed"]
 Ending = Literal["", "completed", "failed", "cancelled"]
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """How a run began; written once, and again when it continues as another task.
@@ -253,6 +254,7 @@ class Asking:
     attempt: str = ""
 
 
+@quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OpenCall:
     """A call that was made and not yet answered.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -195,11 +196,9 @@ class Visit:
 
 
 def _copy(run: Run) -> Run:
-    """Copy a row slot by slot; what `copy` does with frozen dataclasses takes ten times as long."""
-    other = object.__new__(Run)
-    for name in _SLOTS:
-        object.__setattr__(other, name, getattr(run, name))
-    return other
+    """Copy a row; what `copy` does with frozen dataclasses takes ten times as long."""
+    return Run(**dict(zip(_SLOTS, _values(run), strict=True)))
 
 
 _SLOTS = tuple(Run.__dataclass_fields__)
+_values = operator.attrgetter(*_SLOTS)
