@@ -194,8 +194,13 @@ class Host:
         part = self._part
         if part is None:
             return []
-        suspects = self.platform.suspects(deaths_max=self._settings.supervisor.deaths_max)
-        guard = self.platform.guard = Guard(part.posts, suspects, lambda: Line.over(part.cell()))
+        given = self._settings.supervisor
+        guard = self.platform.guard = Guard(
+            part.posts,
+            self.platform.suspects(deaths_max=given.deaths_max),
+            lambda: Line.over(part.cell()),
+            cells_max=given.cells_max,
+        )
         beating = asyncio.create_task(_beat(part.posts))
         stack.callback(beating.cancel)
         stack.callback(guard.apart.stop)

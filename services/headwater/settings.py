@@ -148,6 +148,7 @@ class Supervision(pydantic.BaseModel):
     stuck_s: float = pydantic.Field(60.0, gt=0)
     memory_bytes: int | None = pydantic.Field(None, ge=1024**2)
     deaths_max: int = pydantic.Field(3, ge=1, le=100)
+    cells_max: int = pydantic.Field(4, ge=1, le=64)
     starts_max: int = pydantic.Field(5, ge=1)
     backoff_s_max: float = pydantic.Field(10.0, ge=0)
 

@@ -115,6 +115,7 @@ class Fleet:
                 command,
                 env={
                     **self._environment,
+                    **self._supervised(),
                     **seat.settings,
                     "HEADWATER_INSTANCE": seat.instance,
                 },
@@ -126,12 +127,12 @@ class Fleet:
             )
 
     def signal(self, instance: str, number: signal.Signals) -> None:
-        """Send a process a signal."""
-        self.running[instance].send_signal(number)
+        """Send a process a signal, and what it keeps."""
+        os.killpg(self.running[instance].pid, number)
 
     def kill(self, instance: str) -> None:
-        """End one at once; the next look starts it again."""
-        self.running[instance].kill()
+        """End one at once, and what it keeps; the next look starts it again."""
+        os.killpg(self.running[instance].pid, signal.SIGKILL)
         self.running[instance].wait(10)
 
     def retire(self, instance: str, *, wait_s: float = STOP_S_MAX) -> None:
@@ -141,8 +142,13 @@ class Fleet:
         try:
             process.wait(wait_s)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
+
+    def _supervised(self) -> dict[str, str]:
+        """Whoever dies at a point is started again by the fleet, which counts it; not by a supervisor."""
+        given = self._environment.get(child.POINT, "")
+        return {"HEADWATER_SUPERVISOR__ENABLED": "false"} if given else {}
 
     def revive(self) -> None:
         """Start again whatever has ended, as a supervisor would."""
@@ -160,13 +166,14 @@ class Fleet:
     def stop(self) -> None:
         """End all, orderly, then at once."""
         for process in self.running.values():
-            process.send_signal(signal.SIGCONT)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGCONT)
             process.terminate()
         until = time.monotonic() + STOP_S_MAX
         for process in self.running.values():
             try:
                 process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
         self.running.clear()

@@ -62,22 +62,27 @@ class Trial:
 
 
 class Apart:
-    """Tries suspects in cells: one cell after another, the group halved after each death.
+    """Tries suspects in cells, a group in each, halved after each death.
 
     Args:
         open_cell: Has a cell forked; returns the line to it.
-        sleep: Waits between two cells that die before they are ready.
+        cells_max: Most cells at once, so that a slow call keeps no other suspect waiting.
         group_max: Most suspects in one cell.
+        sleep: Waits between two cells that die before they are ready.
     """
 
     def __init__(
         self,
         open_cell: Callable[[], Awaitable[Line]],
         *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        cells_max: int = 4,
         group_max: int = 1_000,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._open_cell = open_cell
+        self._cells_max = cells_max
+        self._room = asyncio.Semaphore(cells_max)
+        self._news = asyncio.Event()
         self._sleep = sleep
         self._halving: Halving[Trial] = Halving(group_max)
         self._numbers = itertools.count(1)
@@ -108,15 +113,14 @@ class Apart:
         trial = Trial(work, loop.create_future(), blame, attempt)
         self._trials.add(trial)
         self._halving.add(trial, lone=alone)
+        self._news.set()
         if self._runner is None:
             self._runner = loop.create_task(self._run())
         try:
             while not trial.ended.done():
                 await asyncio.wait([trial.ended], timeout=_HEARD_S)
-                if trial.cell is None:
-                    attempt.heartbeat(
-                        attempt.last_state
-                    )  # it waits for its turn, and is no less alive
+                if trial.cell is None:  # it waits for its turn, and is no less alive
+                    attempt.heartbeat(attempt.last_state)
             return trial.ended.result()
         finally:
             self._trials.discard(trial)
@@ -151,23 +155,34 @@ class Apart:
             self._runner.cancel()
 
     async def _run(self) -> None:
-        """Try group after group until nobody is suspected."""
+        """Try group after group, several at once, until nobody is suspected."""
+        under_way: set[asyncio.Task[None]] = set()
         try:
-            while group := self._halving.next():
-                death = await self._in_cell(group)
-                if death is None:
-                    self._halving.again(one for one in group if not one.ended.done())
-                elif death.at_work:
-                    await self._died(death)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
+            async with asyncio.TaskGroup() as tasks:
+                while under_way or len(self._halving):
+                    while len(under_way) < self._cells_max and (group := self._halving.next()):
+                        task = tasks.create_task(self._group(group))
+                        under_way.add(task)
+                        task.add_done_callback(under_way.discard)
+                    self._news.clear()
+                    await self._news.wait()
+        except Exception as error:
             for trial in self._trials:  # whoever waits must hear of it
                 if not trial.ended.done():
                     trial.ended.set_exception(RuntimeError(f"trials ended: {error!r}"))
             raise
         finally:
             self._runner = None
+
+    async def _group(self, group: Sequence[Trial]) -> None:
+        try:
+            death = await self._in_cell(group)
+            if death is None:
+                self._halving.again(one for one in group if not one.ended.done())
+            elif death.at_work:
+                await self._died(death)
+        finally:
+            asyncio.get_running_loop().call_soon(self._news.set)
 
     async def _died(self, death: _Death) -> None:
         alone = self._halving.died(death.at_work)
@@ -183,6 +198,10 @@ class Apart:
 
     async def _in_cell(self, group: Sequence[Trial]) -> _Death | None:
         """Try a group in one cell; return who was still at work at its end, `None` if it never began."""
+        async with self._room:
+            return await self._tried(group)
+
+    async def _tried(self, group: Sequence[Trial]) -> _Death | None:
         line = await self._open_cell()
         under_way: dict[int, Trial] = {}
         try:
@@ -203,7 +222,8 @@ class Apart:
                     break
                 await _heard(under_way, said)
                 under_way = {n: one for n, one in under_way.items() if not one.ended.done()}
-            return _Death(at_work=[*under_way.values()], cause=cause)
+            at_work = [one for one in under_way.values() if not one.ended.done()]
+            return _Death(at_work=at_work, cause=cause)
         finally:
             for one in group:
                 one.cell = None

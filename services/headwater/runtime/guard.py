@@ -21,14 +21,20 @@ class Guard:
         posts: The posts of this process.
         suspects: Who is suspected.
         open_cell: Has a cell forked.
+        cells_max: Most cells at once.
     """
 
     def __init__(
-        self, posts: Posts, suspects: Suspects, open_cell: Callable[[], Awaitable[Line]]
+        self,
+        posts: Posts,
+        suspects: Suspects,
+        open_cell: Callable[[], Awaitable[Line]],
+        *,
+        cells_max: int = 4,
     ) -> None:
         self.posts = posts
         self.suspects = suspects
-        self.apart = Apart(open_cell)
+        self.apart = Apart(open_cell, cells_max=cells_max)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
