@@ -450,7 +450,7 @@ class App:
         resume: Resume | None = None,
     ) -> None:
         message = Control(
-            target=run.task_id,
+            target=run.id or run.task_id,
             verb=verb,
             name=name,
             value=_json(value),
