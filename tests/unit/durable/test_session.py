@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from tests.unit.durable.plays import Play, ask
 
-from headwater.core.execution import Emitted, Returned, Step
+from headwater.core.execution import Emitted, Parked, Released, Returned, Step
 from headwater.durable import session as sessions
 from headwater.durable.running import Session
 from headwater.errors import LivelockError
@@ -145,3 +145,22 @@ def test_events_belong_to_their_turn() -> None:
         Emitted(type="two", value=b"2"),
     )
     assert play.answer(1).emitted == (Emitted(type="three", value=b"3"),)
+
+
+def test_whoever_waits_is_told_when_a_person_is_asked() -> None:
+    """And when no longer; a call that nobody waits for tells nobody."""
+    told: list[bool] = []
+
+    async def main(session: Session) -> bytes:
+        waiting = session.ask("tool", "pay", b"")
+        waiting.parked = told.append
+        await waiting
+        return b""
+
+    play = Play(main)
+    play.deliver(Parked(number=1))
+    play.deliver(Released(number=1, approval="p", by="ana", reason="", at_ms=0))
+    play.deliver(Parked(number=2))
+    assert told == [True, False]
+    play.answer(1)
+    assert told == [True, False]
