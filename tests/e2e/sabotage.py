@@ -18,8 +18,11 @@ from headwater.core.messages import digest
 from headwater.log.kafka_member import KafkaMember
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.log.kafka_worker import KafkaWorker
+from headwater.runtime.answering import Answering
 from headwater.runtime.committing import Bisect
+from headwater.runtime.deciding import Deciding
 from headwater.runtime.receipts import Known
+from headwater.runtime.values import Puts
 
 SLOW_RECORDS = 8
 SLOW_COMMIT_S = 0.2
@@ -90,9 +93,40 @@ def no_receipts() -> None:
     Known.note = lambda self, receipt: None  # type: ignore[method-assign] # that is the sabotage
 
 
+def dies_after_put() -> None:
+    """No protection is out: each process dies once, when a value is stored and nobody knows of it yet."""
+    keep, kept = Deciding._keep, Answering._kept
+
+    def keep_and_die(self: Deciding, batches: Any) -> None:
+        keep(self, batches)
+        if any(batch.puts for batch in batches.values()):
+            _die_once()
+
+    async def kept_and_die(self: Answering, item: Any, done: Any) -> Any:
+        outcome = await kept(self, item, done)
+        _die_once()
+        return outcome
+
+    Deciding._keep = keep_and_die  # type: ignore[method-assign] # that is the fault
+    Answering._kept = kept_and_die  # type: ignore[method-assign] # that is the fault
+
+
+def no_puts() -> None:
+    """Deciders commit references to values that nobody has stored."""
+    Puts.begin = lambda self, blobs, turn: None  # type: ignore[method-assign] # that is the sabotage
+
+
 KINDS = {
     kind.__name__: kind
-    for kind in (no_dedupe, offsets_outside, no_claim_check, no_marks, no_receipts)
+    for kind in (
+        no_dedupe,
+        offsets_outside,
+        no_claim_check,
+        no_marks,
+        no_receipts,
+        dies_after_put,
+        no_puts,
+    )
 }
 
 if __name__ == "__main__":
