@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import pathlib
-import socket
+import threading
 
 import pytest
 
@@ -146,19 +147,38 @@ def test_no_secret_is_said() -> None:
 
 def test_a_store_that_is_away_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is never taken for one that has lost something; where it is comes from S3's usual names."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-    store = Store.at("s3://bucket/prefix", namespace="ns", timeout_s=0.5)
-    for ask in (lambda: store.put("t", VALUE), lambda: store.get("t", NAME), store.now_ms):
-        with pytest.raises(TransientError, match=r"does not (put|get)"):
-            ask()
-    with pytest.raises(TransientError, match="does not list"):
-        [*store.scan()]
+    asked: list[str] = []
+
+    class Broken(http.server.BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            asked.append(f"{self.command} {self.path}")
+            self.send_response(503)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        do_GET = do_PUT = do_HEAD = _answer  # noqa: N815 - http.server fixes these names
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as above
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        store = Store.at("s3://bucket/prefix", namespace="ns", timeout_s=0.2)
+        for ask in (lambda: store.put("t", VALUE), lambda: store.get("t", NAME), store.now_ms):
+            with pytest.raises(TransientError, match=r"s3://bucket/prefix does not (put|get)"):
+                ask()
+        with pytest.raises(TransientError, match="does not list"):
+            [*store.scan()]
+        server.shutdown()
+        thread.join()
+    where = f"/bucket/prefix/ns/live/t-t/{NAME[6:8]}/{NAME}"
+    assert {f"PUT {where}", f"GET {where}"} <= set(asked)
 
 
 def test_probe_leaves_nothing_behind(store: Store) -> None:
