@@ -31,6 +31,7 @@ from headwater.core.execution import Asked, Raised
 from headwater.core.messages import Address
 from headwater.core.prices import Prices
 from headwater.core.projection import Projection
+from headwater.core.versions import Versions
 from headwater.errors import PoisonError
 from headwater.intake.decider import Door, Intake, Sample, as_foreign
 from headwater.log.port import Log
@@ -39,6 +40,7 @@ from headwater.runs import rows as run_rows
 from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
+from headwater.runs.retention import KEEP_MS
 from headwater.runs.values import Large
 from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
 from headwater.runtime.guard import Guard
@@ -113,6 +115,8 @@ class Parts:
         observer: Told of what was committed.
         calls: Told of what was answered.
         executions_max: Suspended runs kept in memory, per agent.
+        versions: What is known of the app's versions now.
+        failed_ms_max: How long the rows of failed runs are kept.
         sleep: Waits for so many seconds between two tries of a call.
         blobs: The store of large values; `None` for none, then they are refused.
     """
@@ -133,6 +137,8 @@ class Parts:
     observer: Observer | None = None
     calls: CallObserver | None = None
     executions_max: int = 10_000
+    versions: Callable[[], Versions] = Versions
+    failed_ms_max: int = KEEP_MS
     sleep: Sleep = asyncio.sleep
     blobs: Blobs | None = None
 
@@ -258,8 +264,10 @@ class Platform:
             ),
             dead_letter=functools.partial(_dead_letter, self.group(f"runs.{agent}")),
             version=self.app.version,
+            versions=self.parts.versions,
             executions_max=self.parts.executions_max,
             large=self._large(),
+            failed_ms_max=self.parts.failed_ms_max,
         )
 
     def models(self, models: Mapping[str, Model] | None = None, settings: Any = None) -> Performing:
@@ -379,6 +387,10 @@ class Platform:
             retrying=retrying,
             deaths_max=deaths_max,
         )
+
+    def agent_groups(self) -> list[str]:
+        """Return the consumer groups that host agents."""
+        return [self.group(f"runs.{agent}") for agent in self.app.agents]
 
     def _services(self) -> list[str]:
         tools = [f"tool.{service}" for service in self.app.services()]

@@ -33,6 +33,7 @@ from headwater.doors.shelf import Shelf
 from headwater.doors.tokens import Tail
 from headwater.durable import confine
 from headwater.errors import SettingsError
+from headwater.fleet import Fleet, Following, Members
 from headwater.log.port import Log
 from headwater.models.prices import snapshot
 from headwater.runtime.committing import Taken
@@ -118,6 +119,8 @@ class Host:
         share: Of traces that begin here, how many are recorded.
         listener: Where HTTP is served, bound already; otherwise as the settings say.
         part: What a supervisor made of this process; `None` where there is none.
+        members: Returns the versions that members of the agents' groups have; `None` where this
+            process is alone.
     """
 
     def __init__(
@@ -135,8 +138,11 @@ class Host:
         share: float = 0.0,
         listener: socket.socket | None = None,
         part: Part | None = None,
+        members: Members | None = None,
     ) -> None:
         self._app = app
+        self._members = members
+        self._fleet = Fleet(gone_s=settings.loops.version_gone_s)
         self._listener = listener
         self._part = part
         self._settings = settings
@@ -221,6 +227,10 @@ class Host:
                 (f"runs.{agent}", functools.partial(platform.runs, agent))
                 for agent in self._app.agents
             ]
+        following = Following(
+            platform, self._fleet, self._members if "agents" in self._roles else None
+        )
+        yield Threaded(name="following", run=following.run)
         for name, build in builders:
             yield Threaded(name=name, run=self._decide(build))
         if "gateway" in self._roles:
@@ -355,6 +365,8 @@ class Host:
             calls=self._tracing,
             executions_max=loops.executions_max,
             blobs=blobs_of(settings.blobs, namespace=settings.namespace or self._app.namespace),
+            versions=self._fleet.versions,
+            failed_ms_max=round(loops.failed_days_max * 86_400_000),
         )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.metadata
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from headwater.admission import shards
 from headwater.assembly import Parts, Platform
-from headwater.contracts.messages import AppRecord, SchemaRecord, ShardTable
+from headwater.contracts.messages import AppRecord, SchemaRecord, ShardTable, VersionRecord
 from headwater.contracts.records import Draft, Partition
+from headwater.core.versions import is_later
 from headwater.durable import confine
 from headwater.errors import SettingsError
 from headwater.log.local import LocalLog
@@ -58,31 +62,25 @@ async def publish(platform: Platform) -> None:
 def check(platform: Platform) -> None:
     """Compare this process's app with the namespace's, and learn the schemas of others.
 
+    Another app has another name, or the same version and other types or effects. Another version of
+    the same app may join: that is what a rolling upgrade is.
+
     Raises:
-        SettingsError: The namespace runs another app, or `topics apply` has not run.
+        SettingsError: The namespace runs another app, or one whose final version is later, or has
+            taken this version back; or `topics apply` has not run.
     """
     names, codec = platform.names, platform.codec
-    found: dict[type, list[Any]] = {AppRecord: [], SchemaRecord: [], ShardTable: []}
+    found: dict[type, list[Any]] = {
+        AppRecord: [], VersionRecord: [], SchemaRecord: [], ShardTable: []
+    }  # fmt: skip
     for name in ("app", "schemas", "shards"):
         for value in _newest(platform.log, names.ctl(name)).values():
             message = codec.decode(value)
             found[type(message)].append(message)
     if not found[AppRecord]:
         raise SettingsError(f"{names.ctl('app')} is empty: run `headwater topics apply`")
-    (there,) = found[AppRecord]
-    app = platform.app
-    if there.name != app.name:
-        raise SettingsError(
-            f"namespace {names.namespace} runs app {there.name!r}, and this is {app.name!r}: "
-            "set HEADWATER_NAMESPACE, or load the other app"
-        )
-    if there.digest != app.digest():
-        logger.warning(
-            "app %s here is not the one in %s (version %s): run `headwater topics apply`",
-            app.name,
-            names.ctl("app"),
-            there.version,
-        )
+    _check_app(platform, found[AppRecord][0])
+    _check_version(platform.app.version, found[VersionRecord])
     for schema in found[SchemaRecord]:
         platform.schemas.add(schema.schema)
     for table in found[ShardTable]:
@@ -96,15 +94,82 @@ def check(platform: Platform) -> None:
             )
 
 
+def _check_app(platform: Platform, there: AppRecord) -> None:
+    names, app = platform.names, platform.app
+    if there.name != app.name:
+        raise SettingsError(
+            f"namespace {names.namespace} runs app {there.name!r}, and this is {app.name!r}: "
+            "set HEADWATER_NAMESPACE, or load the other app"
+        )
+    if there.digest == app.digest():
+        return
+    if there.version == app.version:
+        raise SettingsError(
+            f"app {app.name} here calls itself version {app.version}, as the one in "
+            f"{names.ctl('app')} does, but has other types, tools or models: give it a later version, "
+            "then run `headwater topics apply` with it"
+        )
+    logger.info(
+        "app %s here is version %s; %s names version %s",
+        app.name,
+        app.version,
+        names.ctl("app"),
+        there.version,
+    )
+
+
+def _check_version(own: str, records: Sequence[VersionRecord]) -> None:
+    """Refuse code that was taken back, or that a final version left behind."""
+    for record in records:
+        said = f"{record.actor} said so{': ' + record.reason if record.reason else ''}"
+        if record.state == "withdrawn" and record.version == own:
+            raise SettingsError(
+                f"version {own} of the app was taken back ({said}): run an earlier or a later one"
+            )
+        if record.state == "final" and is_later(record.version, own):
+            raise SettingsError(
+                f"version {record.version} of the app is final ({said}), and this is {own}: run that "
+                "version or a later one"
+            )
+        here = importlib.metadata.version("headwater")
+        if record.state == "final" and is_later(record.platform, here):
+            raise SettingsError(
+                f"headwater {record.platform} is final here ({said}), and this is {here}: upgrade it"
+            )
+
+
+def app_record(platform: Platform) -> AppRecord | None:
+    """Return which app the namespace runs; `None` before the first apply."""
+    found = [one for one in _control(platform, "app") if isinstance(one, AppRecord)]
+    return found[0] if found else None
+
+
+def version_records(platform: Platform) -> list[VersionRecord]:
+    """Return what operators said of versions, earliest version first."""
+    found = [one for one in _control(platform, "app") if isinstance(one, VersionRecord)]
+    later = functools.cmp_to_key(lambda a, b: is_later(a, b) - is_later(b, a))
+    return sorted(found, key=lambda one: later(one.version))
+
+
+async def say(platform: Platform, record: VersionRecord) -> None:
+    """Write what an operator says of a version."""
+    key = f"version/{record.version}".encode()
+    value = platform.codec.encode(record)
+    await platform.log.append(Draft(topic=platform.names.ctl("app"), key=key, value=value))
+
+
 def recorded_schemas(platform: Platform) -> list[SchemaRecord]:
     """Return the schemas that earlier versions of the app wrote with; empty before the first apply.
 
     Raises:
         SettingsError: The topic of schemas is not there.
     """
-    values = _newest(platform.log, platform.names.ctl("schemas")).values()
-    found = [platform.codec.decode(value) for value in values]
-    return [message for message in found if isinstance(message, SchemaRecord)]
+    return [one for one in _control(platform, "schemas") if isinstance(one, SchemaRecord)]
+
+
+def _control(platform: Platform, name: str) -> list[Any]:
+    values = _newest(platform.log, platform.names.ctl(name)).values()
+    return [platform.codec.decode(value) for value in values]
 
 
 def _newest(log: Log, topic: str) -> dict[bytes, bytes]:

@@ -136,14 +136,15 @@ class Change:
     topics: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def config_of(kafka: Kafka) -> KafkaConfig:
-    """Return how to talk to the cluster that the settings name."""
+def config_of(kafka: Kafka, *, version: str = "") -> KafkaConfig:
+    """Return how to talk to the cluster that the settings name, as members of a version of an app."""
     return KafkaConfig(
         bootstrap=kafka.bootstrap,
         extra=kafka.properties(),
         session_ms=kafka.session_ms,
         heartbeat_ms=kafka.heartbeat_ms,
         transaction_ms=kafka.transaction_ms,
+        version=version,
     )
 
 

@@ -123,6 +123,8 @@ class Loops(pydantic.BaseModel):
     calls_weights: dict[str, pydantic.PositiveInt] = pydantic.Field(default_factory=dict)
     lease_s: float = pydantic.Field(10.0, ge=3, le=300)
     runs_open_max: int = pydantic.Field(10_000, ge=1)
+    failed_days_max: float = pydantic.Field(30.0, gt=0, le=3_650)
+    version_gone_s: float = pydantic.Field(300.0, ge=1)
 
 
 class StorePath(pydantic.BaseModel):

@@ -35,6 +35,7 @@ from headwater.contracts.messages import (
     Task,
     Token,
     Usage,
+    VersionRecord,
     Wake,
 )
 
@@ -168,6 +169,9 @@ EXAMPLES: tuple[Any, ...] = (
     ),
     Token(run=_RUN, number=3, attempt="1.a1", seq=2, text="Your balance"),
     AppRecord(name="bank", version="1.2", digest="5f"),
+    VersionRecord(
+        version="1.3", state="withdrawn", actor="ana", reason="it pays twice", at_ms=1767225600000
+    ),
     SchemaRecord(name="Claim", schema='{"type": "record", "name": "Claim", "fields": []}'),
     ShardTable(topic="hw.inbox.admission.v1", version=1, partitions=(0, 1, 2, 0)),
     Reply(run=_RUN, number=3, attempt="a2", outcome=Answered(value=b"\x06abc")),

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headwater import cells, hosts, namespace, provisioning, supervisor
+from headwater import cells, fleet, hosts, namespace, provisioning, supervisor
 from headwater.cli import discovery, shell
 from headwater.durable import confine
 from headwater.errors import HeadwaterError, SettingsError
@@ -63,7 +63,8 @@ def run(
         shell.one_of("tool service", name, loaded.services()) for name in service.split(",") if name
     ]
     _await_cluster(settings.kafka)
-    log = KafkaLog(provisioning.config_of(settings.kafka))
+    log = KafkaLog(provisioning.config_of(settings.kafka, version=fleet.tag(loaded.version)))
+    cluster = provisioning.connect(settings.kafka)
     tracing = spans.connect(
         os.environ, role="-".join(roles), version=loaded.version, instance=settings.instance
     )
@@ -82,13 +83,14 @@ def run(
         ),
         listener=listener,
         part=part,
+        members=lambda: fleet.tagged(cluster.client_ids(host.platform.agent_groups())),
     )
     if part is not None and part.work is not None:
         asyncio.run(_cell(host, settings, part, roles, services or loaded.services()))
         log.close()
         return
     provisioning.verify(
-        provisioning.connect(settings.kafka),
+        cluster,
         host.platform.needs(partitions=settings.kafka.partitions),
         host.platform.groups(),
     )

@@ -481,6 +481,28 @@ class AppRecord:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """`ctl.app`: what an operator said of a version of the app; the newest word counts.
+
+    Args:
+        version: The version.
+        state: `final`: processes of earlier versions do not join any more. `withdrawn`: older code
+            takes what it wrote, and processes of it do not join any more.
+        platform: For `final`: the version of headwater itself, which counts likewise.
+        actor: Who said so.
+        reason: Why.
+        at_ms: When.
+    """
+
+    version: str
+    state: Literal["final", "withdrawn"]
+    platform: str = ""
+    actor: str
+    reason: str = ""
+    at_ms: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaRecord:
     """`ctl.schemas`: a writer schema, by its CRC-64-AVRO fingerprint (the record's key)."""
 
@@ -532,6 +554,7 @@ SHIPPED = (
     Operation,
     Token,
     AppRecord,
+    VersionRecord,
     SchemaRecord,
     ShardTable,
     Suspect,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ from confluent_kafka.admin import (
     NewTopic,
     ResourceType,
 )
+from confluent_kafka.cimpl import _AdminClientImpl
 
 from headwater.errors import SettingsError
 from headwater.log import kafka_errors
@@ -174,6 +176,27 @@ class KafkaAdmin:
                 return frozenset()
             raise
         return frozenset(operation.name for operation in operations or ())
+
+    def client_ids(self, groups: Iterable[str]) -> list[str]:
+        """Return the client ids of the members that groups have now.
+
+        By the older of two questions: the newer one, like every question of the admin client to a
+        group's coordinator, can end the process (`kafka_offsets`). Members of groups under KIP-848
+        do not answer to it.
+
+        Raises:
+            SettingsError: The cluster is away, or refuses.
+        """
+        found: list[str] = []
+        for group in groups:
+            described = self._do(
+                f"describe group {group}",
+                functools.partial(
+                    _AdminClientImpl.list_groups, self._admin, group, timeout=self._config.call_s
+                ),
+            )
+            found += [member.client_id for one in described for member in one.members]
+        return found
 
     def begin_group(self, group: str, topics: Mapping[str, int]) -> int:
         """Write a group's first offsets where it has none; return how many.

@@ -59,6 +59,7 @@ class KafkaConfig:
         call_s: Longest wait for one answer of the cluster.
         record_bytes_max: Largest record a client sends; a topic's own limit may be lower.
         append_s: How long an append outside transactions is tried.
+        version: Of the app; members carry it in their client ids, so that others can see it.
         group_protocol: `classic`, or `consumer` for KIP-848, where the broker sets the session.
     """
 
@@ -72,6 +73,7 @@ class KafkaConfig:
     call_s: float = 15.0
     record_bytes_max: int = 3 * 1024 * 1024
     append_s: float = 30.0
+    version: str = ""
     group_protocol: str = "classic"
 
     def __post_init__(self) -> None:
@@ -147,7 +149,7 @@ class KafkaConfig:
         return {
             "group.id": group,
             "group.instance.id": instance,
-            "client.id": f"{group}/{instance}",
+            "client.id": "/".join(filter(None, (group, instance, self.version))),
             "auto.offset.reset": "error",
             "max.poll.interval.ms": max(self.poll_ms_max, self.session_ms),
             **protocol,

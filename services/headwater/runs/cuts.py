@@ -33,17 +33,13 @@ class Cuts:
         people: Told when nobody waits for them any more.
         holds: Keeps what is to be delivered again.
         routes: Where things go.
-        version: The app's version.
     """
 
-    def __init__(
-        self, life: Life, people: People, holds: Holds, routes: Routes, *, version: str
-    ) -> None:
+    def __init__(self, life: Life, people: People, holds: Holds, routes: Routes) -> None:
         self._life = life
         self._people = people
         self._holds = holds
         self._routes = routes
-        self._version = version
 
     def resume(self, visit: Visit, control: Control) -> None:
         """Have a failed run go on; anything else says why it does not."""
@@ -133,6 +129,7 @@ class Cuts:
             error=run.error,
             writes=wrote,
         )
+        self._life.revive(visit)
         visit.change(
             state="open",
             reason="",
@@ -146,7 +143,6 @@ class Cuts:
             ending="",
             error="",
             detail="",
-            version=self._version,
             cut=0,
             again=again,
         )

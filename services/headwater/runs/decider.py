@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from headwater.contracts.approvals import Decided
@@ -43,6 +44,7 @@ from headwater.core.execution import (
 from headwater.core.judge import Judge
 from headwater.core.messages import Address
 from headwater.core.state import Row, State
+from headwater.core.versions import Versions
 from headwater.errors import (
     BlobLostError,
     ConfinementError,
@@ -50,11 +52,12 @@ from headwater.errors import (
     NonDeterminismError,
     PoisonError,
 )
-from headwater.runs import journal, values
+from headwater.runs import journal, later, values
 from headwater.runs.calls import Calls, Catalogue, Routes, nodes_of
 from headwater.runs.cuts import Cuts
 from headwater.runs.holds import Holds, needs
 from headwater.runs.life import DeadLetter, Life
+from headwater.runs.retention import KEEP_MS, Retention
 from headwater.runs.rows import (
     KINDS,
     Entry,
@@ -67,7 +70,7 @@ from headwater.runs.rows import (
     Run,
 )
 from headwater.runs.spending import settle
-from headwater.runs.visit import Visit, timer_name
+from headwater.runs.visit import RUN_TIMER, Visit, timer_name
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,7 @@ class Runs:
         routes: Where things go.
         dead_letter: Builds dead letters.
         version: The app's version, noted in every run it writes.
+        versions: What is known of the app's versions now.
         executions_max: Suspended executions kept in memory.
         entries_max: A run with a longer journal fails.
         entries_warn: A run with a journal of this length is named in a warning.
@@ -96,6 +100,7 @@ class Runs:
         call_ms_max: How long after it was asked a call may still be started.
         drain_max: Held messages delivered in one turn.
         large: When values go by reference; `None` where there is no store of blobs.
+        failed_ms_max: How long the rows of a failed run are kept.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Runs:
         routes: Routes,
         dead_letter: DeadLetter,
         version: str,
+        versions: Callable[[], Versions] = Versions,
         executions_max: int = 10_000,
         entries_warn: int = 1_000,
         entries_max: int = 10_000,
@@ -115,6 +121,7 @@ class Runs:
         call_ms_max: int = 3_600_000,
         drain_max: int = 100,
         large: values.Large | None = None,
+        failed_ms_max: int = KEEP_MS,
     ) -> None:
         self.name = f"runs.{agent.name}"
         self._agent = agent
@@ -123,12 +130,20 @@ class Runs:
         self._cache = journal.Cache(executions_max)
         self._calls = Calls(catalogue, judge, routes, call_ms_max=call_ms_max, large=large)
         self._people = self._calls.people
+        self._retention = Retention(keep_ms=failed_ms_max, at_most=drain_max)
         self._life = Life(
-            {agent.name: agent}, routes, dead_letter, self._people, self._calls.wrote, large=large
+            {agent.name: agent},
+            routes,
+            dead_letter,
+            self._people,
+            self._calls.wrote,
+            self._retention,
+            large=large,
         )
         self._by_reference = large is not None
         self._holds = Holds(drain_max)
-        self._cuts = Cuts(self._life, self._people, self._holds, routes, version=version)
+        self._cuts = Cuts(self._life, self._people, self._holds, routes)
+        self._later = later.Later(version, versions, at_most=drain_max)
         self._entries_warn = entries_warn
         self._entries_max = entries_max
         self._bytes_warn = journal_bytes_warn
@@ -139,6 +154,9 @@ class Runs:
         """Take one message of the inbox."""
         if isinstance(message, Start):
             self._start(turn, message)
+            return
+        if isinstance(message, Wake) and message.name[0] != RUN_TIMER:
+            self._bucket(turn, message)
             return
         run_id = _run_of(message)
         visit = self._visit(turn, run_id)
@@ -159,9 +177,10 @@ class Runs:
         elif visit.run.ending:
             if isinstance(message, (Reply, Decided)):
                 self._late(visit, message)
-        elif self._holds.must(visit.run):
+        elif self._holds.must(visit.run) or self._later.holds(visit.run):
             self._holds.keep(visit, message)
             self._unlock(visit, message)
+            self._wait_for_version(visit)
         else:
             self._deliver(visit, message)
         visit.write(Address(self._events, run_id))
@@ -198,6 +217,25 @@ class Runs:
         if run is None or opened is None:
             return None
         return Visit(turn, opened, run)
+
+    def _bucket(self, turn: Turn, wake: Wake) -> None:
+        """A timer of many runs is due."""
+        if wake.name[0] == later.TIMER:
+            self._later.look(turn, wake)
+            return
+        for run_id in self._retention.over(turn, wake):
+            visit = self._visit(turn, run_id)
+            assert visit is not None, "who resumes or drops a run releases it"
+            visit.change(reason="it failed longer ago than failed runs are kept", kept_until_ms=0)
+            self._life.discard(visit)
+            visit.write(Address(self._events, run_id))
+
+    def _wait_for_version(self, visit: Visit) -> bool:
+        """Have a run that is open wait, if later code than this took it last; whether it does."""
+        if visit.run.state != "open" or not self._later.holds(visit.run):
+            return False
+        self._later.keep(visit)
+        return True
 
     def _start(self, turn: Turn, start: Start) -> None:
         known = turn.get(Run, start.run)
@@ -304,7 +342,7 @@ class Runs:
             self._life.child_replied(visit, call, message.spent or Spent())
 
     def _drain(self, visit: Visit) -> None:
-        if visit.run.state != "open":
+        if visit.run.state != "open" or self._wait_for_version(visit):
             return
         if not visit.run.seq and not self._go_through(visit, visit.opened.start):
             return

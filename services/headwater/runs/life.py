@@ -24,6 +24,7 @@ from headwater.core.execution import AgentFunction, Continued, Raised, Returned
 from headwater.core.messages import Address, RunId
 from headwater.runs.calls import Routes
 from headwater.runs.people import People
+from headwater.runs.retention import Retention
 from headwater.runs.rows import Entry, Held, OpenCall, Overrun
 from headwater.runs.spending import settle
 from headwater.runs.values import Large, shortened
@@ -66,6 +67,7 @@ class Life:
         people: Told when nobody waits for them any more.
         wrote: Names the calls of an entry that may have changed the world.
         large: When a child's result goes by reference; `None` for never.
+        retention: Notes until when failed runs are kept.
     """
 
     def __init__(
@@ -75,9 +77,11 @@ class Life:
         dead_letter: DeadLetter,
         people: People,
         wrote: Callable[[Entry, Collection[int]], Sequence[str]],
+        retention: Retention,
         *,
         large: Large | None = None,
     ) -> None:
+        self._retention = retention
         self._wrote = wrote
         self._agents = agents
         self._people = people
@@ -99,6 +103,7 @@ class Life:
             assert isinstance(ended, Raised)
             visit.change(cut=visit.run.cut or cut or visit.run.seq)
             visit.turn.relay(self._letter(visit, ended))
+            self._retention.keep(visit)
         self._people.ended(visit, f"its run {status}", kept=status == "failed")
         children = self._live(visit)
         for call in children:
@@ -168,6 +173,10 @@ class Life:
             self.close(visit)
         visit.say("discarded")
         self._drop_rows(visit)
+
+    def revive(self, visit: Visit) -> None:
+        """A failed run goes on."""
+        self._retention.release(visit)
 
     def close(self, visit: Visit) -> None:
         """Answer the parent or give the slot back; drop the rows of all but failed runs.
@@ -297,6 +306,7 @@ class Life:
         for kind in (Entry, OpenCall, Held, Overrun):
             for row in [*visit.scan(kind)]:
                 visit.drop(row)
+        self._retention.release(visit)
         visit.drop(visit.opened)
         visit.drop(visit.run)
         visit.gone = True

@@ -129,6 +129,7 @@ class Run:
         version: Version of the app that wrote the newest entry.
         cut: If it failed, the first entry that a resume takes back; 0 before.
         again: What resumes changed; `None` before the first.
+        kept_until_ms: Once it has failed, until when its rows are kept.
     """
 
     run: str
@@ -156,6 +157,7 @@ class Run:
     version: str = ""
     cut: int = 0
     again: Again | None = None
+    kept_until_ms: int = 0
 
     @property
     def attempt(self) -> int:
@@ -332,4 +334,30 @@ class Overrun:
         return (self.run, self.attempt)
 
 
-KINDS = (Opened, Run, Entry, OpenCall, Held, Overrun)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """A run that a later version of the app wrote last, and that waits for such code."""
+
+    version: str
+    run: str
+
+    @property
+    def key(self) -> Key:
+        """Filed by version, because a version's runs are let go together."""
+        return (self.version, self.run)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Retained:
+    """A run that failed, and the hour, counted since 1970, after which it may go."""
+
+    bucket: int
+    run: str
+
+    @property
+    def key(self) -> Key:
+        """Filed by hour, because they go together."""
+        return (self.bucket, self.run)
+
+
+KINDS = (Opened, Run, Entry, OpenCall, Held, Overrun, Ahead, Retained)

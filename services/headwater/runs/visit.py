@@ -14,10 +14,12 @@ from headwater.core.messages import Address, Key, Meta, RunId
 from headwater.core.state import Layer, R, Row
 from headwater.runs.rows import Opened, Run
 
+RUN_TIMER = "run"
+
 
 def timer_name(run: str) -> Key:
     """Return the name of a run's one timer."""
-    return ("run", run)
+    return (RUN_TIMER, run)
 
 
 class Visit:
@@ -104,6 +106,10 @@ class Visit:
     def scan(self, kind: type[R]) -> Iterator[R]:
         """Return the run's rows of a kind, this visit's writes included."""
         return self._layer.scan(kind, self.run.run)
+
+    def scan_all(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
+        """Return rows that are not filed by run, this visit's writes included."""
+        return self._layer.scan(kind, *prefix)
 
     def save(self) -> Run:
         """Return the row as it is now, for `undo`."""
