@@ -70,7 +70,7 @@ AUDIT_MS = 365 * 24 * 3_600_000
 AUDIT_BYTES_MAX = 2 * quarantine.RECORD_BYTES_MAX
 """What the audit topic takes: an edited value with the original beside it."""
 
-ROWS = (Timer, *admission_rows.KINDS, *approval_rows.KINDS, *run_rows.KINDS)
+ROWS = (Timer, *admission_rows.KINDS, *approval_rows.KINDS, *run_rows.KINDS, *run_rows.BUCKETS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,6 +145,22 @@ def test_a_producers_wire_format_is_read_through_the_registry(either: registry.R
     assert found == {"id": "c-17", "note": "none"}
 
 
+def test_a_producers_wire_format_becomes_ours(either: registry.Registry) -> None:
+    """What names its schema by a registry's id can be kept and read where there is no registry."""
+    number = either.register("s", _SCHEMA)
+    schemas = Schemas(either)
+    datum = frames.write(fastavro.parse_schema(_SCHEMA), {"id": "c-17"})
+    single = frames.single(b"\x00" + number.to_bytes(4, "big") + datum, schemas)
+    own = frames.fingerprint(_SCHEMA)
+    assert single == frames.SINGLE + own + datum
+    assert frames.single(single, schemas) == single
+    assert schemas.knows(own)
+    alone = Schemas()
+    assert not alone.knows(own)
+    assert alone.add(schemas.schema(own)) == own
+    assert frames.read(single, frames.parse(_SCHEMA), b"", alone) == {"id": "c-17"}
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_registry_that_stumbles_is_away(server: tuple[Server, str], status: int) -> None:
     """Away pauses the partition; nothing is quarantined for it."""

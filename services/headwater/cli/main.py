@@ -24,6 +24,7 @@ from headwater.cli import (
     shell,
     tasks,
     topics,
+    upgrade,
 )
 from headwater.cli import run as running
 from headwater.errors import HeadwaterError
@@ -51,6 +52,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(blobs.app, name="blobs")
+app.add_typer(upgrade.app, name="upgrade")
 
 
 def _version(asked: bool) -> None:

@@ -55,6 +55,18 @@ class Schemas:
             raise PoisonError("unknown-schema", f"no schema is known with fingerprint {own.hex()}")
         return found
 
+    def knows(self, own: bytes) -> bool:
+        """Say whether a schema is known by its fingerprint."""
+        return own in self._parsed
+
+    def schema(self, own: bytes) -> Any:
+        """Return a schema by its fingerprint, as JSON has it.
+
+        Raises:
+            PoisonError: Nobody knows it (`unknown-schema`).
+        """
+        return frames.plain(self.by_fingerprint(own))
+
     def by_id(self, schema_id: int) -> Any:
         """Return a writer schema by its registry id."""
         found = self._ids.get(schema_id)

@@ -32,6 +32,28 @@ def fingerprint(schema: Any) -> bytes:
     return bytes.fromhex(_fingerprint(canonical, "CRC-64-AVRO"))
 
 
+def plain(parsed: Any) -> Any:
+    """Return a schema without what fastavro notes in it: what `parse` was given, in full names."""
+    if isinstance(parsed, list):
+        return [plain(part) for part in parsed]
+    if isinstance(parsed, dict):
+        return {name: plain(part) for name, part in parsed.items() if not name.startswith("__")}
+    return parsed
+
+
+def single(data: bytes, schemas: Schemas) -> bytes:
+    """Return a value in single-object encoding, whichever frame it came in.
+
+    Raises:
+        PoisonError: The registry does not know its schema.
+        TransientError: The registry is away.
+    """
+    if data[:1] != b"\x00" or len(data) < _CONFLUENT_HEAD:
+        return data
+    writer = plain(schemas.by_id(int.from_bytes(data[1:_CONFLUENT_HEAD], "big")))
+    return SINGLE + schemas.add(writer) + data[_CONFLUENT_HEAD:]
+
+
 def write(parsed: Any, datum: Any) -> bytes:
     """Return a datum's bytes."""
     out = io.BytesIO()

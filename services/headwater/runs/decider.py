@@ -36,7 +36,6 @@ from headwater.core.execution import (
     Execution,
     Raised,
     Released,
-    RunInfo,
     Signal,
     Step,
     Tick,
@@ -462,17 +461,7 @@ class Runs:
         opened = visit.opened
         entries = [*visit.scan(Entry)]
         values.for_replay(turn, opened.input, entries)
-        info = RunInfo(
-            run=run.run,
-            task_id=opened.start.task_id,
-            tenant=opened.tenant,
-            actor=opened.actor,
-            correlation_id=opened.correlation_id,
-            deadline_ms=opened.deadline_ms,
-            limits=opened.limits,
-            journal=opened.journal,
-            by_reference=self._by_reference,
-        )
+        info = opened.info(by_reference=self._by_reference)
         execution = self._agent.begin(info, turn.load(opened.input))
         nodes: list[bytes] = []
         try:

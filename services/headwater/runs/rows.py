@@ -20,7 +20,17 @@ from headwater.contracts.messages import (
     Usage,
     Wake,
 )
-from headwater.core.execution import Answer, Begin, Cancel, Cut, Parked, Released, Signal, Tick
+from headwater.core.execution import (
+    Answer,
+    Begin,
+    Cancel,
+    Cut,
+    Parked,
+    Released,
+    RunInfo,
+    Signal,
+    Tick,
+)
 from headwater.core.messages import Key, Meta
 
 State = Literal["open", "paused", "held", "closing", "failed"]
@@ -65,6 +75,20 @@ class Opened:
     def input(self) -> bytes | BlobRef:
         """The task that its function was last begun with."""
         return self.task if self.journal else self.start.task.value
+
+    def info(self, *, by_reference: bool = False) -> RunInfo:
+        """Return what its function may know of it as it begins."""
+        return RunInfo(
+            run=self.run,
+            task_id=self.start.task_id,
+            tenant=self.tenant,
+            actor=self.actor,
+            correlation_id=self.correlation_id,
+            deadline_ms=self.deadline_ms,
+            limits=self.limits,
+            journal=self.journal,
+            by_reference=by_reference,
+        )
 
     def meta(self) -> Meta:
         """Return the task's meta: whatever wakes the run, it speaks in this name."""
@@ -360,4 +384,7 @@ class Retained:
         return (self.bucket, self.run)
 
 
-KINDS = (Opened, Run, Entry, OpenCall, Held, Overrun, Ahead, Retained)
+KINDS = (Opened, Run, Entry, OpenCall, Held, Overrun)
+"""Filed by run."""
+BUCKETS = (Ahead, Retained)
+"""Filed by what they wait for."""

@@ -1,6 +1,8 @@
 """What users and this project test with."""
 
+from headwater.histories import HistoryError
 from headwater.models.scripted import Scripted
 from headwater.testing.app import App, Run, StillWaitingError
+from headwater.testing.replaying import ReplayError, replay
 
-__all__ = ["App", "Run", "Scripted", "StillWaitingError"]
+__all__ = ["App", "HistoryError", "ReplayError", "Run", "Scripted", "StillWaitingError", "replay"]

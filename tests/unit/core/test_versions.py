@@ -28,7 +28,7 @@ def test_versions_come_in_the_order_of_distributions(wrote, own, later):
 
 
 def test_older_code_takes_what_nobody_else_will():
-    """It does so for a version that was taken back, or that nobody had for a while; not before it is known."""
+    """For a version that was taken back, or that nobody had for a while; not before that is known."""
     assert not Versions().may_take("1", "2")
     assert Versions().may_take("2", "1")
     assert Versions(withdrawn=frozenset({"2"})).may_take("1", "2")

@@ -42,7 +42,9 @@ def platform_of(version: str = "1.0", name: str = "bank", **more: Any) -> Platfo
 
 
 def said(at: Platform, version: str, state: Any, **more: Any) -> None:
-    record = VersionRecord(version=version, state=state, actor="ana", reason="it pays twice", **more)
+    record = VersionRecord(
+        version=version, state=state, actor="ana", reason="it pays twice", **more
+    )
     asyncio.run(namespace.say(at, record))
 
 

@@ -101,7 +101,7 @@ def test_without_the_hold_the_older_worker_takes_it():
 
 @pytest.mark.parametrize("way", ["moved", "withdrawn", "gone", "later still"])
 def test_what_was_held_goes_on_once_somebody_may_take_it(way):
-    """A worker of that version or a later one, an operator's word, or that nobody has the version any more."""
+    """A worker that fits, an operator's word, or that nobody has the version any more."""
     world = ahead()
     if way == "moved":
         world.move("2.0")

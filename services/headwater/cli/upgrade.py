@@ -1,0 +1,174 @@
+"""`headwater upgrade`: which versions of the app are there, which is final, which is taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import getpass
+import importlib.metadata
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from headwater import fleet, namespace, provisioning
+from headwater.assembly import Platform
+from headwater.cli import discovery, shell, topics
+from headwater.contracts.messages import VersionRecord
+from headwater.core.versions import is_later
+from headwater.durable import confine
+from headwater.log.kafka import KafkaLog
+from headwater.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Finish or undo a rolling upgrade of the app.")
+
+Version = Annotated[
+    str, typer.Argument(metavar="[VERSION]", help="By default the one that was applied last.")
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept.")]
+Actor = Annotated[
+    str, typer.Option("--actor", help="Who says so; by default the user of this shell.")
+]
+
+
+@app.command()
+def show(app: shell.AppOption = "", output: shell.Output = shell.Format.TABLE) -> None:
+    """Show the app's versions: who has them, and what was said of them."""
+    with _platform(app) as platform:
+        there = _members(platform)
+        said = {record.version: record for record in namespace.version_records(platform)}
+        applied = namespace.app_record(platform)
+    newest = "" if applied is None else applied.version
+    rows = [
+        {
+            "version": version,
+            "members": there.get(version, 0),
+            "applied": version == newest,
+            "state": said[version].state if version in said else "open",
+            "actor": said[version].actor if version in said else "",
+            "reason": said[version].reason if version in said else "",
+        }
+        for version in sorted({*there, *said, *filter(None, [newest])})
+    ]
+    if output is shell.Format.JSON:
+        shell.document(rows)
+        return
+    shell.table(
+        ["version", "members", "applied", "state", "by", "reason"],
+        [(*list(row.values())[:2], "yes" if row["applied"] else "", *[*row.values()][3:]) for row in rows],
+        keep=["version", "state"],
+    )  # fmt: skip
+
+
+@app.command()
+def finalize(
+    version: Version = "",
+    reason: Reason = "",
+    actor: Actor = "",
+    app: shell.AppOption = "",
+    yes: shell.Yes = False,
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Make a version final: processes of earlier ones, and of an earlier headwater, join no more."""
+    with _platform(app) as platform:
+        record = VersionRecord(
+            version=version or _applied(platform),
+            state="final",
+            platform=importlib.metadata.version("headwater"),
+            actor=actor or getpass.getuser(),
+            reason=reason,
+            at_ms=confine.wall_ms(),
+        )
+        there = _members(platform)
+        if record.version not in there:
+            raise shell.RefusedError(
+                f"no member of the agents' groups has version {record.version}: roll it out first; "
+                f"there are {_list(there)}"
+            )
+        old = sorted(one for one in there if is_later(record.version, one))
+        left = f"; {_list(old)} is still running and cannot come back" if old else ""
+        _say(platform, record, f"Make {record.version} final{left}?", yes, dry_run, output)
+
+
+@app.command()
+def rollback(
+    version: Version = "",
+    reason: Reason = "",
+    actor: Actor = "",
+    app: shell.AppOption = "",
+    yes: shell.Yes = False,
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Take a version back: older code goes on with the runs that it held, and no process of it joins."""
+    with _platform(app) as platform:
+        record = VersionRecord(
+            version=version or _applied(platform),
+            state="withdrawn",
+            actor=actor or getpass.getuser(),
+            reason=reason,
+            at_ms=confine.wall_ms(),
+        )
+        final = [one for one in namespace.version_records(platform) if one.state == "final"]
+        behind = [one.version for one in final if not is_later(record.version, one.version)]
+        if behind:
+            raise shell.RefusedError(
+                f"version {behind[-1]} is final, so {record.version} cannot be taken back: publish a "
+                "later version that undoes the change"
+            )
+        question = (
+            f"Take version {record.version} back? Older code replays the runs that it wrote, and "
+            "holds those that it does not understand."
+        )
+        _say(platform, record, question, yes, dry_run, output)
+
+
+def _say(
+    platform: Platform,
+    record: VersionRecord,
+    question: str,
+    yes: bool,
+    dry_run: bool,
+    output: shell.Format,
+) -> None:
+    if not dry_run:
+        shell.confirm(question, yes=yes)
+        asyncio.run(namespace.say(platform, record))
+    if output is shell.Format.JSON:
+        shell.document({**dataclasses.asdict(record), "written": not dry_run})
+        return
+    print(f"version {record.version} {'would be' if dry_run else 'is'} {record.state}")
+
+
+@contextlib.contextmanager
+def _platform(option: str) -> Iterator[Platform]:
+    shell.hush()
+    loaded, settings = discovery.load(option), Settings.of()
+    log = KafkaLog(provisioning.config_of(settings.kafka))
+    try:
+        yield topics.platform_of(loaded, log, settings)
+    finally:
+        log.close()
+
+
+def _applied(platform: Platform) -> str:
+    record = namespace.app_record(platform)
+    if record is None:
+        raise shell.RefusedError(
+            f"{platform.names.ctl('app')} is empty: run `headwater topics apply`"
+        )
+    return record.version
+
+
+def _members(platform: Platform) -> collections.Counter[str]:
+    """Return how many members of the agents' groups have which version."""
+    cluster = provisioning.connect(Settings.of().kafka)
+    clients = cluster.client_ids(platform.agent_groups())
+    return collections.Counter(version for client in clients for version in fleet.tagged([client]))
+
+
+def _list(versions: collections.Counter[str] | list[str]) -> str:
+    return ", ".join(sorted(versions)) or "none"
