@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from headwater.admission import rows as admission_rows
@@ -45,6 +45,7 @@ from headwater.runs.values import Large
 from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
 from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
+from headwater.runtime.operating import Operating
 from headwater.runtime.performing import CallObserver, Lease, Performing, Retry
 from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Local, Restorer
@@ -55,6 +56,7 @@ from headwater.sdk.app import App
 from headwater.sdk.models import Model
 from headwater.sdk.tools import Tool
 from headwater.tools.effector import Tools
+from headwater.views.ledger import Ledger
 
 RECEIPTS_MS = 30 * 24 * 3_600_000
 """How long receipts are kept: longer than any broker keeps requests unless it was told to."""
@@ -301,6 +303,28 @@ class Platform:
             if tool.service == service
         }
         return Tools(service, mine, deps)
+
+    @functools.cached_property
+    def ledger(self) -> Ledger:
+        """What operators did to kept records."""
+        return Ledger(self.log, self.codec, self.names.of("audit", "operators"))
+
+    def operating(self, writes: Callable[[str], Sequence[str]]) -> Operating:
+        """Build what carries operators' wishes out.
+
+        Args:
+            writes: A failed run's id to the calls that its resume would repeat.
+        """
+        return Operating(
+            self.log,
+            self.ledger,
+            envelope=self.envelope("operator"),
+            names=self.names,
+            admission=self.admission_address,
+            group=lambda operation: self.group(f"operation.{operation}"),
+            writes=writes,
+            clock=self.parts.clock,
+        )
 
     def projecting(self, projection: Projection) -> Projecting:
         """Build the loop of a projection."""

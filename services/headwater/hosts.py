@@ -28,6 +28,7 @@ from headwater.doors import health
 from headwater.doors.approvals import Approvals
 from headwater.doors.callers import read
 from headwater.doors.gateway import Gateway, Surface
+from headwater.doors.kept import Kept
 from headwater.doors.problems import HANDLERS
 from headwater.doors.shelf import Shelf
 from headwater.doors.tokens import Tail
@@ -41,6 +42,7 @@ from headwater.runtime.deciding import Deciding, Observer, Pace
 from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.lines import Line
+from headwater.runtime.operating import Operating, Wish
 from headwater.runtime.performing import Lease, Performing, Retry
 from headwater.runtime.posts import Posts
 from headwater.runtime.process import Process, Served, Threaded
@@ -166,6 +168,7 @@ class Host:
         self._deciding: list[Deciding] = []
         self._performing: list[Performing] = []
         self._projecting: list[Projecting] = []
+        self._operating: Operating | None = None
         self.process: Process | None = None
 
     async def run(self, *, signals: bool = True) -> None:
@@ -192,6 +195,8 @@ class Host:
             self.process = Process(
                 threaded=threaded, served=served, drain_s=self._settings.loops.drain_s
             )
+            if self._operating is not None:
+                stack.callback(self._operating.close)
             self._announce(url)
             await self.process.run(signals=signals)
 
@@ -290,7 +295,6 @@ class Host:
     def _gateway(self, routes: Sequence[BaseRoute]) -> Starlette:
         platform = self.platform
         names = platform.names
-        topics = [need.name for need in platform.needs() if ".quarantine." in need.name]
         callers = read(self._settings.http.tokens_file)
         approvals = Approvals(
             log=platform.log,
@@ -301,6 +305,7 @@ class Host:
             callers=callers,
             body_bytes_max=self._settings.http.body_bytes_max,
         )
+        self._operating = platform.operating(self._index.writes)
         surface = Surface(
             log=platform.log,
             envelope=platform.envelope("gateway"),
@@ -309,7 +314,7 @@ class Host:
             admission=platform.admission_address,
             index=self._index,
             tokens=self._tail,
-            shelf=Shelf(platform.log, lambda: topics),
+            kept=kept(platform, self._operating),
             callers=callers,
             tenant=self._settings.tenant,
             body_bytes_max=self._settings.http.body_bytes_max,
@@ -390,6 +395,20 @@ def bind(settings: Settings, roles: Collection[str]) -> socket.socket:
         raise SettingsError(
             f"HEADWATER_HTTP__PORT {port}: the port is taken; name another"
         ) from error
+
+
+def kept(platform: Platform, operating: Operating) -> Kept:
+    """Return what the doors of kept records stand in front of."""
+    needs = [need.name for need in platform.needs()]
+    return Kept(
+        shelf=Shelf(platform.log, platform.ledger),
+        operator=operating,
+        wish=Wish,
+        names=platform.names,
+        quarantines=[name for name in needs if ".quarantine." in name],
+        agents={name: agent.input for name, agent in platform.app.agents.items()},
+        schemas=platform.schemas,
+    )
 
 
 class _Server(uvicorn.Server):

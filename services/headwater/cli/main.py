@@ -16,6 +16,7 @@ from headwater.cli import (
     blobs,
     broker,
     dev,
+    dlq,
     doctor,
     init,
     quarantine,
@@ -53,6 +54,7 @@ app.add_typer(schemas.app, name="schemas")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(upgrade.app, name="upgrade")
+app.add_typer(dlq.app, name="dlq")
 
 
 def _version(asked: bool) -> None:

@@ -97,7 +97,20 @@ def letter(
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why and whence a record was put aside, as its last headers say."""
+    """Why and whence a record was put aside, as its last headers say.
+
+    Args:
+        source: Where it was read.
+        offset: Where there.
+        group: Who put it aside.
+        deliveries: How often it was tried.
+        code: Class of the error.
+        message: Its words.
+        run: The run that failed, of a dead letter of ours.
+        tenant: Whose run.
+        attempt: Which of the run's attempts failed.
+        writes: Calls of the run that may have changed the world.
+    """
 
     source: Partition
     offset: int
@@ -105,25 +118,110 @@ class Reason:
     deliveries: int
     code: str
     message: str
+    run: str = ""
+    tenant: str = ""
+    attempt: int = 1
+    writes: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Family:
+    """Names of one family of headers; the first that a record has counts."""
+
+    prefix: str
+    topic: str
+    partition: str
+    offset: str
+    group: str
+    count: str
+    code: str
+    message: str
+
+
+_OURS = _Family(
+    prefix=PREFIX,
+    topic=PREFIX + "topic",
+    partition=PREFIX + "partition",
+    offset=PREFIX + "offset",
+    group=PREFIX + "group",
+    count=PREFIX + "delivery.count",
+    code="error.type",
+    message=PREFIX + "message",
+)
+_FOREIGN = (
+    # Kafka Connect, KIP-298: text.
+    _Family(
+        prefix="__connect.errors.",
+        topic="__connect.errors.topic",
+        partition="__connect.errors.partition",
+        offset="__connect.errors.offset",
+        group="__connect.errors.connector.name",
+        count="",
+        code="__connect.errors.exception.class.name",
+        message="__connect.errors.exception.message",
+    ),
+    # Kafka Streams, KIP-1034: text.
+    _Family(
+        prefix="__streams.errors.",
+        topic="__streams.errors.topic",
+        partition="__streams.errors.partition",
+        offset="__streams.errors.offset",
+        group="",
+        count="",
+        code="__streams.errors.exception",
+        message="__streams.errors.message",
+    ),
+    # Spring for Apache Kafka, DeadLetterPublishingRecoverer: numbers are big-endian.
+    _Family(
+        prefix="kafka_dlt-",
+        topic="kafka_dlt-original-topic",
+        partition="kafka_dlt-original-partition",
+        offset="kafka_dlt-original-offset",
+        group="kafka_dlt-original-consumer-group",
+        count="retry_topic-attempts",
+        code="kafka_dlt-exception-fqcn",
+        message="kafka_dlt-exception-message",
+    ),
+)
+FAMILIES = tuple(family.prefix for family in _FOREIGN)
+"""Prefixes of foreign families, which are dropped where a record goes back."""
 
 
 def reason(record: Record) -> Reason:
-    """Read a kept record's headers; what is missing is empty."""
+    """Read a kept record's headers, of whichever family they are; what is missing is empty."""
+    found = dict(record.headers)  # the last of several counts
+    family = next((one for one in (_OURS, *_FOREIGN) if one.topic in found), _OURS)
 
     def last(name: str) -> str:
-        return (record.header(name) or b"").decode("utf-8", "replace")
+        return (found.get(name) or b"").decode("utf-8", "replace")
 
     def number(name: str) -> int:
-        return _number(record.header(name))
+        value = found.get(name)
+        return _number(value) if family is _OURS else _foreign(value)
 
     return Reason(
-        source=Partition(last(PREFIX + "topic"), number(PREFIX + "partition")),
-        offset=number(PREFIX + "offset"),
-        group=last(PREFIX + "group"),
-        deliveries=number(PREFIX + "delivery.count"),
-        code=last("error.type"),
-        message=last(PREFIX + "message"),
+        source=Partition(last(family.topic), number(family.partition)),
+        offset=number(family.offset),
+        group=last(family.group),
+        deliveries=number(family.count),
+        code=last(family.code),
+        message=last(family.message),
+        run=last(PREFIX + "run"),
+        tenant=last(PREFIX + "tenant"),
+        attempt=max(1, _number(found.get(PREFIX + "attempt"))),
+        writes=last(PREFIX + "writes"),
     )
+
+
+def _foreign(value: bytes | None) -> int:
+    """Return a foreign number: as text, or big-endian as Java writes ints and longs; -1 if it is none.
+
+    Four or eight bytes that read as a number in text are text.
+    """
+    found = _number(value)
+    if found < 0 and value is not None and len(value) in (4, 8):
+        found = max(-1, int.from_bytes(value, "big", signed=True))
+    return found
 
 
 def _number(value: bytes | None) -> int:

@@ -25,6 +25,7 @@ from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, task_id
 from headwater.doors import given, openapi
 from headwater.doors.callers import Caller, caller_of
+from headwater.doors.kept import Kept, KeptDoor
 from headwater.doors.problems import HANDLERS, ProblemError
 from headwater.durable import confine
 from headwater.log.port import Log
@@ -85,18 +86,6 @@ class Tokens(Protocol):
         ...
 
 
-class Shelf(Protocol):
-    """Quarantined records (`doors.shelf.Shelf`)."""
-
-    def list(self, *, topic: str, code: str, limit: int) -> list[dict[str, Any]]:
-        """Return the newest."""
-        ...
-
-    def get(self, record: str) -> dict[str, Any] | None:
-        """Return one with its bytes."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
     """What the gateway stands in front of.
@@ -109,7 +98,7 @@ class Surface:
         admission: Tenant to the address of its admission inbox.
         index: The run index.
         tokens: Streamed pieces.
-        shelf: Quarantined records.
+        kept: Quarantined records and dead letters.
         callers: Bearer token to who that is; empty for none, which only loopback may have.
         tenant: The tenant of who names none.
         body_bytes_max: Largest body.
@@ -123,7 +112,7 @@ class Surface:
     admission: Callable[[str], Address]
     index: Index
     tokens: Tokens
-    shelf: Shelf
+    kept: Kept
     callers: Mapping[str, Caller] = dataclasses.field(default_factory=dict)
     tenant: str = "default"
     body_bytes_max: int = 512 * 1024
@@ -150,8 +139,7 @@ class Gateway:
             Route("/api/v1/runs/{run}/events", self.follow),
             Route("/api/v1/runs/{run}/signals/{name}", self.signal, methods=["POST"]),
             Route("/api/v1/runs/{run}/{verb}", self.control, methods=["POST"]),
-            Route("/api/v1/quarantine", self.list_quarantine),
-            Route("/api/v1/quarantine/{record}", self.show_quarantine),
+            *KeptDoor(self._of.kept, self._caller, self._of.body_bytes_max).routes(),
             Route("/openapi.json", self.openapi),
             *more,
         ]
@@ -248,28 +236,6 @@ class Gateway:
         """Send a run a signal."""
         return await self._control(request, "signal", request.path_params["name"])
 
-    async def list_quarantine(self, request: Request) -> Response:
-        """Return the newest quarantined records."""
-        self._operator(request)
-        query = request.query_params
-        limit = int(given.number(request, "limit", 50, 1_000))
-        found = await asyncio.to_thread(
-            self._of.shelf.list,
-            topic=query.get("topic", ""),
-            code=query.get("code", ""),
-            limit=limit,
-        )
-        return JSONResponse({"records": found})
-
-    async def show_quarantine(self, request: Request) -> Response:
-        """Return one quarantined record."""
-        self._operator(request)
-        record = request.path_params["record"]
-        found = await asyncio.to_thread(self._of.shelf.get, record)
-        if found is None:
-            raise ProblemError(404, "No such record", f"no record {record!r} is in quarantine")
-        return JSONResponse(found)
-
     async def openapi(self, request: Request) -> Response:
         """Return the interface as OpenAPI, each agent's task type included."""
         return JSONResponse(openapi.describe(self._of.inputs))
@@ -343,10 +309,6 @@ class Gateway:
 
     def _caller(self, request: Request) -> Caller:
         return caller_of(request, self._of.callers)
-
-    def _operator(self, request: Request) -> None:
-        if self._caller(request).tenant:
-            raise ProblemError(403, "Not yours", "quarantine holds records of every tenant")
 
     def _tenant(self, request: Request, caller: Caller) -> str:
         named = (

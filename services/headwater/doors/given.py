@@ -83,12 +83,12 @@ def number(request: Request, name: str, default: float, most: float) -> float:
     return min(max(0.0, found), most)
 
 
-def words(told: dict[str, Any], name: str) -> str:
+def words(told: Mapping[str, Any], name: str) -> str:
     """Return a text of a body; half of a surrogate pair becomes a question mark."""
     return str(told.get(name) or "").encode(errors="replace").decode()
 
 
-def amount(told: dict[str, Any], name: str) -> float:
+def amount(told: Mapping[str, Any], name: str) -> float:
     """Return an amount of a body, 0 if it is not there.
 
     Raises:
@@ -100,7 +100,7 @@ def amount(told: dict[str, Any], name: str) -> float:
     return found
 
 
-def terms(told: dict[str, Any], known: Mapping[str, Any] | None) -> Resume:
+def terms(told: Mapping[str, Any], known: Mapping[str, Any] | None) -> Resume:
     """Return on what terms a run is to be resumed.
 
     Without an attempt, it is the one that the caller can have seen: so the same word twice is one.

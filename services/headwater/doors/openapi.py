@@ -23,10 +23,21 @@ _PATHS = {
     "/api/v1/approvals/{approval}/give-up": "Nobody can find out whether a call in doubt happened",
     "/api/v1/quarantine": "List quarantined records",
     "/api/v1/quarantine/{record}": "Show a quarantined record",
+    "/api/v1/quarantine/replay": "Send kept records back",
+    "/api/v1/quarantine/discard": "Note that nobody wants kept records",
+    "/api/v1/quarantine/{record}/edit": "Send a kept record back with another value",
+    "/api/v1/dlq": "List dead letters",
+    "/api/v1/dlq/{record}": "Show a dead letter",
+    "/api/v1/dlq/replay": "Publish tasks of failed runs again",
+    "/api/v1/dlq/resume": "Have failed runs go on",
+    "/api/v1/dlq/discard": "Drop failed runs",
+    "/api/v1/operations/{operation}": "Follow an operation on kept records",
     "/livez": "Whether the process lives",
     "/readyz": "Whether it works",
     "/metrics": "What is measured",
 }
+_SENT = ("cancel", "pause", "resume", "discard", "replay", "edit", "{name}")
+"""What a path ends with where something is sent."""
 
 _DECISION = {
     "required": True,
@@ -89,8 +100,7 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
         }
     for path, summary in _PATHS.items():
         decided = path.startswith("/api/v1/approvals/{approval}/")
-        verbs = ("cancel", "pause", "resume", "discard", "{name}")
-        sent = decided or path.endswith(verbs)
+        sent = decided or path.endswith(_SENT)
         named = [part[1:-1] for part in path.split("/") if part.startswith("{")]
         operation: dict[str, Any] = {
             "summary": summary,

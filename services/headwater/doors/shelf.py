@@ -1,108 +1,168 @@
-"""The shelf: quarantined records as they are in the log, for people who look at them."""
+"""The shelf: kept records as they are in the log, for people who look at them."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
-from typing import Any
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
+from headwater.contracts.messages import Operation
 from headwater.contracts.quarantine import reason
 from headwater.contracts.records import Partition, Record
+from headwater.contracts.wanted import Wanted, place_of, tenant_of
 from headwater.errors import SettingsError
 from headwater.log.port import Log
 
-RECORDS_MAX = 100_000
+WINDOW = 2_000
+"""Offsets read at a time, from the newest back."""
+LOOKED_MAX = 200_000
+"""Offsets of one partition that a list looks at; say `since`, or an id, for what is older."""
+_FAR_MS = 253_402_300_799_999
+
+
+class Ledger(Protocol):
+    """What was done to kept records (`views.ledger.Ledger`)."""
+
+    def catch_up(self) -> None:
+        """Read what was committed before this was called."""
+        ...
+
+    def of(self, place: Partition, offset: int) -> Operation | None:
+        """Return what was done last to the record at a place."""
+        ...
 
 
 class Shelf:
-    """Reads quarantine topics.
+    """Reads kept records.
 
     Args:
         log: The log.
-        topics: Names of the quarantine topics.
+        ledger: What was done to them.
     """
 
-    def __init__(self, log: Log, topics: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, log: Log, ledger: Ledger) -> None:
         self._log = log
-        self._topics = topics
+        self._ledger = ledger
 
-    def list(self, *, topic: str, code: str, limit: int) -> list[dict[str, Any]]:
-        """Return the newest records.
+    def newest(self, topics: Sequence[str], wanted: Wanted, *, limit: int) -> list[dict[str, Any]]:
+        """Return the newest records of some topics.
 
         Args:
-            topic: Only from this source topic.
-            code: Only of this class.
+            topics: Where they are kept; one that is not there has none.
+            wanted: Which.
             limit: At most so many.
         """
-        found = [
-            told
-            for record in self._all()
-            if (told := tell(record))
-            and (not topic or told["topic"] == topic)
-            and (not code or told["code"] == code)
-        ]
-        return sorted(found, key=lambda told: -told["at_ms"])[:limit]
+        self._ledger.catch_up()
+        kept: list[tuple[int, int, dict[str, Any]]] = []
+        count = 0
+        for place in self._places(topics):
+            mine = 0
+            for record in self._backwards(place, wanted):
+                why = reason(record)
+                if not wanted.takes(record, why):
+                    continue
+                count += 1
+                item = (record.time_ms, -count, self.tell(record))
+                (heapq.heappush if len(kept) < limit else heapq.heappushpop)(kept, item)
+                mine += 1
+                if mine >= limit:
+                    break
+        return [told for _, _, told in sorted(kept, key=lambda one: one[:2], reverse=True)]
 
-    def get(self, record: str) -> dict[str, Any] | None:
-        """Return one record with its bytes, by the id that `list` gives."""
-        name, _, offset = record.rpartition("@")
-        topic, _, number = name.rpartition(":")
-        if not (topic in self._topics() and number.isdecimal() and offset.isdecimal()):
+    def get(self, record: str) -> Record | None:
+        """Return one record, by the id that `newest` gives."""
+        named = place_of(record)
+        if named is None:
             return None
-        place = Partition(topic, int(number))
-        reader = self._log.read({place: int(offset)})
+        place, offset = named
+        try:
+            if place.number >= self._log.partitions(place.topic):
+                return None
+        except SettingsError:
+            return None
+        if offset >= self._log.offset_at(place, _FAR_MS):
+            return None
+        reader = self._log.read({place: offset})
         try:
             while not reader.at_end:
                 for one in reader.poll(records_max=1, wait_ms=200):
-                    return whole(one) if one.offset == int(offset) else None
+                    return one if one.offset == offset else None
         finally:
             reader.close()
         return None
 
-    def _all(self) -> Sequence[Record]:
-        starts: dict[Partition, int] = {}
-        for topic in self._topics():
+    def tell(self, record: Record) -> dict[str, Any]:
+        """Return what a list shows of a record."""
+        why, place = reason(record), record.partition
+        done = self._ledger.of(place, record.offset)
+        return {
+            "id": f"{place.topic}:{place.number}@{record.offset}",
+            "code": why.code,
+            "message": why.message,
+            "topic": why.source.topic,
+            "partition": why.source.number,
+            "offset": why.offset,
+            "deliveries": why.deliveries,
+            "tenant": tenant_of(record, why),
+            "run": why.run,
+            "attempt": why.attempt,
+            "writes": why.writes,
+            "done": None if done is None else done.action,
+            "done_by": None if done is None else done.actor,
+            "at_ms": record.time_ms,
+            "bytes": len(record.value or b""),
+        }
+
+    def whole(self, record: Record) -> dict[str, Any]:
+        """Return a record with its headers and bytes, in base64 where they are no text."""
+        self._ledger.catch_up()
+        done = self._ledger.of(record.partition, record.offset)
+        return {
+            **self.tell(record),
+            "done_reason": None if done is None else done.reason,
+            "done_at_ms": None if done is None else done.at_ms,
+            "key": shown(record.key),
+            "value": shown(record.value),
+            "headers": {name: shown(value) for name, value in record.headers},
+        }
+
+    def _places(self, topics: Sequence[str]) -> Iterator[Partition]:
+        for topic in topics:
             try:
-                starts |= {Partition(topic, n): 0 for n in range(self._log.partitions(topic))}
+                count = self._log.partitions(topic)
             except SettingsError:
                 continue  # no record of its kind can be in a topic that is not there
-        reader = self._log.read(starts)
+            yield from (Partition(topic, number) for number in range(count))
+
+    def _backwards(self, place: Partition, wanted: Wanted) -> Iterator[Record]:
+        """Yield a partition's records, newest first, a window in memory at a time."""
+        end = self._log.offset_at(place, _FAR_MS)
+        first = max(0, end - LOOKED_MAX)
+        if wanted.since_ms:
+            first = max(first, self._log.offset_at(place, wanted.since_ms))
+        if (span := wanted.span()) is not None:
+            first, end = span[0], min(end, span[1] + 1)
+        while end > first:
+            start = max(first, end - WINDOW)
+            yield from reversed(self._window(place, start, end))
+            end = start
+
+    def _window(self, place: Partition, start: int, end: int) -> list[Record]:
+        reader = self._log.read({place: start})
         found: list[Record] = []
         try:
-            while not reader.at_end and len(found) < RECORDS_MAX:
-                found += reader.poll(records_max=1_000, wait_ms=200)
+            while not reader.at_end:
+                found += reader.poll(records_max=WINDOW, wait_ms=200)
+                if found and found[-1].offset >= end - 1:
+                    break
         finally:
             reader.close()
-        return found
+        return [record for record in found if record.offset < end]
 
 
-def tell(record: Record) -> dict[str, Any]:
-    """Return what a list shows of a record."""
-    why, place = reason(record), record.partition
-    return {
-        "id": f"{place.topic}:{place.number}@{record.offset}",
-        "code": why.code,
-        "message": why.message,
-        "topic": why.source.topic,
-        "partition": why.source.number,
-        "offset": why.offset,
-        "deliveries": why.deliveries,
-        "at_ms": record.time_ms,
-        "bytes": len(record.value or b""),
-    }
-
-
-def whole(record: Record) -> dict[str, Any]:
-    """Return a record with its headers and bytes, in base64 where they are no text."""
-    return {
-        **tell(record),
-        "key": _shown(record.key),
-        "value": _shown(record.value),
-        "headers": {name: _shown(value) for name, value in record.headers},
-    }
-
-
-def _shown(data: bytes | None) -> str | None:
+def shown(data: bytes | None) -> str | None:
+    """Return bytes as text, in base64 where they are none."""
     if data is None:
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -25,9 +26,9 @@ from headwater.doors import health
 from headwater.doors.callers import Caller
 from headwater.doors.gateway import Gateway, Surface
 from headwater.doors.problems import HANDLERS
-from headwater.doors.shelf import Shelf
 from headwater.doors.tokens import Tail
 from headwater.errors import TransientError
+from headwater.hosts import kept
 from headwater.testing import App
 from headwater.views.runs import RunIndex
 
@@ -60,7 +61,8 @@ class World:
         self.index = RunIndex(platform.names.evt("runs"))
         self.tail = Tail(platform.names.evt("tokens"))
         self._views = [platform.projecting(self.index), platform.projecting(self.tail)]
-        topics = [need.name for need in platform.needs() if ".quarantine." in need.name]
+        self.operating = platform.operating(self.index.writes)
+        self.kept = kept(platform, self.operating)
         surface = Surface(
             log=t.log,
             envelope=platform.envelope("gateway"),
@@ -69,7 +71,9 @@ class World:
             admission=platform.admission_address,
             index=self.index,
             tokens=self.tail,
-            shelf=Shelf(t.log, lambda: [*topics, "hw.quarantine.cmd.gone.v1"]),
+            kept=dataclasses.replace(
+                self.kept, quarantines=[*self.kept.quarantines, "hw.quarantine.cmd.gone.v1"]
+            ),
             **more,
         )
         transport = httpx.ASGITransport(app=Gateway(surface).app())
@@ -445,7 +449,7 @@ def test_quarantine_is_listed_and_shown_byte_for_byte():
         assert values == {"rubbish", "base64://4="}
         none = (await world.http.get("/api/v1/quarantine", params={"code": "other"})).json()
         assert none["records"] == []
-        for unknown in ("x", f"{listed[0]['id']}9", "hw.cmd.triage.v1:0@0"):
+        for unknown in ("x", f"{listed[0]['id']}9", "hw.cmd.gone.v1:0@0", "hw.cmd.triage.v1:9@0"):
             assert (await world.http.get(f"/api/v1/quarantine/{unknown}")).status_code == 404
 
     run(body)

@@ -1,0 +1,260 @@
+"""What `quarantine` and `dlq` share: filters, the operation under way, its summary, an editor."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import rich.console
+import rich.progress
+import typer
+
+from headwater.cli import shell
+from headwater.cli.gateway import Gateway, connect
+from headwater.cli.runs import parse, seconds
+
+Ids = Annotated[list[str] | None, typer.Option("--id", help="Only this one; may be repeated.")]
+Tenant = Annotated[str, typer.Option(help="Only of this tenant.")]
+Agent = Annotated[str, typer.Option(help="Only of this agent.")]
+Error = Annotated[str, typer.Option(help="Only of this class, for example unknown-schema.")]
+Since = Annotated[str, typer.Option(help="Only newer, for example 90s, 15m, 2h, 1d.")]
+All = Annotated[bool, typer.Option("--all", help="All there are; else name some.")]
+Rate = Annotated[str, typer.Option(help="At most so many a second, for example 50/s.")]
+Again = Annotated[
+    bool, typer.Option("--again", help="Also those to which something was done before.")
+]
+OperationName = Annotated[
+    str, typer.Option("--operation", help="Names the operation: the same name goes on with it.")
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with who did it.")]
+RepeatWrites = Annotated[
+    bool, typer.Option("--repeat-writes", help="Make calls that changed the world again.")
+]
+
+_LOOK_S = 0.1
+_LOOK_S_MAX = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which records are meant, as options say."""
+
+    ids: Sequence[str] = ()
+    topic: str = ""
+    tenant: str = ""
+    agent: str = ""
+    error: str = ""
+    since: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """Return them as the gateway takes them."""
+        found: dict[str, Any] = {
+            "ids": [*self.ids],
+            "topic": self.topic,
+            "tenant": self.tenant,
+            "agent": self.agent,
+            "error": self.error,
+        }
+        if self.since:
+            found["since_ms"] = time.time_ns() // 1_000_000 - seconds(self.since) * 1_000
+        return {name: value for name, value in found.items() if value}
+
+    def need_some(self, *, all_: bool) -> None:
+        """Refuse to take everything unless that was said.
+
+        Raises:
+            RefusedError: Nothing was named.
+        """
+        if not all_ and not self.told():
+            raise shell.RefusedError(
+                "which ones? Name some by --id, --topic, --agent, --tenant, --error or --since, "
+                "or say --all",
+                status=shell.WRONG_USAGE,
+            )
+
+
+def listed(
+    path: str,
+    chosen: Chosen,
+    limit: int,
+    output: shell.Format,
+    columns: Mapping[str, str],
+    *,
+    empty: str,
+) -> None:
+    """List kept records, newest first."""
+    told = chosen.told()
+    params = {name: str(value) for name, value in told.items() if name != "ids"}
+    with connect() as gateway:
+        records = gateway.get(path, {**params, "limit": str(limit)})["records"]
+    if output is shell.Format.JSON:
+        shell.document(records)
+        return
+    if not records:
+        shell.note(empty)
+        return
+    shell.table(
+        [*columns],
+        [[of.get(name) for name in columns.values()] for of in records],
+        keep=["id", "run"],
+    )
+
+
+def shown(path: str, record: str, output: shell.Format) -> None:
+    """Show one record: where it came from, why it is kept, what was done to it, and its bytes."""
+    with connect() as gateway:
+        found = gateway.get(f"{path}/{quote(record, safe='')}")
+    if output is shell.Format.JSON:
+        shell.document(found)
+        return
+    print(f"{found['id']}  {found.get('code')}")
+    print(f"from     {found.get('topic')}[{found.get('partition')}]@{found.get('offset')}")
+    print(f"because  {found.get('message')}")
+    if found.get("run"):
+        print(f"run      {found['run']}, attempt {found.get('attempt')}")
+    if found.get("writes"):
+        print(f"writes   {found['writes']}")
+    if found.get("done"):
+        why = found.get("done_reason")
+        print(
+            f"done     {found['done']} by {found.get('done_by') or '?'}{f': {why}' if why else ''}"
+        )
+    for name, value in (found.get("headers") or {}).items():
+        print(f"header   {name}: {value}")
+    print(f"key      {found.get('key')}\nvalue    {found.get('value')}")
+    if found.get("decoded") is not None:
+        print(f"decoded  {json.dumps(found['decoded'], ensure_ascii=False)}")
+
+
+def per_second(text: str) -> float:
+    """Read a rate such as `50/s` or `50`.
+
+    Raises:
+        RefusedError: It is none.
+    """
+    if not text:
+        return 0.0
+    try:
+        found = float(text.removesuffix("/s"))
+    except ValueError:
+        found = 0.0
+    if found <= 0:
+        raise shell.RefusedError(f"{text!r} is no rate: write 50/s", status=shell.WRONG_USAGE)
+    return found
+
+
+def operate(
+    path: str, body: Mapping[str, Any], output: shell.Format, *, ask: str = "", yes: bool = False
+) -> None:
+    """Have an operation done, follow it to its end, and say what came of it.
+
+    Args:
+        path: The gateway's.
+        body: What is wanted.
+        output: How to print the summary.
+        ask: The question, with `{n}` for how many; empty asks nothing.
+        yes: Do it without asking.
+
+    Raises:
+        RefusedError: It failed, or the person said no.
+    """
+    with connect() as gateway:
+        if ask and not yes and not body.get("dry_run"):
+            count = _followed(gateway, path, {**body, "dry_run": True})["done"]
+            shell.confirm(ask.format(n=count), yes=yes)
+        found = _followed(gateway, path, body)
+    _tell(found, output)
+    if found["state"] == "failed":
+        raise shell.RefusedError(found["error"])
+
+
+def edited(path: str, record: str, body: Mapping[str, Any], output: shell.Format) -> None:
+    """Open a record's value in an editor, and have it sent back changed.
+
+    Raises:
+        RefusedError: Nothing was changed, or it is no JSON, or it does not fit the agent's type.
+    """
+    own = f"{path}/{quote(record, safe='')}"
+    with connect() as gateway:
+        found = gateway.get(own)
+        if found.get("undecoded"):
+            shell.note(f"its value cannot be read ({found['undecoded']}); write the task as JSON")
+        before = json.dumps(found.get("decoded"), indent=2, ensure_ascii=False) + "\n"
+        after = _edit(before)
+        if after.strip() == before.strip():
+            raise shell.RefusedError("nothing was changed, so nothing was sent")
+        value = parse(after, "the value")
+        if body.get("dry_run"):
+            shell.document({"would": "edit", "id": record, "value": value})
+            return
+        answer = gateway.post(f"{own}/edit", {**body, "value": value})
+        found = _wait(gateway, answer["operation"])
+    _tell(found, output)
+    if found["state"] == "failed":
+        raise shell.RefusedError(found["error"])
+
+
+def _edit(text: str) -> str:
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory() as directory:
+        file = pathlib.Path(directory) / "value.json"
+        file.write_text(text, encoding="utf-8")
+        try:
+            subprocess.run([*shlex.split(editor), str(file)], check=True)  # noqa: S603 - the user's own editor
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise shell.RefusedError(f"EDITOR {editor!r}: {error}; nothing was sent") from error
+        return file.read_text(encoding="utf-8")
+
+
+def _followed(gateway: Gateway, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    answer = gateway.post(path, dict(body))
+    return _wait(gateway, answer["operation"])
+
+
+def _wait(gateway: Gateway, operation: str) -> dict[str, Any]:
+    """Follow an operation, with a bar on a terminal."""
+    console = rich.console.Console(stderr=True, emoji=False)
+    pause_s = _LOOK_S
+    with rich.progress.Progress(
+        "{task.description}",
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(operation, total=None)
+        while True:
+            found: dict[str, Any] = gateway.get(f"/api/v1/operations/{operation}")
+            bar.update(task, completed=found["looked"], total=found["total"] or None)
+            if found["state"] != "running":
+                return found
+            time.sleep(pause_s)
+            pause_s = min(_LOOK_S_MAX, pause_s * 1.5)
+
+
+_DONE = {"replay": "replayed", "discard": "discarded", "resume": "resumed"}
+
+
+def _tell(found: Mapping[str, Any], output: shell.Format) -> None:
+    if output is shell.Format.JSON:
+        shell.document(found)
+        return
+    would = "would be " if found.get("dry_run") else ""
+    print(f"{would}{_DONE.get(found['action'], found['action'])}: {found['done']}")
+    for kind, count in sorted(found["skipped"].items()):
+        print(f"skipped: {count} ({kind})")
+    for one in found["reasons"]:
+        shell.note(f"  {one['id']}: {one['why']}")
+    if found["state"] == "stopped":
+        shell.note("it was stopped; the same command goes on where it was")

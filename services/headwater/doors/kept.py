@@ -1,0 +1,347 @@
+"""Kept records over HTTP: quarantine, dead letters, and what operators do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from headwater.contracts.derive import Shape
+from headwater.contracts.messages import Resume, Spent
+from headwater.contracts.quarantine import quarantine_topic, reason
+from headwater.contracts.records import Record
+from headwater.contracts.topics import Names
+from headwater.contracts.wanted import Wanted, place_of, tenant_of
+from headwater.doors import given
+from headwater.doors.callers import Caller
+from headwater.doors.problems import ProblemError
+from headwater.doors.shelf import Shelf
+from headwater.errors import HeadwaterError, PoisonError, TransientError
+
+LIST_MAX = 1_000
+IDS_MAX = 1_000
+RATE_MAX = 1e6
+
+
+class Operator(Protocol):
+    """Carries wishes out (`runtime.operating.Operating`)."""
+
+    def begin(self, wish: Any) -> str:
+        """Begin what is wanted; return the operation's id."""
+        ...
+
+    def state(self, id: str) -> dict[str, Any] | None:  # noqa: A002 - what it is
+        """Return how far an operation is."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What these doors stand in front of.
+
+    Args:
+        shelf: Kept records.
+        operator: Carries wishes out.
+        wish: Makes a wish (`runtime.operating.Wish`).
+        names: Names of the namespace's topics.
+        quarantines: Every quarantine topic.
+        agents: Agent's name to its input type.
+        schemas: Writer schemas.
+    """
+
+    shelf: Shelf
+    operator: Operator
+    wish: Callable[..., Any]
+    names: Names
+    quarantines: Sequence[str]
+    agents: Mapping[str, Shape[Any]]
+    schemas: Any
+
+
+class KeptDoor:
+    """Answers what is asked of kept records.
+
+    Args:
+        kept: What it stands in front of.
+        caller: Says who asks.
+        body_bytes_max: Largest body.
+    """
+
+    def __init__(
+        self,
+        kept: Kept,
+        caller: Callable[[Request], Caller],
+        body_bytes_max: int,
+    ) -> None:
+        self._of = kept
+        self._caller = caller
+        self._body_bytes_max = body_bytes_max
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes."""
+        post = ["POST"]
+        return [
+            Route("/api/v1/quarantine", self.list_quarantine),
+            Route("/api/v1/quarantine/replay", self.replay_quarantine, methods=post),
+            Route("/api/v1/quarantine/discard", self.discard_quarantine, methods=post),
+            Route("/api/v1/quarantine/{record}", self.show_quarantine),
+            Route("/api/v1/quarantine/{record}/edit", self.edit, methods=post),
+            Route("/api/v1/dlq", self.list_letters),
+            Route("/api/v1/dlq/replay", self.replay_letters, methods=post),
+            Route("/api/v1/dlq/resume", self.resume_letters, methods=post),
+            Route("/api/v1/dlq/discard", self.discard_letters, methods=post),
+            Route("/api/v1/dlq/{record}", self.show_letter),
+            Route("/api/v1/operations/{operation}", self.operation),
+        ]
+
+    async def list_quarantine(self, request: Request) -> Response:
+        """Return the newest quarantined records, or those of a foreign topic."""
+        self._operator(request)
+        told = dict(request.query_params)
+        topics, wanted = self._records(told)
+        return await self._list(request, topics, wanted)
+
+    async def show_quarantine(self, request: Request) -> Response:
+        """Return one kept record, and its value as JSON if it can be decoded."""
+        self._operator(request)
+        record = await self._record(request)
+        return JSONResponse({**self._of.shelf.whole(record), **self._decoded(record)})
+
+    async def replay_quarantine(self, request: Request) -> Response:
+        """Send kept records back to where they came from."""
+        caller = self._operator(request)
+        return await self._begin(request, caller, "replay", letters=False)
+
+    async def discard_quarantine(self, request: Request) -> Response:
+        """Note of kept records that nobody wants them any more."""
+        caller = self._operator(request)
+        return await self._begin(request, caller, "discard", letters=False)
+
+    async def edit(self, request: Request) -> Response:
+        """Send a kept record back with another value, which is given as JSON."""
+        caller = self._operator(request)
+        record = await self._record(request)
+        told = await self._told(request)
+        agent, shape = self._shape(record, str(told.get("to") or ""))
+        if shape is None:
+            raise ProblemError(
+                422, "Nothing to encode it with", f"{agent or 'no agent'} has no input type here"
+            )
+        value = shape.encode(shape.from_json(json.dumps(told.get("value"))))
+        before = self._decoded(record)["decoded"]
+        if before is not None and shape.encode(shape.from_json(json.dumps(before))) == value:
+            raise ProblemError(
+                422, "Nothing was changed", "the value is the same: replay the record instead"
+            )
+        wish = self._wish(
+            told,
+            caller,
+            "replay",
+            letters=False,
+            topics=(record.partition.topic,),
+            wanted=Wanted(places=frozenset({(record.partition, record.offset)})),
+            value=value,
+            original=record.value,
+        )
+        return self._answer(wish)
+
+    async def list_letters(self, request: Request) -> Response:
+        """Return the newest dead letters."""
+        caller, told = self._caller(request), dict(request.query_params)
+        topics, wanted = self._letters(told, caller)
+        return await self._list(request, topics, wanted)
+
+    async def show_letter(self, request: Request) -> Response:
+        """Return one dead letter."""
+        caller = self._caller(request)
+        record = await self._record(request)
+        foreign = bool(caller.tenant) and tenant_of(record, reason(record)) != caller.tenant
+        if foreign or record.partition.topic not in map(self._of.names.dlq, self._of.agents):
+            raise _missing(request.path_params["record"])
+        return JSONResponse({**self._of.shelf.whole(record), **self._decoded(record)})
+
+    async def replay_letters(self, request: Request) -> Response:
+        """Publish the tasks of failed runs again, as new ones."""
+        return await self._begin(request, self._caller(request), "replay", letters=True)
+
+    async def resume_letters(self, request: Request) -> Response:
+        """Have failed runs go on."""
+        return await self._begin(request, self._caller(request), "resume", letters=True)
+
+    async def discard_letters(self, request: Request) -> Response:
+        """Drop failed runs."""
+        return await self._begin(request, self._caller(request), "discard", letters=True)
+
+    async def operation(self, request: Request) -> Response:
+        """Return how far an operation is."""
+        caller, name = self._caller(request), request.path_params["operation"]
+        found = self._of.operator.state(name)
+        if found is None or (caller.tenant and found["tenant"] != caller.tenant):
+            detail = (
+                f"this gateway knows no operation {name!r}: begun again, it goes on where it was"
+            )
+            raise ProblemError(404, "No such operation", detail)
+        return JSONResponse(found)
+
+    async def _list(self, request: Request, topics: Sequence[str], wanted: Wanted) -> Response:
+        limit = int(given.number(request, "limit", 50, LIST_MAX))
+        found = await asyncio.to_thread(self._of.shelf.newest, topics, wanted, limit=max(1, limit))
+        return JSONResponse({"records": found})
+
+    async def _record(self, request: Request) -> Record:
+        name = request.path_params["record"]
+        found = await asyncio.to_thread(self._of.shelf.get, name)
+        if found is None:
+            raise _missing(name)
+        return found
+
+    async def _begin(
+        self, request: Request, caller: Caller, verb: str, *, letters: bool
+    ) -> Response:
+        told = await self._told(request)
+        topics, wanted = self._letters(told, caller) if letters else self._records(told)
+        if told.get("all") is not True and not _narrow(told):
+            raise ProblemError(
+                422, "Everything?", "name records by ids, topic, agent, tenant, error or since_ms; "
+                "or say all: true",
+            )  # fmt: skip
+        wish = self._wish(told, caller, verb, letters=letters, topics=topics, wanted=wanted)
+        return self._answer(wish)
+
+    def _answer(self, wish: Any) -> Response:
+        try:
+            operation = self._of.operator.begin(wish)
+        except (PoisonError, TransientError):
+            raise
+        except HeadwaterError as error:
+            raise ProblemError(429, "Busy", str(error)) from error
+        url = f"/api/v1/operations/{operation}"
+        return JSONResponse(
+            {"operation": operation, "url": url}, status_code=202, headers={"location": url}
+        )
+
+    def _wish(self, told: Mapping[str, Any], caller: Caller, verb: str, **more: Any) -> Any:
+        rate = given.amount(told, "rate")
+        again = told.get("again") is True
+        # What may be done twice gets a name of its own, or a second time would go on with the first.
+        fresh = secrets.token_hex(8) if again or verb == "resume" else ""
+        added = Spent(
+            steps=int(given.amount(told, "add_steps")),
+            tokens=int(given.amount(told, "add_tokens")),
+            usd_nano=round(given.amount(told, "add_usd") * 1e9),
+        )
+        return self._of.wish(
+            verb=verb,
+            actor=caller.actor,
+            reason=given.words(told, "reason"),
+            to=given.words(told, "to"),
+            rate=min(rate, RATE_MAX),
+            repeat_writes=told.get("repeat_writes") is True,
+            again=again,
+            dry_run=told.get("dry_run") is True,
+            resume=Resume(added=added) if verb == "resume" else None,
+            name=given.words(told, "operation") or fresh,
+            **more,
+        )
+
+    def _records(self, told: Mapping[str, Any]) -> tuple[tuple[str, ...], Wanted]:
+        """Return the topics of kept records that are meant, and which of theirs."""
+        wanted = self._wanted(told)
+        named = str(told.get("topic") or "")
+        mine = tuple(self._of.quarantines)
+        if wanted.places:
+            return tuple(sorted({place.topic for place, _ in wanted.places})), wanted
+        if agent := str(told.get("agent") or ""):
+            named = named or self._of.names.cmd(self._agent(agent))
+        if not named:
+            return mine, wanted
+        if named.count(".") > 2 and quarantine_topic(named) in mine:  # noqa: PLR2004 - ns.kind.name.v1
+            return (quarantine_topic(named),), wanted
+        return (named,), wanted
+
+    def _letters(self, told: Mapping[str, Any], caller: Caller) -> tuple[tuple[str, ...], Wanted]:
+        """Return the topics of dead letters that are meant, and which of theirs: a tenant's own alone."""
+        wanted = self._wanted(told)
+        if caller.tenant:
+            wanted = dataclasses.replace(wanted, tenant=caller.tenant)
+        agent = str(told.get("agent") or "")
+        agents = [self._agent(agent)] if agent else [*self._of.agents]
+        return tuple(self._of.names.dlq(name) for name in agents), wanted
+
+    def _agent(self, name: str) -> str:
+        if name not in self._of.agents:
+            known = ", ".join(sorted(self._of.agents))
+            raise ProblemError(404, "No such agent", f"no agent {name!r}; there are: {known}")
+        return name
+
+    def _wanted(self, told: Mapping[str, Any]) -> Wanted:
+        ids = told.get("ids") or ()
+        if isinstance(ids, str):
+            ids = [ids]
+        if not isinstance(ids, list | tuple) or len(ids) > IDS_MAX:
+            raise ProblemError(422, "Not a list", f"ids: a list of at most {IDS_MAX}")
+        places = {one: place_of(str(one)) for one in ids}
+        source = str(told.get("source") or "")
+        return Wanted(
+            places=frozenset(place for place in places.values() if place is not None),
+            runs=frozenset(str(one) for one, place in places.items() if place is None),
+            source=source,
+            tenant=str(told.get("tenant") or ""),
+            error=str(told.get("error") or told.get("code") or ""),
+            since_ms=_since_ms(told),
+        )
+
+    async def _told(self, request: Request) -> dict[str, Any]:
+        body = await given.body(request, self._body_bytes_max)
+        told = given.json_of(body) if body else {}
+        if not isinstance(told, dict):
+            raise ProblemError(422, "Not an object", "the body is a JSON object")
+        return told
+
+    def _operator(self, request: Request) -> Caller:
+        caller = self._caller(request)
+        if caller.tenant:
+            raise ProblemError(403, "Not yours", "quarantine holds records of every tenant")
+        return caller
+
+    def _shape(self, record: Record, to: str) -> tuple[str, Shape[Any] | None]:
+        """Return the agent whose task a record is, and its type."""
+        names = self._of.names
+        topic = to or reason(record).source.topic
+        for agent, shape in self._of.agents.items():
+            if topic == names.cmd(agent) or record.partition.topic == names.dlq(agent):
+                return agent, shape
+        return "", None
+
+    def _decoded(self, record: Record) -> dict[str, Any]:
+        _, shape = self._shape(record, "")
+        if shape is None:
+            return {"decoded": None, "undecoded": "no agent takes records of this topic"}
+        try:
+            value = shape.decode(record.value or b"", self._of.schemas)
+            return {"decoded": json.loads(shape.to_json(value)), "undecoded": ""}
+        except (PoisonError, TransientError) as error:
+            return {"decoded": None, "undecoded": str(error)}
+
+
+def _narrow(told: Mapping[str, Any]) -> bool:
+    names = ("ids", "topic", "agent", "tenant", "error", "source", "since_ms")
+    return any(told.get(name) for name in names)
+
+
+def _since_ms(told: Mapping[str, Any]) -> int:
+    try:
+        return max(0, int(told.get("since_ms") or 0))
+    except (TypeError, ValueError) as error:
+        raise ProblemError(422, "Not a time", "since_ms: milliseconds since 1970") from error
+
+
+def _missing(record: str) -> ProblemError:
+    return ProblemError(404, "No such record", f"no record {record!r} is kept")
