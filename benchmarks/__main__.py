@@ -5,7 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 
-QUESTIONS = ("blocked-key", "call", "hop", "latency", "memory", "restore", "waiting-tools")
+QUESTIONS = (
+    "blocked-key",
+    "call",
+    "eos-tax",
+    "hop",
+    "latency",
+    "memory",
+    "restore",
+    "waiting-tools",
+)
 
 
 def main(arguments: list[str]) -> int:

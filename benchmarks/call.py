@@ -13,8 +13,10 @@ import cProfile
 import gc
 import pstats
 import statistics
+import sys
 import time
 import tracemalloc
+from collections.abc import Sequence
 
 from headwater.contracts.messages import Answered
 from headwater.core.execution import Answer, Begin
@@ -77,13 +79,13 @@ def memory(count: int) -> float:
     return (after - before) / count
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--round-trips", type=int, default=_ROUND_TRIPS)
     parser.add_argument("--repetitions", type=int, default=_REPETITIONS)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--memory", action="store_true")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     if asked.profile:
         profile = cProfile.Profile()
         profile.runcall(durable, asked.round_trips)
@@ -103,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -108,10 +108,18 @@ def inbox(platform: Platform) -> list[tuple[bytes, bytes, list[tuple[str, bytes]
     return records  # type: ignore[return-value] # our own headers have values
 
 
-def turns(config: KafkaConfig, stages: Stages | None = None) -> float:
-    """Return turns a second of one agents' worker on a fresh namespace."""
+def turns(
+    config: KafkaConfig, stages: Stages | None = None, *, of: type[KafkaLog] = KafkaLog
+) -> float:
+    """Return turns a second of one agents' worker on a fresh namespace.
+
+    Args:
+        config: The cluster.
+        stages: Counts where the time goes.
+        of: How the cluster is used.
+    """
     namespace = cluster.fresh("hop")
-    log = KafkaLog(config)
+    log = of(config)
     executor = concurrent.futures.ThreadPoolExecutor(2)
     parts = Parts(clock=confine.wall_ms, instance="bench", executor=executor)
     platform = Platform(app, log, parts, namespace=namespace)

@@ -6,17 +6,13 @@ import gc
 import os
 import pathlib
 
-from headwater.assembly import AppCatalogue, Parts, Platform
+from headwater.assembly import Parts, Platform
 from headwater.contracts.messages import Start, Task
 from headwater.core.decider import Turn
-from headwater.core.judge import AllowAll
-from headwater.core.messages import Address, Meta, Position, RunId
-from headwater.core.prices import Prices
+from headwater.core.messages import Meta, Position, RunId
 from headwater.durable import confine
 from headwater.hosts import calm_collector
 from headwater.log.local import LocalLog
-from headwater.runs.calls import Routes
-from headwater.runs.decider import Runs
 from headwater.runtime.table import Table
 from headwater.sdk.app import App
 from headwater.sdk.context import Context
@@ -42,25 +38,9 @@ def resident() -> int:
 def main() -> None:
     """Start the runs on one decider and its table, and print what they took."""
     calm_collector()
-    platform = Platform(app, LocalLog(), Parts(clock=confine.wall_ms))
-    names = platform.names
-    decider = Runs(
-        app.agents["waiter"],
-        catalogue=AppCatalogue(app, Prices()),
-        judge=AllowAll(),
-        routes=Routes(
-            inbox=names.inbox,
-            request=names.req,
-            events=names.evt,
-            dead=names.dlq,
-            life=names.evt("runs"),
-            admission=lambda tenant: Address(names.inbox("admission"), tenant, 0),
-            place=lambda tenant, agent, task: 0,
-        ),
-        dead_letter=lambda record, topic, ended: None,  # type: ignore[arg-type,return-value] # none fails
-        version="1",
-        executions_max=CACHED,
-    )
+    parts = Parts(clock=confine.wall_ms, executions_max=CACHED)
+    platform = Platform(app, LocalLog(), parts)
+    names, decider = platform.names, platform.runs_decider("waiter")
     table = Table()
     task = Task(value=app.agents["waiter"].input.encode("a question of usual length, about a card"))
     gc.collect()

@@ -1,0 +1,71 @@
+"""What transactions cost at saturation: turns a second with them, over turns a second without.
+
+Both sides are the same deciding loop with the same backlog of replies. Without them the same records
+are written by an idempotent producer, waited for, and the offset is committed after them: at least
+once, which nobody may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from benchmarks import cluster, hop
+from confluent_kafka import Producer, TopicPartition
+
+from headwater.hosts import calm_collector
+from headwater.log.kafka import KafkaLog
+from headwater.log.kafka_owner import KafkaOwner
+from headwater.log.port import Work
+
+REPETITIONS = 7
+_CALL_S = 30.0
+
+
+class PlainOwner(KafkaOwner):
+    """Writes work and then its offsets, in no transaction."""
+
+    def _open(self) -> bool:
+        transactional = self.config.transactional(self.group, self.instance)
+        self._producer = Producer(
+            {name: value for name, value in transactional.items() if "transaction" not in name}
+        )
+        return True
+
+    def _transact(self, held: Sequence[Work]) -> None:
+        producer = self._producer
+        assert producer is not None, "a poll has opened it"
+        for one in held:
+            for draft in one.drafts:
+                self._produce(producer, draft)
+        left = producer.flush(_CALL_S)
+        assert left == 0, f"{left} records were not written"
+        places = [(one.claim.partition, one.next_offset) for one in held]
+        offsets = [TopicPartition(place.topic, place.number, offset) for place, offset in places]
+        self._consumer.commit(offsets=offsets, asynchronous=False)
+
+
+class PlainLog(KafkaLog):
+    """A cluster whose owners use no transactions."""
+
+    def own(self, topics: Collection[str], *, group: str, instance: str) -> PlainOwner:
+        """Join a group as a decider."""
+        return PlainOwner(self.config, topics, group=group, instance=instance, first=self.committed)
+
+
+def main() -> None:
+    """Alternate, and print the ratio."""
+    calm_collector()
+    with cluster.config() as config:
+        pairs = []
+        for number in range(REPETITIONS):
+            sides = {KafkaLog: 0.0, PlainLog: 0.0}
+            for log in (*sides,) if number % 2 else (*reversed(sides),):
+                sides[log] = hop.turns(config, of=log)
+            pairs.append((sides[KafkaLog], sides[PlainLog]))
+        cluster.report(
+            "eos-tax", pairs, unit="turns/s with transactions against turns/s without; at least 0.9"
+        )
+
+
+if __name__ == "__main__":
+    main()
