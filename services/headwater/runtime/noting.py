@@ -8,11 +8,12 @@ lease, in a transaction that only the owner of the partition can commit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from headwater.contracts.messages import Failed, InDoubt, Intent, Reply, Result
 from headwater.contracts.records import Draft
@@ -92,6 +93,7 @@ class Noting:
         self._held: dict[Item, Intent] = {}
         self._unbegun: deque[str] = deque(maxlen=UNBEGUN_MAX)
         self._pulse: asyncio.Future[None] | None = None
+        self._alones: dict[str, tuple[asyncio.Lock, int]] = {}
         self._stopping = False
 
     async def reply(self, item: Item) -> Reply:
@@ -103,11 +105,18 @@ class Noting:
         """
         if not self.topic:
             return await self._answering.reply(item, wanted=lambda: self._mine(item))
+        if item.safety is not Safety.IRREVERSIBLE:
+            return await self._noted(item)
+        async with self._alone(item.call_id):
+            return await self._noted(item)
+
+    async def _noted(self, item: Item) -> Reply:
         recorded = await self._others(item)
         if recorded is not None:
             return recorded
         before = self._intent(item)
-        if before is not None and (settled := await self._settle(item, before)) is not None:
+        settled = await (self._once_more(item) if before is None else self._settle(item, before))
+        if settled is not None:
             return await self._note(item, settled)
         attempt = await self._intend(item) if self._expects(item) else ""
         item.begun = True
@@ -118,6 +127,28 @@ class Noting:
             return await self._note(item, reply)
         finally:
             self._held.pop(item, None)
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, call_id: str) -> AsyncIterator[None]:
+        """Let a request wait for another of the same call: of one in doubt there may be two."""
+        lock, waiting = self._alones.get(call_id, (asyncio.Lock(), 0))
+        self._alones[call_id] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._alones.pop(call_id)
+            if waiting > 1:
+                self._alones[call_id] = (lock, waiting - 1)
+
+    async def _once_more(self, item: Item) -> Reply | None:
+        """Look once more before a call is made that a person said did not happen; they may be wrong."""
+        if not item.ask.undone:
+            return None
+        found = await self._answering.settle(
+            item, item.ask.undone[-1], self._clock(), wanted=lambda: self._mine(item)
+        )
+        return None if found is None or isinstance(found.outcome, InDoubt) else found
 
     def wanted(self) -> list[Wanted]:
         """Take the intents that are to be written now."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ from headwater.core.effector import Done
 from headwater.errors import NotDone, SettingsError, TransientError
 from headwater.runtime import receipts as subject
 from headwater.runtime.lanes import Bounds
-from headwater.runtime.noting import Lease
+from headwater.runtime.noting import Lease, Noting
 from headwater.runtime.receipts import Known
 
 CAREFUL = [("write", "card-1"), ("irreversible", ""), ("irreversible", "card-1")]
@@ -323,6 +325,62 @@ def test_what_a_person_says_did_not_happen_stops_nothing(undone: bool) -> None:
         await heir.close()
 
     scene()
+
+
+class Books(Hands):
+    """Hands whose books can be looked into, once they are open."""
+
+    open = False
+
+    async def verify(self, call: Any, ask: Any, attempt: Any) -> Any:
+        if not self.open:
+            return InDoubt(since_ms=0)
+        return Done(value=b"in the books") if len(self.began) > 1 else None
+
+
+def test_both_requests_of_a_call_in_doubt_make_it_once() -> None:
+    """The first comes again and is found not to have happened; the person said so too: made once.
+
+    Whoever makes it second looks into the books once more, after the first is done.
+    """
+
+    @play
+    async def scene() -> None:
+        world = World(Books())
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(number=0, safety="irreversible")
+        await settle(loop)
+        (intent,) = world.receipts()
+        heir = await die(world, loop)
+        world.hands.gates.clear()
+        await world.ask(number=0, safety="irreversible", undone=(intent.attempt,))
+        world.hands.open = True
+        await asyncio.sleep(LEASE_S)
+        await finish(heir)
+        assert world.hands.began == [0, 0], "by the one that died, and once more"
+        assert {reply.outcome.value for reply in world.replies()} == {b"0", b"in the books"}
+        await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize("off", ["_once_more", "_alone"])
+def test_without_looking_once_more_alone_it_is_made_twice(
+    monkeypatch: pytest.MonkeyPatch, off: str
+) -> None:
+    """The controls."""
+
+    async def nothing(self: Noting, item: Any) -> None:
+        return None
+
+    @contextlib.asynccontextmanager
+    async def beside(self: Noting, call_id: str) -> AsyncIterator[None]:
+        yield
+
+    monkeypatch.setattr(Noting, off, nothing if off == "_once_more" else beside)
+    with pytest.raises(AssertionError, match="by the one that died"):
+        test_both_requests_of_a_call_in_doubt_make_it_once()
 
 
 @play
