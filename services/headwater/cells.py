@@ -13,6 +13,7 @@ from typing import Any
 
 from headwater.assembly import Platform
 from headwater.contracts.messages import Failed, InDoubt, Wake
+from headwater.core.blobs import AbsentError
 from headwater.core.decider import Timer, Turn
 from headwater.core.effector import Attempt, Done, Effector
 from headwater.core.messages import Position
@@ -32,6 +33,7 @@ from headwater.runtime.lines import (
 )
 from headwater.runtime.posts import Kind, Posts
 from headwater.runtime.table import Table
+from headwater.runtime.values import Fetch
 from headwater.settings import Settings
 from headwater.tools.lifespans import entered
 
@@ -122,14 +124,32 @@ class Cell:
 
 
 def take_turn(platform: Platform, said: TakeTurn) -> None:
-    """Take one turn of an agent over the rows of its run; nothing of it is kept."""
+    """Take one turn of an agent over the rows of its run; nothing of it is kept.
+
+    What it needs by reference is waited for: a turn that stopped for want of a value was not tried.
+
+    Raises:
+        TransientError: The store of blobs is away.
+    """
+    fetch = Fetch()
+    while True:
+        try:
+            _turn(platform, said, fetch)
+        except AbsentError as absent:
+            fetch.begin(platform.parts.blobs, absent.tenant, absent.names)
+            fetch.take()
+        else:
+            return
+
+
+def _turn(platform: Platform, said: TakeTurn, fetch: Fetch) -> None:
     place, table = said.record.partition, Table(said.rows)
     meta, message = platform.envelope(f"runs.{said.agent}").open(said.record)
     at = Position(platform.log.topic_id(place.topic), place.topic, place.number, said.record.offset)
     timer = table.get(Timer, *message.name) if isinstance(message, Wake) else None
     if timer is not None:
         meta = dataclasses.replace(timer.meta, id=meta.id)
-    turn = Turn(table, at=at, meta=meta, now_ms=said.record.time_ms)
+    turn = Turn(table, at=at, meta=meta, now_ms=said.record.time_ms, at_hand=fetch)
     if timer is not None:
         turn.drop(timer)
     platform.runs_decider(said.agent).react(turn, message)

@@ -13,12 +13,19 @@ from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse, TextPa
 from pydantic_ai.models.function import FunctionModel
 
 import headwater
-from headwater import testing
+from headwater import cells, testing
+from headwater.contracts.messages import Control
+from headwater.contracts.records import Partition, Record
+from headwater.core.decider import Sent
+from headwater.core.messages import Address, Meta
+from headwater.runs.rows import KINDS
 from headwater.runtime import values
+from headwater.runtime.lines import TakeTurn
 from headwater.sdk import history
 
 BIG = "x" * 700_000
 TURNS = 200
+TRIED: list[int] = []
 app = headwater.App("large")
 talker = app.model("talker", "test")
 
@@ -54,6 +61,14 @@ async def broken(ctx: headwater.Context, question: str) -> str:
     except headwater.ToolError as error:
         return error.error
     return "it fitted"
+
+
+@app.agent
+async def waits(ctx: headwater.Context, question: str) -> int:
+    text = await fetch(1)
+    await ctx.receive("go")
+    TRIED.append(len(text))
+    return len(text)
 
 
 @app.agent(budget=headwater.Budget(steps=1_000, usd=None))
@@ -117,6 +132,36 @@ async def test_a_crash_changes_nothing() -> None:
     """Replays find the values that the journal names."""
     async with testing.App(app, blobs=True) as t:
         assert await ran(t, crash=True) == 1_300_001
+
+
+@played
+async def test_a_turn_that_is_tried_apart_has_its_values() -> None:
+    """A suspect whose turn stopped for want of a value would pass for harmless."""
+    TRIED.clear()
+    async with testing.App(app, blobs=True) as t:
+        run = await t.start(waits, "go")
+        await t.settle()
+        (loop,) = [one for one in t._deciding if one._decider.name == "runs.waits"]
+        rows = [
+            row
+            for owned in loop._owned.values()
+            for kind in KINDS
+            for row in owned.table.scan(kind)
+        ]
+        here = Partition(t.platform.names.inbox("waits"), int(run.id.split(".")[1]))
+        go = Sent(
+            message=Control(target=run.id, verb="signal", name="go", value=b"null"),
+            to=Address(here.topic, run.id, here.number),
+            meta=Meta(id="m", tenant="default"),
+        )
+        draft = t.platform.envelope("tests").seal(go)
+        record = Record(
+            partition=here, offset=99, time_ms=t.now_ms, key=draft.key, value=draft.value,
+            headers=draft.headers,
+        )  # fmt: skip
+        said = TakeTurn(number=1, agent="waits", run=run.id, record=record, rows=rows)
+        cells.take_turn(t.platform, said)
+        assert TRIED == [700_001]
 
 
 @played

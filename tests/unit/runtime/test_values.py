@@ -142,6 +142,30 @@ def test_a_store_that_is_away_parks_the_partition(script, store):
     assert script.outputs() == [ONE.decode()]
 
 
+def test_what_came_is_not_asked_for_again(script, store):
+    """Of several values, those that came are kept while another is away."""
+
+    class Both(Reader):
+        def react(self, turn, message):
+            turn.need(["one", "two"])
+            super().react(turn, message)
+
+    loop = loop_of(script, store, Both())
+    script.put("one")
+    loop.step()
+    loop.step()
+    store.gets[0][2].set_result(ONE)
+    assert loop.step() == 0
+    store.gets[1][2].set_exception(TransientError("the store is away"))
+    assert loop.step() == 0
+    script.now_ms += 1_000
+    loop.step()
+    assert [name for _, name in store.asked] == ["one", "two", "two"]
+    store.gets[2][2].set_result(b"")
+    assert loop.step() == 1
+    assert script.outputs() == [ONE.decode()]
+
+
 def test_a_process_without_a_store_parks_and_says_which_setting(script, caplog):
     """Values by reference are no reason to lose or skip anything."""
     loop = loop_of(script, None)
