@@ -9,6 +9,7 @@ QUESTIONS = (
     "blocked-key",
     "call",
     "eos-tax",
+    "guard",
     "hop",
     "latency",
     "memory",

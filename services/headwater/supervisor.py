@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.25
 """How often children are looked at."""
 GRACE_S = 10.0
-"""How long a child that was told to stop may take beyond its drain, or go on after it said that it ends."""
+"""How long a child that was told to stop may take beyond its drain."""
+ENDING_S = 3.0
+"""How long a child may go on after it said that it ends: a thread of it may never."""
 _CELL = b"cell"
 _PR_SET_PDEATHSIG = 1
 _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -97,7 +99,8 @@ class _Child:
     """A copy of a cell's end of its line, to say there how it died."""
     killed: str = ""
     until_s: float | None = None
-    """When it is ended at the latest, if it was told to stop."""
+    """When it is ended at the latest, if it was told to stop or said that it ends."""
+    ending: bool = False
     status: int | None = None
 
     @property
@@ -255,9 +258,9 @@ class Supervisor:
 
     def _look(self, child: _Child, now_s: float) -> None:
         verdict = child.watch.look(now_s, tick_s=TICK_S)
+        if child.posts.ended is not None and not child.ending:
+            child.ending, child.until_s = True, now_s + ENDING_S
         over = child.until_s is not None and now_s > child.until_s
-        if child.posts.ended is not None and child.until_s is None:
-            child.until_s = now_s + GRACE_S
         if over and not child.killed:
             child.killed = "it did not end in time"
             self._kill(child)

@@ -115,7 +115,7 @@ class Fleet:
                 command,
                 env={
                     **self._environment,
-                    **self._supervised(),
+                    **self._supervised(seat),
                     **seat.settings,
                     "HEADWATER_INSTANCE": seat.instance,
                 },
@@ -145,9 +145,9 @@ class Fleet:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
 
-    def _supervised(self) -> dict[str, str]:
+    def _supervised(self, seat: Seat) -> dict[str, str]:
         """Whoever dies at a point is started again by the fleet, which counts it; not by a supervisor."""
-        given = self._environment.get(child.POINT, "")
+        given = seat.settings.get(child.POINT) or self._environment.get(child.POINT)
         return {"HEADWATER_SUPERVISOR__ENABLED": "false"} if given else {}
 
     def revive(self) -> None:

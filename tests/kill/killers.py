@@ -80,12 +80,21 @@ async def on_loop(name: str) -> str:
     return name
 
 
+@app.tool(effect="read", service="lab", timeout_s=1)
+def hurried(name: str) -> str:
+    """Be a killer, or not, in a thread, and not for long."""
+    KILLERS.get(name, str)()
+    return name
+
+
 @app.agent
 async def subject(ctx: headwater.Context, task: str) -> str:
     """Do what the task says: a killer's name or another word, and where."""
     name, _, where = task.partition(" ")
     if where == "in_thread":
         return await in_thread(name)
+    if where == "hurried":
+        return await hurried(name)
     if where == "on_loop":
         return await on_loop(name)
     KILLERS.get(name, str)()

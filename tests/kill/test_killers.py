@@ -104,10 +104,13 @@ class Lab:
                 found[suspect.what] = max(found.get(suspect.what, 0), suspect.alone)
         return found
 
+    def log(self, instance: str) -> str:
+        """Return what a process has said, and whoever came after it."""
+        return (self.fleet.logs / f"{instance}.log").read_text()
+
     def said(self) -> str:
         """Return what the processes said last."""
-        paths = [self.fleet.logs / f"{name}.log" for name in ("tools-1", "agents-1")]
-        return "\n".join(path.read_text()[-4_000:] for path in paths if path.exists())
+        return "\n".join(self.log(name)[-4_000:] for name in ("tools-1", "agents-1"))
 
 
 @pytest.fixture
@@ -187,3 +190,31 @@ def test_each_killer_in_an_agent_is_quarantined_and_its_partition_goes_on(
     say(
         f"{len(AGENTS)} killers in agents found; the slowest of {len(innocents)} innocents: {slow:.1f} s"
     )
+
+
+def test_a_loop_in_a_thread_kills_nobody_and_its_process_is_replaced_in_good_order(
+    lab: Callable[..., Lab],
+) -> None:
+    """Its call has its answer in time; the thread cannot be ended, so the process is, and drains before."""
+    one = lab()
+    one.publish(["loop hurried", "word in_thread#1"])
+    one.until(lambda: len(one.outcomes()) == 2, 60)
+    one.until(lambda: "tools-1 is replaced: a thread of" in one.log("tools-1"), 60)
+    one.publish(["word in_thread#2"])
+    one.until(lambda: len(one.outcomes()) == 3, 60)
+    outcomes = one.outcomes()
+    assert outcomes.pop("loop hurried").startswith("headwater.errors.ToolTimeout")
+    assert {*outcomes.values()} == {"word"}
+    assert one.read("quarantine.req.tool.lab") == one.read("ctl.suspects") == []
+    assert "tools-1 died" not in one.log("tools-1")
+
+
+def test_control_without_suspects_a_killer_has_its_process_die_for_ever(
+    lab: Callable[..., Lab],
+) -> None:
+    """Control: more deaths than would be allowed, and no end of them."""
+    one = lab("no_suspects")
+    one.publish(["segfault in_thread"])
+    one.until(lambda: one.log("tools-1").count("tools-1 died after") >= 6, 90)
+    assert one.outcomes() == {}
+    assert one.read("quarantine.req.tool.lab") == []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
@@ -39,9 +38,13 @@ class Trying:
         self._agent = agent
         self._remembered = remembered
 
-    def at(self, record: Record) -> contextlib.AbstractContextManager[int]:
-        """Return a block in which a turn is taken here, at a post."""
-        return self._guard.posts.at(Kind.TURN, record.partition, record.offset, _run(record))
+    def enter(self, record: Record) -> int:
+        """Begin a turn here, at a post; `leave` must follow."""
+        return self._guard.posts.take(Kind.TURN, record.partition, record.offset, _run(record))
+
+    def leave(self, post: int) -> None:
+        """End a turn."""
+        self._guard.posts.leave(post)
 
     def suspected(self, record: Record) -> bool:
         """Say whether a record is to be tried before it is taken."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 from collections import deque
 
 import pytest
@@ -27,10 +26,12 @@ class Trying:
         self.trials = {}
         self.posts = []
 
-    @contextlib.contextmanager
-    def at(self, record):
+    def enter(self, record):
         self.posts.append(record.offset)
-        yield 0
+        return record.offset
+
+    def leave(self, post):
+        assert self.posts[-1] == post
 
     def suspected(self, record):
         return record.offset in self.suspects - self.killers
