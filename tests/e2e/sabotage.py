@@ -22,8 +22,8 @@ from headwater.runtime.answering import Answering
 from headwater.runtime.committing import Bisect
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.receipts import Known
-from headwater.runtime.values import Puts
 from headwater.runtime.suspects import Suspects
+from headwater.runtime.values import Puts
 
 SLOW_RECORDS = 8
 SLOW_COMMIT_S = 0.2
@@ -115,6 +115,8 @@ def dies_after_put() -> None:
 def no_puts() -> None:
     """Deciders commit references to values that nobody has stored."""
     Puts.begin = lambda self, blobs, turn: None  # type: ignore[method-assign] # that is the sabotage
+
+
 def no_suspects() -> None:
     """Whoever was at work when a process died is taken like anybody else."""
     Suspects.find = lambda self, record: None  # type: ignore[method-assign] # that is the sabotage
