@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from headwater.contracts.messages import Ask, Intent
+from headwater.testing.invariants import decisions
 from headwater.testing.invariants.book import Act, Book, Read
 
 
@@ -29,15 +30,22 @@ def a_deposed_owner_pays_nothing(book: Book) -> Iterator[str]:
 
 
 def no_call_is_repeated_without_need(book: Book) -> Iterator[str]:
-    """At most one repeat of a call per crash, only where no RESULT was durable; none if irreversible."""
+    """At most one repeat of a call per crash, only where no RESULT was durable; none if irreversible.
+
+    A person's word that an irreversible call did not happen has it made once more.
+    """
+    words = decisions.said(book)
+    yield from decisions.nothing_is_made_that_nobody_approved(book)
     acts: dict[str, list[Act]] = defaultdict(list)
     for act in book.acts:
         if not act.late and (act.attempt == 1 or act.safety == "irreversible"):
             acts[act.key].append(act)
     for key, made in acts.items():
         first = made[0]
-        if first.safety == "irreversible" and len(made) > 1:
-            yield f"{first.name} of {key} cannot be taken back, and was made {len(made)} times"
+        if first.safety == "irreversible":
+            if len(made) > decisions.sendings(words.get(key, [])):
+                yield f"{first.name} of {key} cannot be taken back, and was made {len(made)} times"
+            yield from _bought_again(book, key, made)
             continue
         ask = _ask(book, first)
         began = first.at_ms if ask is None else ask.record.time_ms
