@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from headwater.contracts import quarantine
@@ -117,6 +119,15 @@ def test_what_was_kept_by_its_digest_cannot_go_back() -> None:
     assert isinstance(made, Skipped)
     assert isinstance(again(large), Skipped)
     assert sent(refused(value=None)).value is None, "a tombstone goes back as one"
+
+
+def test_a_childs_task_in_the_store_of_blobs_is_not_published() -> None:
+    """Its letter has no value; sent again it would be a tombstone that intake refuses."""
+    named = dataclasses.replace(letter((quarantine.BLOB, b"hwb1l-0")), value=None)
+    skipped = again(named)
+    assert isinstance(skipped, Skipped)
+    assert skipped.kind == "by reference"
+    assert isinstance(again(dataclasses.replace(letter(), value=None)), Draft)
 
 
 def test_a_dead_letter_becomes_a_new_task() -> None:

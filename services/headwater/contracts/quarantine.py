@@ -11,6 +11,8 @@ from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.errors import PoisonError
 
 PREFIX = "__dlq.errors."
+BLOB = "headwater_blob"
+"""Names the blob that is a dead letter's value, where a child's task went by reference."""
 STACK_BYTES_MAX = 4_096
 RECORD_BYTES_MAX = 2 * 1024 * 1024
 """What a quarantine topic takes: a broker's default record and 1 MiB."""

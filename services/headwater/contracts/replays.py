@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from headwater.contracts.quarantine import FAMILIES, PREFIX, Reason
+from headwater.contracts.quarantine import BLOB, FAMILIES, PREFIX, Reason
 from headwater.contracts.records import Draft, Headers, Record
 
 MARK = "__replay."
@@ -126,6 +126,11 @@ def anew(
     """
     if not whole(record):
         return Skipped(kind="kept by digest", why="it was too large to be kept whole")
+    if record.value is None and record.header(BLOB) is not None:
+        return Skipped(
+            kind="by reference",
+            why="its task is a child's, in the store of blobs: resume the run, or replay its parent",
+        )
     if why.writes and not repeat_writes:
         return Skipped(kind="writes", why=f"it would repeat writes: {why.writes}")
     headers = tuple(one for one in original(record) if one[0] not in _ANEW)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
+from headwater.contracts import quarantine
 from headwater.contracts.messages import (
     Answered,
     BlobRef,
@@ -30,8 +31,6 @@ from headwater.runs.spending import settle
 from headwater.runs.values import Large, shortened
 from headwater.runs.visit import Visit
 
-BLOB_HEADER = "headwater_blob"
-"""Names the blob that is a dead letter's value."""
 WRITES_MAX = 100
 """How many calls that changed the world are named; more than that nobody reads."""
 
@@ -313,7 +312,7 @@ class Life:
 
 
 def _blob(ref: BlobRef) -> Headers:
-    return ((BLOB_HEADER, ref.name.encode()),)
+    return ((quarantine.BLOB, ref.name.encode()),)
 
 
 def _failing(visit: Visit) -> bool:
