@@ -42,10 +42,12 @@ from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
 from headwater.runs.retention import KEEP_MS
 from headwater.runs.values import Large
-from headwater.runtime.deciding import Deciding, Observer, Opener, Pace
+from headwater.runtime.deciding import Deciding, Opener
 from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
+from headwater.runtime.observing import Observer
 from headwater.runtime.operating import Operating
+from headwater.runtime.pace import Pace
 from headwater.runtime.performing import CallObserver, Lease, Performing, Retry
 from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Local, Restorer

@@ -38,11 +38,13 @@ from headwater.fleet import Fleet, Following, Members
 from headwater.log.port import Log
 from headwater.models.prices import snapshot
 from headwater.runtime.committing import Taken
-from headwater.runtime.deciding import Deciding, Observer, Pace
+from headwater.runtime.deciding import Deciding
 from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.lines import Line
+from headwater.runtime.observing import Observer
 from headwater.runtime.operating import Operating, Wish
+from headwater.runtime.pace import Pace
 from headwater.runtime.performing import Lease, Performing, Retry
 from headwater.runtime.posts import Posts
 from headwater.runtime.process import Process, Served, Threaded

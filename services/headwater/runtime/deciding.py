@@ -11,10 +11,10 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-from headwater.contracts.messages import BlobRef, Wake
+from headwater.contracts.messages import Wake
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core import blobs
 from headwater.core.decider import Decider, Sent, Timer, Turn
@@ -25,11 +25,13 @@ from headwater.errors import PoisonError, TransientError, WorkRefusedError
 from headwater.log.port import Claim, Log, Owner, Work
 from headwater.runtime.aside import Aside, Nobody
 from headwater.runtime.committing import Batch, Bisect, Taken, requeue
+from headwater.runtime.observing import Observer, Unobserved
 from headwater.runtime.owned import Owned
+from headwater.runtime.pace import Pace
 from headwater.runtime.restoring import Restored, Restorer
 from headwater.runtime.timers import Timers
 from headwater.runtime.trying import Trying
-from headwater.runtime.values import PUT_S_MAX, Fetch
+from headwater.runtime.values import PUT_S_MAX, Fetch, needs
 
 logger = logging.getLogger(__name__)
 
@@ -41,45 +43,6 @@ _AHEAD_MAX = 32
 
 Opener = Callable[[Record], tuple[Meta, Any]]
 Quarantine = Callable[[Record, PoisonError], Draft]
-
-
-class Observer(Protocol):
-    """Watches what was committed: spans, logs, metrics."""
-
-    def committed(self, decider: str, taken: Sequence[Taken], *, seconds: float) -> None:
-        """Called once per committed batch, with how long the commit took."""
-        ...
-
-
-class Unobserved:
-    """The observer of a loop that nobody watches."""
-
-    def committed(self, decider: str, taken: Sequence[Taken], *, seconds: float) -> None:
-        """Look away."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """Bounds on one loop.
-
-    Args:
-        records_max: Most records in one transaction.
-        batch_ms_max: Turns stop and commit after this long, or after four times the last commit,
-            whichever is more, so a slow log does not eat the time.
-        wakes_max: Most timers answered in one transaction.
-        retry_ms_min: First wait of a partition whose decider met something that is away.
-        retry_ms_max: Longest such wait.
-        slow_turn_ms: A turn over this is named in a warning.
-        early_ms: A wake that came before its time is tried again no sooner than this.
-    """
-
-    records_max: int = 5_000
-    batch_ms_max: int = 20
-    wakes_max: int = 1_000
-    retry_ms_min: int = 100
-    retry_ms_max: int = 10_000
-    slow_turn_ms: int = 500
-    early_ms: int = 10
 
 
 class Deciding:
@@ -366,18 +329,9 @@ class Deciding:
         except TransientError as away:
             self._park(claim, owned, now_ms, away)
             return False
-        fetch.ahead(self._blobs, self._behind(owned))
+        behind = itertools.islice(owned.backlog, 1, _AHEAD_MAX)
+        fetch.ahead(self._blobs, needs(behind, self._open))
         return self._at_hand(claim, owned, now_ms)
-
-    def _behind(self, owned: Owned) -> Iterator[tuple[str, BlobRef]]:
-        """Yield what the records behind the first one need; what cannot be read needs nothing yet."""
-        for record in itertools.islice(owned.backlog, 1, _AHEAD_MAX):
-            try:
-                meta, message = self._open(record)
-            except PoisonError:
-                continue
-            for ref in blobs.needed_by(message):
-                yield meta.tenant, ref
 
     def _at_hand(self, claim: Claim, owned: Owned, now_ms: int) -> bool:
         """Say whether a partition's next turn has the values it needs, as far as is known."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 from headwater.contracts.messages import BlobRef
-from headwater.core.blobs import Blobs
+from headwater.contracts.records import Record
+from headwater.core.blobs import Blobs, needed_by
 from headwater.core.decider import Turn
-from headwater.errors import BlobLostError, TransientError
+from headwater.core.messages import Meta
+from headwater.errors import BlobLostError, PoisonError, TransientError
 
 logger = logging.getLogger(__name__)
 
@@ -116,3 +119,16 @@ class Puts:
             future.result()
         if late:
             raise TransientError(f"the store of blobs took over {PUT_S_MAX:g} s to keep a value")
+
+
+def needs(
+    records: Iterable[Record], opener: Callable[[Record], tuple[Meta, Any]]
+) -> Iterator[tuple[str, BlobRef]]:
+    """Yield the tenant and value that each record needs; one that cannot be read needs nothing yet."""
+    for record in records:
+        try:
+            meta, message = opener(record)
+        except PoisonError:
+            continue
+        for ref in needed_by(message):
+            yield meta.tenant, ref

@@ -31,7 +31,7 @@ from headwater.errors import PoisonError
 from headwater.log.local import LocalLog, LocalReader
 from headwater.log.local_member import LocalMember
 from headwater.log.port import Log
-from headwater.runtime.deciding import Pace
+from headwater.runtime.pace import Pace
 from headwater.runtime.performing import Performing
 from headwater.sdk.app import App
 from headwater.sdk.context import Context

@@ -25,7 +25,8 @@ from headwater.core.messages import Address, Meta
 from headwater.errors import PoisonError, TransientError
 from headwater.log.local import LocalLog
 from headwater.log.local_member import LocalMember
-from headwater.runtime.deciding import Deciding, Pace
+from headwater.runtime.deciding import Deciding
+from headwater.runtime.pace import Pace
 from headwater.runtime.restoring import Inline, Restorer
 from headwater.testing.seeded_storm import Loop, Spec
 

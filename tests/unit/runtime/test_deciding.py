@@ -16,7 +16,8 @@ from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Key, Meta
 from headwater.errors import PoisonError, SettingsError, TransientError, WorkRefusedError
 from headwater.log.port import Claim, Poll
-from headwater.runtime.deciding import Deciding, Pace
+from headwater.runtime.deciding import Deciding
+from headwater.runtime.pace import Pace
 from headwater.runtime.restoring import Inline, Restorer
 from headwater.runtime.table import Table
 

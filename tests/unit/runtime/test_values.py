@@ -13,6 +13,7 @@ from headwater.core.decider import Turn
 from headwater.core.messages import Meta, Position
 from headwater.errors import BlobLostError, PoisonError, TransientError
 from headwater.runtime import deciding, values
+from headwater.runtime.pace import Pace
 from headwater.runtime.table import Table
 
 from .test_deciding import INBOX, Adder, Json, Script, build
@@ -89,7 +90,8 @@ def store():
 
 
 def loop_of(script, store, decider=None, **more):
-    return build(script, decider or Reader(), opener=opener, store=store, **more)
+    unhurried = Pace(batch_ms_max=60_000)  # a slow machine must not end a batch early
+    return build(script, decider or Reader(), opener=opener, store=store, pace=unhurried, **more)
 
 
 def test_a_turn_waits_for_its_value_and_others_of_the_partition_behind_it(script, store):
