@@ -18,6 +18,7 @@ from headwater.cli import (
     dev,
     dlq,
     doctor,
+    histories,
     init,
     quarantine,
     runs,
@@ -55,6 +56,8 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(upgrade.app, name="upgrade")
 app.add_typer(dlq.app, name="dlq")
+runs.app.command()(histories.verify)
+runs.app.command()(histories.export)
 
 
 def _version(asked: bool) -> None:

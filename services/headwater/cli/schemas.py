@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater import assembly, hosts, namespace, provisioning
+from headwater import assembly, hosts, namespace, payloads, provisioning
 from headwater.cli import discovery, shell, topics
+from headwater.cli import histories as journaled
 from headwater.contracts import compatibility, messages
 from headwater.contracts.derive import Shape, shape_of
 from headwater.contracts.topics import Names
@@ -95,18 +96,30 @@ def check(
     ] = None,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Check the app's types against the versions before them; refuse what would break readers."""
+    """Check the app's types against the versions before them; refuse what would break readers.
+
+    Against a cluster, the journals of runs that are open or have failed count as well.
+    """
     shell.hush()
     loaded = discovery.load(app)
     old = _exported(against) if against is not None else _recorded(loaded, Settings.of())
     found = compatibility.broken(topics.schemas_of(loaded), old)
+    unread, runs = ([], 0) if against is not None else _journaled(app)
     if output is shell.Format.JSON:
-        shell.document([{**dataclasses.asdict(one), "says": str(one)} for one in found])
+        broken = [{**dataclasses.asdict(one), "says": str(one)} for one in found]
+        shell.document(broken + [{**dataclasses.asdict(one), "says": str(one)} for one in unread])
+    if unread:
+        more = f"; and {len(unread) - 1} more" if len(unread) > 1 else ""
+        raise shell.RefusedError(
+            f"{unread[0]}{more}: keep what they were written with readable until those runs have ended"
+        )
     if found:
         raise shell.RefusedError(compatibility.refusal(found))
     if output is shell.Format.TABLE:
+        kept = "" if against is not None else f", and what {runs} open runs have in their journals"
         print(
-            f"{len(loaded.shapes())} schemas read, and are read by, {len(old)} versions before them"
+            f"{len(loaded.shapes())} schemas read, and are read by, {len(old)} versions before "
+            f"them{kept}"
         )
 
 
@@ -205,6 +218,18 @@ def _recorded(loaded: App, settings: Settings) -> list[dict[str, Any]]:
         return [json.loads(one.schema) for one in namespace.recorded_schemas(platform)]
     finally:
         log.close()
+
+
+def _journaled(option: str) -> tuple[list[payloads.Unread], int]:
+    """Return what today's types cannot read of open runs' journals, and how many runs there are."""
+    with journaled.reading(option) as platform, shell.progress("reading journals") as told:
+        reader = payloads.Payloads(platform.app, platform.schemas)
+        count = 0
+        for history in journaled.journals(platform, "", 1_000_000):
+            reader.take(history)
+            count += 1
+            told(f"{count} journals read")
+    return reader.unread(), count
 
 
 def _subjects(loaded: App, settings: Settings) -> Iterator[tuple[str, Shape[Any]]]:
