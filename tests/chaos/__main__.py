@@ -114,7 +114,16 @@ class Matrix:
             what = sabotage or f"seed {seed}"
             self._show(cell.name, f"{cell.name} {what} {done:,}/{of:,}")
 
-        run = Run(self._broker(), cell.fault(), tasks=tasks, seed=seed, sabotage=sabotage, say=say)
+        broker = self._broker()
+        run = Run(
+            broker.start(),
+            cell.fault(),
+            tasks=tasks,
+            seed=seed,
+            sabotage=sabotage,
+            say=say,
+            broker=broker,
+        )
         return run.play()
 
     def _broker(self) -> Broker:

@@ -17,8 +17,10 @@ WORLD = "CHAOS_WORLD"
 """Variable: the file of the world."""
 VERSION = "CHAOS_VERSION"
 """Variable: 2 for the agent as the rolling upgrade changes it."""
-TOOL_MS = "CHAOS_TOOL_MS"
-"""Variable: how long a tool takes."""
+TOOL_MS, PAY_MS = "CHAOS_TOOL_MS", "CHAOS_PAY_MS"
+"""Variables: how long a tool takes, and how long a payment."""
+GRAB_MB, GRABS_EACH = "CHAOS_GRAB_MB", 400
+"""Variable: how much memory one of so many calls takes, the first time it is made."""
 PAYS_EACH = 3
 """One of so many tasks pays."""
 
@@ -76,8 +78,24 @@ def _deed(event: str, name: str, what: str) -> None:
     _WORLD.note(event, name, what)
 
 
-async def _takes() -> None:
-    await asyncio.sleep(int(os.environ.get(TOOL_MS, "5")) / 1000)
+async def _takes(variable: str = TOOL_MS) -> None:
+    given = os.environ.get(variable) or os.environ.get(TOOL_MS, "5")
+    await asyncio.sleep(int(given) / 1000)
+
+
+def _grab(number: int) -> None:
+    """Take more memory than there may be, once."""
+    size = int(os.environ.get(GRAB_MB, "0")) << 20
+    if not size or number % GRABS_EACH != GRABS_EACH // 2 or _happened("grab", number):
+        return
+    _deed(BEGUN, "grab", str(number))
+    hoard = bytearray(size)
+    hoard[::4096] = b"\1" * len(range(0, size, 4096))
+
+
+def _happened(name: str, number: int) -> bool:
+    assert _WORLD is not None, f"{WORLD} names the file of the world"
+    return any(deed.name == name and deed.what == str(number) for deed in _WORLD.deeds())
 
 
 async def _think(prompt: str) -> str:
@@ -96,6 +114,7 @@ small = app.model(
 @app.tool(effect="read", service="desk")
 async def digits(number: int) -> int:
     """Count the digits of a number."""
+    _grab(number)
     _deed(BEGUN, "digits", str(number))
     await _takes()
     return len(str(number))
@@ -114,7 +133,7 @@ async def file(account: str, number: int) -> str:
 async def pay(number: int) -> str:
     """Pay; nobody can take it back."""
     _deed(BEGUN, "pay", str(number))
-    await _takes()
+    await _takes(PAY_MS)
     _deed(ANSWERED, "pay", str(number))
     return f"paid {number}"
 
@@ -122,9 +141,8 @@ async def pay(number: int) -> str:
 @pay.verify
 async def paid(number: int) -> str | None:
     """Look the payment up: it happened when it began."""
-    assert _WORLD is not None, f"{WORLD} names the file of the world"
-    happened = any(d.name == "pay" and d.what == str(number) for d in _WORLD.deeds())
-    return f"paid {number}" if happened else None
+    _deed(BEGUN, "verify", str(number))
+    return f"paid {number}" if _happened("pay", number) else None
 
 
 @app.agent

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 
-from tests.chaos import faults
-from tests.chaos.run import Fault
+from tests.chaos import faults, machine
+from tests.chaos.run import Fault as Met
+from tests.integration.proxy import Fault
+
+LONG_S = int(os.environ.get("CHAOS_LONG_S", "0"))
+"""How long payments take during a rolling deploy: 600 for the real thing; 0 for a few seconds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +26,7 @@ class Cell:
     """
 
     name: str
-    fault: Callable[[], Fault]
+    fault: Callable[[], Met]
     controls: tuple[str, ...]
     lacks: Callable[[], str] = str
 
@@ -42,4 +47,38 @@ CELLS = (
     _deaths("before-reply", "result_after_reply"),
     Cell(name="freeze", fault=lambda: faults.Freezes(2), controls=("offsets_first",)),
     Cell(name="broker-kill", fault=lambda: faults.BrokerDeaths(2), controls=("offsets_first",)),
+    Cell(
+        name="end-txn-delayed",
+        fault=lambda: faults.EndsMet(8, Fault.DELAY_REPLY, Fault.HOLD_REQUEST),
+        controls=("stubborn",),
+    ),
+    Cell(
+        name="end-txn-swallowed",
+        fault=lambda: faults.EndsMet(8, Fault.SWALLOW_REPLY),
+        controls=("offsets_first",),
+    ),
+    Cell(
+        name="network-loss",
+        fault=lambda: faults.Losses(4),
+        controls=("offsets_first",),
+        lacks=machine.lacks_network,
+    ),
+    Cell(
+        name="full-disk",
+        fault=lambda: faults.FullDisk(4, size_kb=3_072),
+        controls=("stamp_ahead",),
+        lacks=machine.lacks_disk,
+    ),
+    Cell(
+        name="memory-limit",
+        fault=faults.LittleMemory,
+        controls=("offsets_first",),
+        lacks=machine.lacks_memory,
+    ),
+    Cell(name="rebalance-storm", fault=lambda: faults.Storm(5), controls=("no_claims",)),
+    Cell(
+        name="rolling-deploy",
+        fault=lambda: faults.Deploy(pay_s=LONG_S or 6, drain_s=(LONG_S or 6) + 6),
+        controls=("no_hand_over",),
+    ),
 )

@@ -6,19 +6,26 @@ import signal
 import time
 from collections.abc import Mapping
 
-from tests.chaos import child
+from tests.chaos import app, child
 from tests.chaos.fleet import Seat
+from tests.chaos.machine import Disk, Memory, Network
 from tests.chaos.run import Run
+from tests.integration.proxy import Fault, Proxy
 
 PAIR = ("left", "right")
 FROZEN_S = 7.5
 """Longer than the fleet's session."""
+LOST_S = (0.5, 8.0)
+"""How long the network loses packets."""
+GRABS_MB, LIMIT_MB = 400, 350
+"""How much memory a call takes that takes too much, and how much a process may have."""
 
 
 class Quiet:
     """No fault: what others begin with, and the yardstick of throughput."""
 
     words = ""
+    pause_s = 0.0
 
     def seats(self, run: Run) -> list[Seat]:
         """Two processes that each run everything."""
@@ -41,6 +48,13 @@ class Quiet:
     def met(self, run: Run) -> int:
         """Nothing happens, once."""
         return 1
+
+    def violations(self, run: Run) -> list[str]:
+        """Nothing but the rules has to hold."""
+        return []
+
+    def close(self) -> None:
+        """Nothing was made."""
 
 
 class Deaths(Quiet):
@@ -140,3 +154,294 @@ class BrokerDeaths(Timed):
         run.broker.kill()
         assert run.broker.start() == run.bootstrap
         run.crashes += 1
+
+
+class EndsMet(Timed):
+    """Ends of transactions of one process meet a fault on their way, through a proxy.
+
+    Args:
+        times: How often.
+        faults: Which, by the dice.
+    """
+
+    def __init__(self, times: int, *faults: Fault) -> None:
+        super().__init__(times)
+        self._faults = faults
+        self._proxy: Proxy | None = None
+        self._release_s = 0.0
+
+    def seats(self, run: Run) -> list[Seat]:
+        """Have one of two reach the cluster through the proxy."""
+        left, right = PAIR
+        self._proxy = Proxy(run.bootstrap, delay_s=2.5)
+        own = {"HEADWATER_KAFKA__BOOTSTRAP": self._proxy.bootstrap}
+        return [Seat(instance=left), Seat(instance=right, settings=own)]
+
+    def settings(self, run: Run) -> Mapping[str, str]:
+        """Have processes wait less long for answers, so that one that is lost is missed soon."""
+        return {
+            child.CALL_S: "2",
+            "HEADWATER_KAFKA__EXTRA": '{"socket.timeout.ms": "1000"}',
+        }
+
+    def tend(self, run: Run, share: float) -> None:
+        """Let go of what was held back, when another transaction is likely to be under way."""
+        if self._proxy is not None and self._proxy.holds:
+            now_s = time.monotonic()
+            self._release_s = self._release_s or now_s + run.dice.uniform(1.2, 4.0)
+            if now_s >= self._release_s:
+                self._proxy.release(0)
+                self._release_s = 0.0
+        super().tend(run, share)
+
+    def free(self) -> bool:
+        """Whether the last one was met, and nothing is held back."""
+        assert self._proxy is not None, "seats come first"
+        return self._proxy.met == self._happened and not self._proxy.holds
+
+    def happen(self, run: Run) -> None:
+        """Arm it."""
+        assert self._proxy is not None, "seats come first"
+        self._proxy.arm(run.dice.choice(self._faults))
+
+    def end(self, run: Run) -> None:
+        """Let go of what is held back."""
+        if self._proxy is not None:
+            self._proxy.release(0)
+
+    def close(self) -> None:
+        """Cut every connection."""
+        if self._proxy is not None:
+            self._proxy.close()
+
+
+class Storm(Timed):
+    """Members join and leave all the time.
+
+    Args:
+        times: How many of each.
+    """
+
+    _guest = ""
+
+    def tend(self, run: Run, share: float) -> None:
+        """Have whoever has come go again, soon after it began to work."""
+        if self._guest and self._guest in run.fleet.running and self._works(run):
+            run.fleet.retire(self._guest)
+            self._guest = ""
+        super().tend(run, share)
+
+    def free(self) -> bool:
+        """Whether no guest is coming."""
+        return not self._guest
+
+    def happen(self, run: Run) -> None:
+        """Have one come."""
+        self._guest = f"guest-{self._happened}"
+        run.fleet.start(Seat(instance=self._guest, arguments=("--leave",)))
+
+    def _works(self, run: Run) -> bool:
+        path = run.directory / f"{self._guest}.log"
+        return b" runs " in path.read_bytes()
+
+
+class Upgrade(Timed):
+    """One process after the other is replaced by one with a later version of the agent."""
+
+    def __init__(self) -> None:
+        super().__init__(len(PAIR))
+
+    def happen(self, run: Run) -> None:
+        """Replace the next."""
+        instance = PAIR[self._happened - 1]
+        run.fleet.roll(Seat(instance=instance, settings={app.VERSION: "2"}))
+
+
+class Deploy(Timed):
+    """Tools are deployed while long calls are under way, one process after the other.
+
+    Args:
+        pay_s: How long a payment takes.
+        drain_s: How long a process that is told to stop may take.
+    """
+
+    HANDS = ("hands-1", "hands-2")
+
+    def __init__(self, pay_s: float, drain_s: float) -> None:
+        super().__init__(2 * len(self.HANDS))
+        self._pay_s, self._drain_s = pay_s, drain_s
+        self.pause_s = 2 * pay_s
+        self.words = f"payments take {pay_s:g} s, leases are 3 s, sessions 6 s"
+
+    def seats(self, run: Run) -> list[Seat]:
+        """Two that call, one that decides."""
+        hands = [Seat(instance=name, roles="models,tools") for name in self.HANDS]
+        return [Seat(instance="left", roles="coordinator,agents"), *hands]
+
+    def settings(self, run: Run) -> Mapping[str, str]:
+        """Have payments take long, and processes wait for them."""
+        return {
+            app.PAY_MS: str(round(self._pay_s * 1000)),
+            "HEADWATER_LOOPS__DRAIN_S": str(self._drain_s),
+        }
+
+    def happen(self, run: Run) -> None:
+        """Deploy the next."""
+        name = self.HANDS[self._happened % len(self.HANDS)]
+        run.fleet.roll(run.fleet.seats[name])
+
+    def free(self) -> bool:
+        """Begin the next when the last may have ended."""
+        return True
+
+    def violations(self, run: Run) -> list[str]:
+        """Nothing is in doubt: no payment had to be looked up, none was begun twice."""
+        begun: dict[str, int] = {}
+        wrong = []
+        for deed in run.world.deeds():
+            if deed.name == "verify":
+                wrong.append(f"payment {deed.what} was in doubt")
+            if deed.name == "pay" and deed.event == "begun":
+                begun[deed.what] = begun.get(deed.what, 0) + 1
+        return wrong + [f"payment {what} began {n} times" for what, n in begun.items() if n > 1]
+
+
+class Losses(Timed):
+    """One process is behind a network that loses what goes there, for a while and again."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(times)
+        self._network: Network | None = None
+        self._proxy: Proxy | None = None
+        self._until_s = 0.0
+
+    def seats(self, run: Run) -> list[Seat]:
+        """Have one of two live in a network of its own."""
+        left, right = PAIR
+        self._network = Network()
+        self._proxy = Proxy(run.bootstrap, delay_s=0, host=self._network.host)
+        if not self._network.loses:
+            self.words = "this kernel has no netem, so the cable is unplugged instead"
+        own = {"HEADWATER_KAFKA__BOOTSTRAP": self._proxy.bootstrap}
+        return [
+            Seat(instance=left),
+            Seat(instance=right, settings=own, prefix=self._network.prefix),
+        ]
+
+    def tend(self, run: Run, share: float) -> None:
+        """Lose nothing again after a while."""
+        if self._until_s and time.monotonic() >= self._until_s:
+            self._restore()
+        super().tend(run, share)
+
+    def free(self) -> bool:
+        """Whether nothing is lost now."""
+        return not self._until_s
+
+    def happen(self, run: Run) -> None:
+        """Lose some or all, for less or for longer than a session."""
+        assert self._network is not None, "seats come first"
+        self._until_s = time.monotonic() + run.dice.uniform(*LOST_S)
+        if self._network.loses and run.dice.random() < 0.5:
+            self._network.lose(run.dice.randint(20, 80))
+        else:
+            self._network.unplug()
+        run.crashes += 1
+
+    def end(self, run: Run) -> None:
+        """Lose nothing."""
+        self._restore()
+
+    def close(self) -> None:
+        """Take the network apart."""
+        if self._proxy is not None:
+            self._proxy.close()
+        if self._network is not None:
+            self._network.close()
+
+    def _restore(self) -> None:
+        self._until_s = 0.0
+        if self._network is not None:
+            self._network.plug()
+
+
+class Kills(Timed):
+    """Whole processes are killed at any instant."""
+
+    def happen(self, run: Run) -> None:
+        """Kill one."""
+        run.fleet.kill(run.dice.choice(PAIR))
+        run.crashes += 1
+
+
+class FullDisk(Kills):
+    """Local stores are on a disk that is full, and processes are killed, so that they are read.
+
+    Args:
+        times: How many kills.
+        size_kb: What the disk holds.
+    """
+
+    def __init__(self, times: int, size_kb: int) -> None:
+        super().__init__(times)
+        self._size_kb = size_kb
+        self._disk: Disk | None = None
+
+    def settings(self, run: Run) -> Mapping[str, str]:
+        """Mount it; the control's is large, because a store that is not used shows nothing."""
+        self._disk = Disk(run.directory / "disk", 65_536 if run.sabotage else self._size_kb)
+        return {
+            "HEADWATER_STORE__PATH": str(self._disk.path),
+            "HEADWATER_STORE__FOLLOW_S": "1",
+        }
+
+    def violations(self, run: Run) -> list[str]:
+        """The disk was full, or the cell shows nothing."""
+        said = b"".join(path.read_bytes() for path in run.directory.glob("*.log"))
+        full = said.count(b"is thrown away, and not used")
+        self.words = f"{full} stores were thrown away, as there was no space"
+        return [] if full else ["no store met a full disk"]
+
+    def close(self) -> None:
+        """Unmount it."""
+        if self._disk is not None:
+            self._disk.close()
+
+
+class LittleMemory(Quiet):
+    """Each process has a limit of memory, and some calls take more, the first time."""
+
+    def __init__(self) -> None:
+        self._groups: list[Memory] = []
+
+    def seats(self, run: Run) -> list[Seat]:
+        """Limit each."""
+        self._groups = [Memory(LIMIT_MB) for _ in PAIR]
+        return [
+            Seat(instance=name, group=group.joins)
+            for name, group in zip(PAIR, self._groups, strict=True)
+        ]
+
+    def settings(self, run: Run) -> Mapping[str, str]:
+        """Have calls take more."""
+        return {app.GRAB_MB: str(GRABS_MB)}
+
+    def tend(self, run: Run, share: float) -> None:
+        """Count the calls that took too much."""
+        run.crashes = self.met(run)
+
+    def met(self, run: Run) -> int:
+        """Count them: each is the kernel's to kill."""
+        return sum(deed.name == "grab" for deed in run.world.deeds())
+
+    def violations(self, run: Run) -> list[str]:
+        """Each was killed, or the cell shows nothing."""
+        said = "".join(path.read_text(errors="replace") for path in run.directory.glob("*.log"))
+        killed = said.count(" died: ") + run.fleet.killed()
+        self.words = f"{killed} processes were killed for their memory"
+        return [] if killed else ["nobody was killed for its memory"]
+
+    def close(self) -> None:
+        """Remove the limits."""
+        for group in self._groups:
+            group.close()

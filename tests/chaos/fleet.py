@@ -68,6 +68,8 @@ class Fleet:
         self.starts = 0
         self.ended: list[tuple[str, int]] = []
         """What ended that nobody had told to: the instance, and its status."""
+        self._told: set[str] = set()
+        self._leaving: set[str] = set()
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("HEADWATER_", "CHAOS_"))},
             "PYTHONPATH": str(ROOT),
@@ -135,15 +137,16 @@ class Fleet:
         os.killpg(self.running[instance].pid, signal.SIGKILL)
         self.running[instance].wait(10)
 
-    def retire(self, instance: str, *, wait_s: float = STOP_S_MAX) -> None:
-        """End one in good order, and start none in its place."""
-        process = self.running.pop(instance)
-        process.terminate()
-        try:
-            process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+    def roll(self, seat: Seat) -> None:
+        """Tell one to end in good order; the look that sees it ended starts the new one."""
+        self.seats[seat.instance] = seat
+        self._told.add(seat.instance)
+        self.running[seat.instance].terminate()  # its supervisor passes it on
+
+    def retire(self, instance: str) -> None:
+        """Tell one to end in good order, and start none in its place."""
+        self._leaving.add(instance)
+        self.running[instance].terminate()
 
     def _supervised(self, seat: Seat) -> dict[str, str]:
         """Whoever dies at a point is started again by the fleet, which counts it; not by a supervisor."""
@@ -154,9 +157,21 @@ class Fleet:
         """Start again whatever has ended, as a supervisor would."""
         for instance, process in [*self.running.items()]:
             status = process.poll()
-            if status is not None:
+            if status is None:
+                continue
+            if instance in self._leaving:
+                self._leaving.discard(instance)
+                del self.running[instance]
+                continue
+            if instance in self._told and status == 0:
+                self._told.discard(instance)
+            else:
                 self.ended.append((instance, status))
-                self.start(self.seats[instance])
+            self.start(self.seats[instance])
+
+    def killed(self) -> int:
+        """Return how many processes somebody else killed: the kernel, for their memory."""
+        return sum(status == -signal.SIGKILL for _, status in self.ended)
 
     def deaths(self) -> int:
         """Return how many processes died at a named point."""

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.chaos import app, child
 from tests.chaos.book import AGENT, Book
 from tests.chaos.fleet import Fleet, Seat
@@ -29,9 +29,12 @@ OPEN_MAX = 400
 TWICE_EACH = 7
 """One of so many tasks is published twice."""
 TICK_S = 0.1
+FENCED = "another process has joined"
 REST_S_MAX = 20.0
 STALLED_S_MAX = 60.0
 """A run in which nothing ends for so long is over."""
+AGAIN_S = 10.0
+"""When nothing was read for so long, it is read from the beginning."""
 
 
 class StoppedError(Exception):
@@ -40,6 +43,10 @@ class StoppedError(Exception):
 
 class Fault(Protocol):
     """What a run meets."""
+
+    words: str
+    pause_s: float
+    """For how long nothing ends while it is met."""
 
     def seats(self, run: Run) -> list[Seat]:
         """Return the fleet's processes."""
@@ -63,6 +70,14 @@ class Fault(Protocol):
 
     def met(self, run: Run) -> int:
         """Return how often it happened."""
+        ...
+
+    def violations(self, run: Run) -> list[str]:
+        """Return what does not hold beside the rules."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it made on this machine, after all processes have ended."""
         ...
 
 
@@ -121,7 +136,7 @@ class Run:
         self.crashes = 0
         """How often the fault had a process repeat calls."""
         self._fault, self._say = fault, say
-        self._world = World(self.directory / "world.tsv")
+        self.world = World(self.directory / "world.tsv")
         told = {child.SEED: str(seed), child.KIND: sabotage, **fault.settings(self)}
         self.fleet = Fleet(self.bootstrap, self.namespace, self.directory, told)
         self._asked: dict[str, app.Question] = {}
@@ -147,7 +162,8 @@ class Run:
             return verdict
         finally:
             self.fleet.stop()
-            self._world.close()
+            self._fault.close()
+            self.world.close()
             if not kept:
                 shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -162,9 +178,10 @@ class Run:
             self.fleet.revive()
             self._say(len(self._ended), self.tasks)
             now = time.monotonic()
-            progressed = now if news or not self._fault.settled() else progressed
-            if now - progressed > (STALLED_S_MAX if not self.sabotage else STALLED_S_MAX / 3):
-                return
+            progressed = now if news else progressed
+            patience_s = STALLED_S_MAX + self._fault.pause_s
+            if now - progressed > (patience_s if not self.sabotage else patience_s / 3):
+                break
         producer.flush(10)
 
     def _publish(self, producer: Producer) -> None:
@@ -193,7 +210,7 @@ class Run:
         while True:
             self.fleet.revive()
             crashes = self.crashes + self.fleet.deaths()
-            book = Book(self.bootstrap, self.namespace, self._asked, self._world.deeds(), crashes)
+            book = Book(self.bootstrap, self.namespace, self._asked, self.world.deeds(), crashes)
             if self.sabotage or book.at_rest() or time.monotonic() > until:
                 return book
 
@@ -202,6 +219,8 @@ class Run:
         wrong = dict(book.violations())
         if not met:
             wrong["0 the fault"] = ["it never happened, so the run shows nothing"]
+        if more := self._fault.violations(self):
+            wrong["9 of the cell"] = more
         if odd := self._odd():
             wrong["0 processes"] = odd
         return Verdict(
@@ -210,21 +229,38 @@ class Run:
             met=met,
             violations=wrong,
             seconds=seconds,
-            words=getattr(self._fault, "words", ""),
+            words=self._words(),
             logs=self.directory if wrong else None,
         )
 
+    def _words(self) -> str:
+        fenced = self._fenced()
+        said = f"{fenced} processes took themselves for fenced, and were started again"
+        return "; ".join(filter(None, [self._fault.words, said if fenced else ""]))
+
     def _odd(self) -> list[str]:
-        """Return the processes that ended though nobody killed them."""
+        """Return the processes that ended by themselves, and had no reason to."""
         return [
-            f"{instance} ended with {status}: {self._last_words(instance)}"
+            f"{instance} ended with {status}: {words}"
             for instance, status in self.fleet.ended
-            if status >= 0
+            if status >= 0 and FENCED not in (words := self._last_words(instance))
         ]
+
+    def _fenced(self) -> int:
+        """Return how many processes took themselves for fenced, and were started again.
+
+        A cluster that dies between a static member's joining and its answer takes the member's
+        second try for another process of its name.
+        """
+        return sum(
+            status >= 0 and FENCED in self._last_words(instance)
+            for instance, status in self.fleet.ended
+        )
 
     def _last_words(self, instance: str) -> str:
         lines = (self.directory / f"{instance}.log").read_text(errors="replace").splitlines()
-        return " | ".join(lines[-2:])[:400]
+        said = [line for line in lines if line.startswith("headwater: ")]
+        return " | ".join(said or lines[-2:])[:800]
 
 
 class Tail:
@@ -236,30 +272,42 @@ class Tail:
     """
 
     def __init__(self, bootstrap: str, topic: str) -> None:
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": f"chaos-{uuid.uuid4().hex}",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                **QUIET,
-            }
-        )
-        found = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
-        self._consumer.assign([TopicPartition(topic, number, 0) for number in found])
+        self._bootstrap, self._topic = bootstrap, topic
+        self._consumer = self._begin()
+        self._read_s = time.monotonic()
 
     def news(self, wait_s: float) -> set[str]:
-        """Return the event ids of tasks that ended since."""
+        """Return the event ids of tasks that ended since, perhaps some of earlier."""
         found = set()
         first = self._consumer.poll(wait_s)
         for message in [first, *self._consumer.consume(5_000, 0)] if first is not None else ():
             if message.error() is None:
                 headers: Iterable[tuple[str, bytes]] = message.headers() or ()
                 found.add(dict(headers)["ce_correlationid"].decode())
-            elif message.error().code() in {KafkaError.UNKNOWN_TOPIC_OR_PART}:
-                raise AssertionError(str(message.error()))
+        now_s = time.monotonic()
+        if found:
+            self._read_s = now_s
+        elif now_s - self._read_s > AGAIN_S:
+            # A broker that lost its last records with its power has the client go to the end.
+            self._consumer.close()
+            self._consumer, self._read_s = self._begin(), now_s
         return found
 
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
+
+    def _begin(self) -> Consumer:
+        consumer = Consumer(
+            {
+                **QUIET,
+                "bootstrap.servers": self._bootstrap,
+                "group.id": f"chaos-{uuid.uuid4().hex}",
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+            }
+        )
+        numbers = consumer.list_topics(self._topic, timeout=30).topics[self._topic].partitions
+        consumer.assign([TopicPartition(self._topic, number, 0) for number in numbers])
+        return consumer

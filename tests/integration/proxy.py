@@ -34,18 +34,25 @@ class Proxy:
         bootstrap: The broker, by the address that it tells its clients.
         delay_s: How late a delayed reply comes.
         slow: Requests, by API key, whose replies are all delayed.
+        host: Where to listen; as many characters as the broker's own host has.
     """
 
     def __init__(
-        self, bootstrap: str, *, delay_s: float, slow: frozenset[int] = frozenset()
+        self,
+        bootstrap: str,
+        *,
+        delay_s: float,
+        slow: frozenset[int] = frozenset(),
+        host: str = "127.0.0.1",
     ) -> None:
         self.slow = slow
-        host, _, port = bootstrap.rpartition(":")
-        self._broker = (host, int(port))
+        theirs, _, port = bootstrap.rpartition(":")
+        assert len(host) == len(theirs), "answers keep their length"
+        self._broker = (theirs, int(port))
         self._delay_s = delay_s
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.bootstrap = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._theirs = _address(host, int(port))
+        self._listener = socket.create_server((host, 0))
+        self.bootstrap = f"{host}:{self._listener.getsockname()[1]}"
+        self._theirs = _address(theirs, int(port))
         self._ours = _address(host, int(self.bootstrap.rpartition(":")[2]))
         self._lock = threading.Lock()
         self._fault = Fault.NONE
