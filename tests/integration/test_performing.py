@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka import KafkaError, TopicPartition
 from tests.integration.cards import PARTITIONS, Cluster
 
 from headwater.contracts.messages import Ask
 from headwater.core.effector import Attempt, Call, Done
+from headwater.log.port import Claim
 
 pytestmark = pytest.mark.kafka
 
 REQUESTS = 400
 KEYS = 20
+POLLS_MAX = 100
 
 
 class Cards:
@@ -110,3 +113,26 @@ def test_every_request_is_answered_whoever_goes(cluster, end, say):
         assert len(answered) == REQUESTS
     else:
         assert 0 < repeats <= PARTITIONS * 20 + unmarked
+
+
+def test_a_mark_that_was_refused_is_made_again(cluster):
+    """Nothing may come for long after the last mark: lag would stay, and a crash repeat requests."""
+    worker = cluster.log.work([cluster.requests], group=cluster.group, instance="a")
+    try:
+        claims: dict[int, Claim] = {}
+        for _ in range(POLLS_MAX):
+            poll = worker.poll(records_max=1, wait_ms=100)
+            claims |= {claim.partition.number: claim for claim in poll.gained}
+            if len(claims) == PARTITIONS:
+                break
+        place = claims[1].partition
+        lost = TopicPartition(place.topic, place.number, 7, "")
+        worker._newest[claims[1]] = lost
+        worker._on_commit(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [lost])
+        for _ in range(POLLS_MAX):
+            worker.poll(records_max=1, wait_ms=100)
+            if cluster.log.committed(cluster.group, place) == (7, ""):
+                break
+        assert cluster.log.committed(cluster.group, place) == (7, "")
+    finally:
+        worker.close()

@@ -65,7 +65,11 @@ class KafkaMember:
         self._closed = False
         self._errors: list[KafkaError] = []
         self._consumer = Consumer(
-            {**config.member(group, instance), "error_cb": self._errors.append}
+            {
+                **config.member(group, instance),
+                "error_cb": self._errors.append,
+                "on_commit": self._on_commit,
+            }
         )
         self._consumer.subscribe(
             [*topics],
@@ -149,6 +153,9 @@ class KafkaMember:
 
     def _before_revoke(self, claims: Collection[Claim]) -> None:
         """Finish what is under way for claims that are about to go; nothing here."""
+
+    def _on_commit(self, error: KafkaError | None, places: Sequence[TopicPartition]) -> None:
+        """Take note of what became of a commit in the background; nothing here."""
 
     def _lose_all(self) -> None:
         """Make every claim stale; the partitions that are still ours are claimed anew."""

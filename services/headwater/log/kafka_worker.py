@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -12,10 +13,12 @@ from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_member import First
 from headwater.log.kafka_transactor import KafkaTransactor
 from headwater.log.kafka_watch import WATCHDOG
-from headwater.log.port import Claim, Parting, Work
+from headwater.log.port import Claim, Parting, Poll, Work
 
 logger = logging.getLogger(__name__)
 
+_AGAIN_S = 0.5
+"""How long a mark that was refused waits for the group to settle."""
 _SETTLE_TRIES = 50
 _SETTLE_POLL_S = 0.1
 _UNSETTLED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
@@ -42,16 +45,50 @@ class KafkaWorker(KafkaTransactor):
         first: First,
     ) -> None:
         self._newest: dict[Claim, TopicPartition] = {}
+        self._again: set[Partition] = set()
+        """Where a mark was refused, and none was made since."""
+        self._again_s = 0.0
         self._parting: Parting = _nothing
         super().__init__(config, topics, group=group, instance=instance, first=first)
+
+    def poll(self, *, records_max: int, wait_ms: int) -> Poll:
+        """Wait for news; marks that were refused meanwhile are made again, a little later.
+
+        Raises:
+            SettingsError: Another process has joined under this name, or records expired unread.
+        """
+        poll = super().poll(records_max=records_max, wait_ms=wait_ms)
+        if self._again and time.monotonic() > self._again_s:
+            self._mark_again()
+        return poll
 
     def mark(self, claim: Claim, next_offset: int, metadata: str = "") -> None:
         """Commit an offset in the background; a stale claim's is ignored."""
         if not self.holds(claim):
             return
         place = claim.partition
-        mark = TopicPartition(place.topic, place.number, next_offset, metadata)
-        self._newest[claim] = mark
+        self._newest[claim] = TopicPartition(place.topic, place.number, next_offset, metadata)
+        self._again.discard(place)
+        self._commit_mark(self._newest[claim])
+
+    def _mark_again(self) -> None:
+        """Make marks again that were refused: nothing may be done for long, and lag would stay."""
+        again, self._again = self._again, set()
+        for claim, mark in self._newest.items():
+            if claim.partition in again:
+                self._commit_mark(mark)
+
+    def _on_commit(self, error: KafkaError | None, places: Sequence[TopicPartition]) -> None:
+        refused = {
+            Partition(place.topic, place.partition)
+            for place in places
+            if error is not None or place.error is not None
+        }
+        if refused and not self._again:
+            self._again_s = time.monotonic() + _AGAIN_S
+        self._again |= refused
+
+    def _commit_mark(self, mark: TopicPartition) -> None:
         try:
             self._consumer.commit(offsets=[mark], asynchronous=True)
         except KafkaException as error:
