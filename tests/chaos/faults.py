@@ -10,11 +10,13 @@ from tests.chaos import app, child
 from tests.chaos.fleet import Seat
 from tests.chaos.machine import Disk, Memory, Network
 from tests.chaos.run import Run
-from tests.integration.proxy import Fault, Proxy
+from tests.integration.proxy import ADD_OFFSETS_TO_TXN, Fault, Proxy
 
 PAIR = ("left", "right")
 FROZEN_S = 7.5
 """Longer than the fleet's session."""
+HELD_S_MAX = 8.0
+"""How long an end of a transaction is held back at most."""
 LOST_S = (0.5, 8.0)
 """How long the network loses packets."""
 GRABS_MB, LIMIT_MB = 400, 350
@@ -65,7 +67,7 @@ class Deaths(Quiet):
         each: How often each process dies.
     """
 
-    def __init__(self, point: str, each: int = 3) -> None:
+    def __init__(self, point: str, each: int = 2) -> None:
         self._point, self._each = point, each
 
     def settings(self, run: Run) -> Mapping[str, str]:
@@ -173,7 +175,7 @@ class EndsMet(Timed):
     def seats(self, run: Run) -> list[Seat]:
         """Have one of two reach the cluster through the proxy."""
         left, right = PAIR
-        self._proxy = Proxy(run.bootstrap, delay_s=2.5)
+        self._proxy = Proxy(run.bootstrap, delay_s=2.5, release_at=ADD_OFFSETS_TO_TXN)
         own = {"HEADWATER_KAFKA__BOOTSTRAP": self._proxy.bootstrap}
         return [Seat(instance=left), Seat(instance=right, settings=own)]
 
@@ -185,13 +187,13 @@ class EndsMet(Timed):
         }
 
     def tend(self, run: Run, share: float) -> None:
-        """Let go of what was held back, when another transaction is likely to be under way."""
-        if self._proxy is not None and self._proxy.holds:
-            now_s = time.monotonic()
-            self._release_s = self._release_s or now_s + run.dice.uniform(1.2, 4.0)
-            if now_s >= self._release_s:
-                self._proxy.release(0)
-                self._release_s = 0.0
+        """Let go of what was held back for long, if its client made no other transaction since."""
+        assert self._proxy is not None, "seats come first"
+        now_s = time.monotonic()
+        if not self._proxy.holds:
+            self._release_s = now_s + HELD_S_MAX
+        elif now_s >= self._release_s:
+            self._proxy.release(0)
         super().tend(run, share)
 
     def free(self) -> bool:
@@ -437,7 +439,7 @@ class LittleMemory(Quiet):
     def violations(self, run: Run) -> list[str]:
         """Each was killed, or the cell shows nothing."""
         said = "".join(path.read_text(errors="replace") for path in run.directory.glob("*.log"))
-        killed = said.count(" died: ") + run.fleet.killed()
+        killed = said.count(" died after ") + run.fleet.killed()
         self.words = f"{killed} processes were killed for their memory"
         return [] if killed else ["nobody was killed for its memory"]
 

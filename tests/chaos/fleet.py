@@ -137,6 +137,12 @@ class Fleet:
         os.killpg(self.running[instance].pid, signal.SIGKILL)
         self.running[instance].wait(10)
 
+    def end(self, instance: str) -> None:
+        """End one at once, and what it keeps, and start none in its place."""
+        process = self.running.pop(instance)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
     def roll(self, seat: Seat) -> None:
         """Tell one to end in good order; the look that sees it ended starts the new one."""
         self.seats[seat.instance] = seat

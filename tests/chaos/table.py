@@ -33,9 +33,10 @@ taken out: it has to be noticed, and the table shows by which rule. A cell that 
 | 8 | nothing begins after its answer was noted; at most one repeat of a call per crash; none of a payment |
 
 **How to run it.** `make chaos` runs everything; `make chaos CELL=freeze` one cell;
-`make chaos MESSAGES=2000 SEEDS_A_CELL=1 OUT=/tmp/chaos.md` a quick look. Cells that the page has already, with
-as many messages and seeds, are left out with `RESUME=1`. A run that fails leaves its processes' logs in
-the directory that the page names.
+`make chaos MESSAGES=2000 SEEDS_A_CELL=1 OUT=/tmp/chaos.md` a quick look. Cells that the page has
+already, with as many messages and seeds, are left out with `RESUME=1`. `CHAOS_LONG_S=600` makes the
+payments of `rolling-deploy` take ten minutes. A run that fails leaves what its processes said in a
+directory that `chaos.json` names.
 
 """
 NEWEST = "## The newest table\n\n"

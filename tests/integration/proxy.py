@@ -13,6 +13,7 @@ import threading
 from enum import Enum
 
 LIST_OFFSETS = 2
+ADD_OFFSETS_TO_TXN = 25
 END_TXN = 26
 _SIZE = struct.Struct(">i")
 _HEADER = struct.Struct(">hhi")
@@ -35,6 +36,8 @@ class Proxy:
         delay_s: How late a delayed reply comes.
         slow: Requests, by API key, whose replies are all delayed.
         host: Where to listen; as many characters as the broker's own host has.
+        release_at: Lets go of what was held back right after the same client's next request of this
+            API key; -1 for whoever calls `release`.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class Proxy:
         delay_s: float,
         slow: frozenset[int] = frozenset(),
         host: str = "127.0.0.1",
+        release_at: int = -1,
     ) -> None:
         self.slow = slow
+        self._release_at = release_at
         theirs, _, port = bootstrap.rpartition(":")
         assert len(host) == len(theirs), "answers keep their length"
         self._broker = (theirs, int(port))
@@ -99,6 +104,12 @@ class Proxy:
         """Keep a request back."""
         with self._lock:
             self._held = (link, frame)
+
+    def passed(self, key: int, frame: bytes) -> None:
+        """Let go of what was held back, if this is what it was held for."""
+        held = self._held
+        if held is not None and key == self._release_at and _client(held[1]) == _client(frame):
+            self.release(0)
 
     def disguise(self, answer: bytes) -> bytes:
         """Replace the broker's address by ours."""
@@ -163,6 +174,7 @@ class Link:
                 self._replies[correlation] = fault
             if not _send(self._broker, frame):
                 return
+            self._proxy.passed(key, frame)
 
     def _answers(self) -> None:
         for frame in _frames(self._broker):
@@ -182,6 +194,13 @@ class Link:
 
 def _address(host: str, port: int) -> bytes:
     return host.encode() + struct.pack(">i", port)
+
+
+def _client(frame: bytes) -> bytes:
+    """Return a request's client id, which is its transactional id too."""
+    (size,) = struct.unpack_from(">h", frame, _HEADER.size)
+    start = _HEADER.size + 2
+    return frame[start : start + max(0, size)]
 
 
 def _frames(end: socket.socket):  # type: ignore[no-untyped-def] # an iterator of bytes; tests are not typed

@@ -1,0 +1,240 @@
+"""How long partitions stand still when their worker is killed: `python -m tests.chaos.recovery`.
+
+A steady stream of tasks goes to an agent that answers at once; the log's own append times of its
+outcomes, by the partition that is in each run's id, are the pulse of that partition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import itertools
+import os
+import pathlib
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from tests.chaos import pulse
+from tests.chaos.fleet import Fleet, Seat
+from tests.chaos.run import QUIET
+from tests.e2e import plain
+
+from headwater.log.broker import Broker
+
+A_SECOND = 200
+"""Tasks published."""
+SETTLE_S = 4.0
+SESSION_S = 6.0
+MOVED_S_MAX = SESSION_S + 2.0
+PAUSE_S_MAX = 0.2
+BACK_S_MORE = 1.0
+BOUND_S = 60.0
+AGENTS = ("agents-a", "agents-b")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What one run measured, in seconds.
+
+    Args:
+        cold: From the start of the first worker to its first outcome.
+        moved: From a worker's death to the last of its partitions going on elsewhere.
+        paused: Longest gap of the other's partitions in that time.
+        usual: Longest gap of theirs in as long a time before.
+        back: From a worker's start after its death to the last of its partitions going on.
+    """
+
+    cold: float
+    moved: float
+    paused: float
+    usual: float
+    back: float
+
+
+class Stream:
+    """Publishes tasks at a steady pace until it is closed.
+
+    Args:
+        bootstrap: The cluster.
+        topic: Where.
+    """
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._producer = Producer({**QUIET, "bootstrap.servers": bootstrap, "linger.ms": 1})
+        self._topic = topic
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stream")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop."""
+        self._stop.set()
+        self._thread.join(10)
+        self._producer.flush(10)
+
+    def _run(self) -> None:
+        encode = pulse.app.agents["pulse"].input.encode
+        began_s = time.monotonic()
+        for number in itertools.count():
+            headers = {"ce_id": f"p-{number}", "ce_source": "pulse", "ce_tenantid": "default"}
+            self._producer.produce(self._topic, value=encode(number), headers=headers)
+            self._producer.poll(0)
+            if self._stop.wait(max(0.0, began_s + number / A_SECOND - time.monotonic())):
+                return
+
+
+class Story:
+    """A coordinator, two workers of the agent, and a stream of tasks.
+
+    Args:
+        bootstrap: The cluster.
+        directory: For what processes say.
+    """
+
+    def __init__(self, bootstrap: str, directory: pathlib.Path) -> None:
+        self._bootstrap = bootstrap
+        self.namespace = f"pulse-{uuid.uuid4().hex[:8]}"
+        path = directory / self.namespace
+        path.mkdir()
+        settings = {
+            "HEADWATER_APP": "tests.chaos.pulse:app",
+            "HEADWATER_KAFKA__PARTITIONS": "6",
+            "HEADWATER_LOOPS__RUNS_OPEN_MAX": "1000000",
+        }
+        self.fleet = Fleet(bootstrap, self.namespace, path, settings)
+        self._admin = AdminClient({**QUIET, "bootstrap.servers": bootstrap})
+
+    def tell(self) -> Found:
+        """Measure all of it, and end the fleet."""
+        self.fleet.command("topics", "apply", "--yes")
+        stream = None
+        try:
+            self.fleet.start(Seat(instance="coordinator", roles="coordinator"))
+            stream = Stream(self._bootstrap, f"{self.namespace}.cmd.pulse.v1")
+            began = _now_ms()
+            self.fleet.start(Seat(instance=AGENTS[0], roles="agents"))
+            cold = self._first_after(began) - began
+            self.fleet.start(Seat(instance=AGENTS[1], roles="agents"))
+            victims, others = self._shared()
+            time.sleep(SETTLE_S)
+            killed = _now_ms()
+            self.fleet.end(AGENTS[0])
+            moved = self._all_after(killed, victims)
+            time.sleep(SETTLE_S)
+            gaps = self._gap(others, killed, moved + 1_000)
+            usual = self._gap(others, killed - round(SETTLE_S * 1000), killed)
+            self.fleet.start(Seat(instance=AGENTS[0], roles="agents"))
+            victims, _ = self._shared()
+            time.sleep(SETTLE_S)
+            self.fleet.end(AGENTS[0])
+            died = _now_ms()
+            self.fleet.start(Seat(instance=AGENTS[0], roles="agents"))
+            back = self._all_after(died, victims) - died
+        finally:
+            if stream is not None:
+                stream.close()
+            self.fleet.stop()
+        ms = (cold, moved - killed, gaps, usual, back)
+        return Found(**dict(zip(Found.__slots__, (one / 1000 for one in ms), strict=True)))
+
+    def _shared(self) -> tuple[set[int], set[int]]:
+        """Return the partitions of both, once each has some."""
+        group = f"{self.namespace}.runs.pulse"
+        until = time.monotonic() + BOUND_S
+        while True:
+            found = self._admin.describe_consumer_groups([group])[group].result(10)
+            owned = {
+                member.group_instance_id: {p.partition for p in member.assignment.topic_partitions}
+                for member in found.members
+            }
+            mine, theirs = (owned.get(name, set()) for name in AGENTS)
+            if mine and theirs and len(mine | theirs) == 6 and found.state.name == "STABLE":
+                return mine, theirs
+            assert time.monotonic() < until, f"the workers do not share: {owned}"
+            time.sleep(0.1)
+
+    def _beats(self) -> dict[int, list[int]]:
+        """Return the append times of outcomes by the partition of their run."""
+        found: dict[int, list[int]] = collections.defaultdict(list)
+        for record in plain.read(self._bootstrap, [f"{self.namespace}.evt.pulse.v1"]):
+            found[int(record["key"].split(".")[1])].append(record["time_ms"])
+        return {number: sorted(times) for number, times in found.items()}
+
+    def _first_after(self, at_ms: int) -> int:
+        until = time.monotonic() + BOUND_S
+        while True:
+            times = [t for beats in self._beats().values() for t in beats if t > at_ms]
+            if times:
+                return min(times)
+            assert time.monotonic() < until, "nothing is answered"
+
+    def _all_after(self, at_ms: int, numbers: set[int]) -> int:
+        """Return when the last of some partitions went on after a time."""
+        until = time.monotonic() + BOUND_S
+        while True:
+            beats = self._beats()
+            # what its transaction had committed just before it died may be appended just after
+            first = [min((t for t in beats[n] if t > at_ms + 100), default=0) for n in numbers]
+            if all(first):
+                return max(first)
+            assert time.monotonic() < until, f"some of {numbers} do not go on"
+
+    def _gap(self, numbers: set[int], start_ms: int, end_ms: int) -> int:
+        beats = self._beats()
+        longest = 0
+        for number in numbers:
+            times = [start_ms, *(t for t in beats[number] if start_ms < t < end_ms), end_ms]
+            longest = max(longest, *(b - a for a, b in itertools.pairwise(times)))
+        return longest
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure some times, print, and say what misses its target."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.recovery", description=__doc__)
+    parser.add_argument("--times", type=int, default=3)
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory(prefix="headwater-recovery-") as directory:
+        broker = Broker(pathlib.Path(directory) / "broker", docker=False)
+        try:
+            bootstrap = broker.start()
+            found = []
+            for _ in range(given.times):
+                found.append(Story(bootstrap, pathlib.Path(directory)).tell())
+                sys.stdout.write(f"  {found[-1]}\n")
+                sys.stdout.flush()
+        finally:
+            broker.kill()
+    cold, moved, paused, usual, back = (
+        statistics.median(getattr(one, name) for one in found) for name in Found.__slots__
+    )
+    load = os.getloadavg()[0]
+    lines = [
+        (moved <= MOVED_S_MAX, f"killed, moved and went on: {moved:.1f} s of {MOVED_S_MAX:g}"),
+        (
+            paused < PAUSE_S_MAX,
+            f"others' pause: {paused:.2f} s of {PAUSE_S_MAX:g}, usual {usual:.2f}",
+        ),
+        (back <= cold + BACK_S_MORE, f"back under its name: {back:.1f} s, cold start {cold:.1f} s"),
+    ]
+    for good, words in lines:
+        sys.stdout.write(f"recovery {'ok' if good else 'MISSED'}: {words}\n")
+    sys.stdout.write(f"  medians of {len(found)}; load {load:.1f} on {os.cpu_count()} cores\n")
+    return 0 if all(good for good, _ in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
