@@ -9,7 +9,10 @@ import pytest
 from tests.unit.cli.door import Hw
 
 from headwater.blobs.store import Store
+from headwater.cli import doctor
 from headwater.core.blobs import ref_of
+from headwater.hosts import blobs_of
+from headwater.settings import Settings
 
 VALUE = b"a large value" * 100
 
@@ -65,3 +68,34 @@ def test_without_a_store_the_setting_is_named(hw: Hw) -> None:
     ran = hw("blobs", "stat")
     assert ran.status == 1
     assert "HEADWATER_BLOBS__URL" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("url", "state", "says"),
+    [
+        ("", "ok", "HEADWATER_BLOBS__URL names a store"),
+        ("file://{}/blobs", "ok", "puts, gets, lists and deletes"),
+        ("memory:///", "warn", "forgets at exit"),
+        ("ftp://there/x", "FAIL", "begins with none of"),
+    ],
+)
+def test_doctor_asks_the_store(tmp_path: pathlib.Path, url: str, state: str, says: str) -> None:
+    """Whether it works is known before a value needs it."""
+    settings = Settings.of({"HEADWATER_BLOBS__URL": url.format(tmp_path)} if url else {})
+    check = doctor._blobs(settings, None)
+    assert check.state == state
+    assert says in check.says
+
+
+def test_a_process_uses_the_store_that_is_set(tmp_path: pathlib.Path) -> None:
+    """With the bounds that are set, in the namespace that is its own."""
+    assert blobs_of(Settings.of({}).blobs, namespace="ns") is None
+    given = {
+        "HEADWATER_BLOBS__URL": f"file://{tmp_path}",
+        "HEADWATER_BLOBS__INLINE_BYTES_MAX": "2048",
+    }
+    keeping = blobs_of(Settings.of(given).blobs, namespace="ns")
+    assert keeping is not None
+    keeping.put("t", VALUE).result()
+    assert keeping.inline_bytes_max == 2048
+    assert Store.at(f"file://{tmp_path}", namespace="ns").get("t", ref_of(VALUE).name) == VALUE
