@@ -230,7 +230,7 @@ class Deciding:
                         break
                     continue
                 owned.backlog.popleft()
-                owned.retry_ms, owned.fetch = 0, None
+                owned.fetch = None
                 batch.passed(record)
                 left -= 1
                 if time.monotonic() >= until:
@@ -251,8 +251,6 @@ class Deciding:
             if turn is None:
                 return 0
             sent = batch.take(turn, self._envelope)
-            if turn.kept:
-                batch.puts.begin(self._blobs, turn)
             refused = ""
         except PoisonError as error:
             refused = error.code
@@ -262,6 +260,8 @@ class Deciding:
             turn.relay(self._quarantine(record, error))
             sent = batch.take(turn, self._envelope)
             logger.warning("%s refused %s@%d: %s", self._decider.name, place, record.offset, error)
+        if turn.kept:
+            batch.puts.begin(self._blobs, turn)
         ended_ns = wall_ns()
         if ended_ns - began_ns > self._pace.slow_turn_ms * 1_000_000:
             logger.warning(
@@ -402,6 +402,8 @@ class Deciding:
                 continue
             owned = self._owned[claim]
             owned.next_offset = batch.next_offset
+            if batch.records and not owned.paused:
+                owned.retry_ms = 0
             if owned.aside is not None:
                 owned.aside.committed(batch.records)
             if self._trying is not None:

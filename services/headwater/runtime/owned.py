@@ -23,7 +23,7 @@ class Owned:
         next_offset: Where its group goes on.
         backlog: Records that were polled and not yet taken.
         parked_until_ms: Nothing is taken before.
-        retry_ms: How long it waited last; 0 once something was taken.
+        retry_ms: How long it waited last; 0 once something was committed after it.
         paused: Whether the log delivers nothing of it.
         fetch: Values that its next turn needs.
         aside: Suspects that wait, and what is done beyond them; `None` where nobody can be suspected.

@@ -277,6 +277,54 @@ def test_a_batch_whose_values_cannot_be_kept_is_taken_back(script, store, monkey
     assert script.outputs() == [ref_of(ONE).name, "m1"]
 
 
+def test_a_store_that_stays_away_is_asked_less_and_less_and_said_once(script, store, caplog):
+    """Each time the turns are taken again, and nobody's log is filled."""
+    loop = loop_of(script, store)
+    script.put("keep", value=ONE)
+    loop.step()
+    waits = []
+    for _ in range(4):
+        began_ms = script.now_ms
+        refuse(store)
+        while not script.paused:
+            loop.step()
+        while script.paused:
+            script.now_ms += 50
+            loop._poll(0)
+        waits.append(script.now_ms - began_ms)
+    assert waits == [100, 200, 400, 800]
+    assert caplog.text.count("reader waits on") == 1
+
+
+def refuse(store):
+    """Have the next put refused at once."""
+
+    def put(tenant, value):
+        future = Future()
+        future.set_exception(TransientError("the store is away"))
+        return future
+
+    store.put = put
+
+
+def test_a_refusal_may_keep_too(script, store):
+    """What a decider keeps in answer to a refusal is stored before it commits."""
+
+    class Careful(Adder):
+        def react(self, turn, message):
+            raise PoisonError("bad", "no")
+
+        def refused(self, turn, record, message, error):
+            turn.keep(ONE)
+
+    store.quick = True
+    loop = loop_of(script, store, Careful())
+    script.put()
+    loop.step()
+    assert loop.step() == 1
+    assert [value for _, value, _ in store.puts] == [ONE]
+
+
 def test_control_without_the_wait_a_reference_has_no_value(script, store, monkeypatch):
     """A commit that does not wait sends a reference to nothing: the protection is what prevents it."""
     monkeypatch.setattr(values.Puts, "wait", lambda self, until_s: None)
