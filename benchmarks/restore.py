@@ -11,7 +11,6 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from headwater.assembly import Parts, Platform
 from headwater.contracts.records import Draft, Partition
-from headwater.core.decider import Timer
 from headwater.durable import confine
 from headwater.hosts import calm_collector
 from headwater.log.kafka import KafkaConfig, KafkaLog
@@ -20,7 +19,6 @@ from headwater.log.local import LocalLog
 from headwater.log.port import Claim
 from headwater.runs.rows import Run
 from headwater.runtime.restoring import Inline, Restorer
-from headwater.runtime.timers import Timers
 
 RUNS = int(os.environ.get("RUNS", "100000"))
 REPETITIONS = 3
@@ -86,7 +84,6 @@ def restored(config: KafkaConfig, platform: Platform, group: str, topic: str, in
     began = time.perf_counter()
     restorer.begin(claim)
     ((_, found),) = restorer.done()
-    Timers(found.table.scan(Timer))
     seconds = time.perf_counter() - began
     last = b"%032x" % ((RUNS - 1) * 7919)
     run = found.table.get(Run, f"walker.0.{last.decode()}")

@@ -23,6 +23,20 @@ def row_key(kind: str, key: Key) -> bytes:
     return b"".join(out)
 
 
+def first_of(data: bytes) -> str | int:
+    """Return the first part of the key that `row_key` wrote, without reading the others.
+
+    Raises:
+        ValueError: It wrote no such bytes.
+    """
+    tag = data.index(0) + 1
+    if data[tag : tag + 1] == _TEXT:
+        end = data.index(0, tag + 1)
+        if data[end + 1 : end + 2] != b"\xff":
+            return data[tag + 1 : end].decode()
+    return key_of(data)[1][0]
+
+
 def key_of(data: bytes) -> tuple[str, Key]:
     """Return the kind and the key that `row_key` wrote.
 

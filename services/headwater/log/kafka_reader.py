@@ -32,6 +32,8 @@ class KafkaReader:
         self._config = config
         self._next = {place: max(0, start) for place, start in starts.items()}
         self._ends = dict(ends)
+        self._only = next(iter(self._next)) if len(self._next) == 1 else None
+        """The one partition that is read, if it is one: a message's own is slow to tell."""
         self._said_away = False
         self._consumer = Consumer(
             {
@@ -60,13 +62,14 @@ class KafkaReader:
             if records_max > 1:
                 messages += self._consumer.consume(records_max - 1, 0)
         found: list[Record] = []
+        only = self._only
         for message in messages:
             error = message.error()
             if error is not None:
                 self._trouble(error, message)
                 continue
             self._said_away = False
-            place = Partition(message.topic(), message.partition())
+            place = only or Partition(message.topic(), message.partition())
             self._next[place] = message.offset() + 1
             found.append(record_of(message, place))
         return found

@@ -186,7 +186,7 @@ class Deciding:
     def _take_up(self, claim: Claim, restored: Restored) -> None:
         self._owned[claim] = Owned(
             restored.table,
-            Timers(restored.table.scan(Timer)),
+            restored.timers,
             restored.next_offset,
         )
         if self._trying is not None or restored.done:

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from headwater.contracts.records import Partition
+from headwater.core.decider import Timer
 from headwater.core.envelope import Coder
 from headwater.errors import SettingsError
 from headwater.log.port import Claim, Log
 from headwater.runtime import doneset
 from headwater.runtime.storing import AGE_S_MAX, Life, Stamp, Store, usable, wall_ms
 from headwater.runtime.table import Restore, Table
+from headwater.runtime.timers import Timers
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +32,15 @@ _FOREVER_MS = 1 << 53
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A partition ready to go on: where to read, what is done beyond that, and the rows as of then."""
+    """A partition ready to go on: where to read, what is done beyond that, and the rows as of then.
+
+    The timers are armed where the rows are read: a hundred thousand of them take half a second, in
+    which the loop would stand still for the partitions it has.
+    """
 
     next_offset: int
     table: Table
+    timers: Timers
     done: frozenset[int] = frozenset()
 
 
@@ -132,14 +139,16 @@ class Restorer:
         next_offset, metadata = self._log.committed(self._group, partition)
         done = self._done(partition, next_offset, metadata)
         if self._state is None:
-            return Restored(next_offset=next_offset, table=Table(), done=done)
+            return Restored(next_offset=next_offset, table=Table(), timers=Timers(), done=done)
         place = Partition(self._state, partition.number)
         restore = Restore(self._codec)
         if self._local is None:
             self._read(place, 0, restore)
         else:
             self._read_with(self._local, place, restore)
-        return Restored(next_offset=next_offset, table=restore.table(), done=done)
+        table = restore.table()
+        timers = Timers(table.scan(Timer))
+        return Restored(next_offset=next_offset, table=table, timers=timers, done=done)
 
     def _done(self, partition: Partition, next_offset: int, metadata: str) -> frozenset[int]:
         try:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sortedcontainers import SortedDict
 
 from headwater.contracts.records import Draft, Partition, Record
+from headwater.core.decider import Timer
 from headwater.core.envelope import Coder
-from headwater.core.keys import key_of, row_key
+from headwater.core.keys import first_of, key_of, row_key
 from headwater.core.messages import Key
 from headwater.core.state import Layer, R, Row
 from headwater.errors import HeadwaterError, PoisonError
 
+_TIMER = row_key(Timer.__name__, ())
 _HEAD = 10
 """Bytes that name a row's schema."""
 
@@ -25,14 +28,20 @@ class UnreadableRowError(HeadwaterError):
 class Table:
     """The rows of one owned partition; only commits and restores change it.
 
-    Restored rows stay encoded until somebody reads them: most runs of a restored partition wait for
-    something, and a partition that is ready sooner matters more than a first read that is quicker.
+    Restored rows stay as they came until somebody asks for one whose key begins alike, and encoded
+    until somebody reads them: most runs of a restored partition wait for something, and a partition
+    that is ready sooner matters more than a first read that is quicker. Timers alone are filed at
+    once, because the loop must know when they are due.
     """
 
-    __slots__ = ("_decode", "_rows")
+    __slots__ = ("_cold", "_decode", "_kinds", "_rows")
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._rows: dict[type, SortedDict] = {}
+        self._cold: dict[str | int, list[tuple[bytes, bytes]]] = {}
+        """Restored rows that nobody has asked for, by the first part of their keys."""
+        self._kinds: dict[bytes, type[Row]] = {}
+        """What the restored rows are, by how their values begin."""
         self._decode: Callable[[bytes], Any] | None = None
         for row in rows:
             self._set(type(row), row.key, row)
@@ -47,28 +56,29 @@ class Table:
         """
         table = cls()
         table._decode = codec.decode
-        of_kind: dict[str, dict[Key, bytes]] = {}
-        schemas: dict[tuple[str, bytes], bytes] = {}
+        kinds, cold = table._kinds, collections.defaultdict(list)
+        timers: dict[Key, bytes] = {}
         for data, value in values.items():
             try:
-                name, key = key_of(data)
-            except ValueError as error:
-                raise UnreadableRowError(str(error)) from error
-            group = of_kind.get(name)
-            if group is None:
-                group = of_kind[name] = {}
-            group[key] = value
-            schemas[name, value[:_HEAD]] = value
-        kinds = {name: type(codec.decode(value)) for (name, _), value in schemas.items()}
-        for name, group in of_kind.items():
-            table._rows[kinds[name]] = SortedDict(group)
+                if data.startswith(_TIMER):
+                    timers[key_of(data)[1]] = value
+                else:
+                    cold[first_of(data)].append((data, value))
+            except (ValueError, IndexError) as error:
+                raise UnreadableRowError(f"{data!r} is no row's key") from error
+        for head, value in {value[:_HEAD]: value for value in values.values()}.items():
+            kinds[head] = type(codec.decode(value))
+        table._cold = dict(cold)
+        table._rows[Timer] = SortedDict(timers)
         return table
 
     def __len__(self) -> int:
-        return sum(map(len, self._rows.values()))
+        return sum(map(len, self._rows.values())) + sum(map(len, self._cold.values()))
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return one row."""
+        if key[0] in self._cold:
+            self._file(key[0])
         rows = self._rows.get(kind)
         if rows is None:
             return None
@@ -77,25 +87,45 @@ class Table:
 
     def scan(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
         """Return the rows below a prefix, in key order."""
+        if kind is not Timer:
+            for first in prefix[:1] or [*self._cold]:
+                self._file(first)
         rows = self._rows.get(kind)
         if rows is None:
             return
-        size = len(prefix)
-        for key in rows.irange(prefix) if size else iter(rows):
-            if key[:size] != prefix:
+        last: Key | None = None
+        while True:
+            count, beyond = len(rows), rows.irange(last or prefix, inclusive=(last is None, True))
+            for last in beyond:
+                if last[: len(prefix)] != prefix:
+                    return
+                row: R | bytes = rows[last]
+                yield self._read(rows, last, row) if isinstance(row, bytes) else row
+                if len(rows) != count:
+                    break  # whoever takes the rows asked for others, which were filed among these
+            else:
                 return
-            row: R | bytes = rows[key]
-            yield self._read(rows, key, row) if isinstance(row, bytes) else row
 
     def apply(self, layer: Layer) -> None:
         """Take over what a committed batch wrote."""
         for kind, key, row in layer.written():
+            if key[0] in self._cold:
+                self._file(key[0])
             if row is not None:
                 self._set(kind, key, row)
             elif (rows := self._rows.get(kind)) is not None:
                 rows.pop(key, None)
 
-    def _set(self, kind: type[Row], key: Key, row: Row) -> None:
+    def _file(self, first: str | int) -> None:
+        """File the restored rows whose keys begin so."""
+        for data, value in self._cold.pop(first, ()):
+            try:
+                _, key = key_of(data)
+            except ValueError as error:
+                raise UnreadableRowError(str(error)) from error
+            self._set(self._kinds[value[:_HEAD]], key, value)
+
+    def _set(self, kind: type[Row], key: Key, row: Row | bytes) -> None:
         rows = self._rows.get(kind)
         if rows is None:
             rows = self._rows[kind] = SortedDict()

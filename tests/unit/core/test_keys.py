@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.core.keys import key_of, row_key
+from headwater.core.keys import first_of, key_of, row_key
 
 _PARTS = st.one_of(
     st.text(alphabet=st.sampled_from("\x00\x01\x02aÿ\U0001f600"), max_size=5),
@@ -19,6 +19,12 @@ _KEYS = st.lists(_PARTS, max_size=4).map(tuple)
 def test_a_key_comes_back_as_it_was(key: tuple[str | int, ...]) -> None:
     """Whatever its parts hold, zero bytes and what follows them included."""
     assert key_of(row_key("Run", key)) == ("Run", key)
+
+
+@given(_KEYS.filter(bool))
+def test_a_keys_first_part_is_read_alone(key: tuple[str | int, ...]) -> None:
+    """As the whole key has it."""
+    assert first_of(row_key("Run", key)) == key[0]
 
 
 @given(

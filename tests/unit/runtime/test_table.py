@@ -9,8 +9,9 @@ import pytest
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
 from headwater.contracts.records import Partition, Record
+from headwater.core.decider import Timer
 from headwater.core.keys import row_key
-from headwater.core.messages import Key
+from headwater.core.messages import Key, Meta
 from headwater.core.state import Layer
 from headwater.errors import PoisonError
 from headwater.runtime.table import Restore, Table, UnreadableRowError, drafts
@@ -114,3 +115,62 @@ def test_a_key_that_is_no_rows_stops_the_restore() -> None:
     """Nobody else writes into a state topic."""
     with pytest.raises(UnreadableRowError, match="no row's key"):
         _restored((b"Count\x00\x09", b"")).table()
+
+
+def test_rows_written_over_restored_ones_stay() -> None:
+    """A row that is filed later, because its neighbour is asked for, does not come back from before."""
+    codec = Codec(Schemas(), (Count,))
+    table = _restored((row_key("Count", ("a",)), codec.encode(Count(name="a")))).table()
+    layer = Layer(table)
+    layer.put(Count(name="a", number=2))
+    table.apply(layer)
+    assert table.get(Count, "a") == Count(name="a", number=2)
+    assert len(table) == 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A row of several below one name."""
+
+    name: str
+    number: int
+
+    @property
+    def key(self) -> Key:
+        """By its name, in order."""
+        return (self.name, self.number)
+
+
+@pytest.mark.parametrize("name", ["a", "a\x00b", "\x00"])
+def test_a_scan_goes_on_while_other_rows_are_filed(name: str) -> None:
+    """Reading a neighbour in the middle of a scan neither ends it nor has it begin again."""
+    codec = Codec(Schemas(), (Item,))
+    rows = [Item(name=of, number=n) for of in ("0", name, "z") for n in range(3)]
+    values = {row_key("Item", row.key): codec.encode(row) for row in rows}
+    table = Table.encoded(values, codec)
+    found = []
+    for row in table.scan(Item, name):
+        found.append(row.number)
+        assert table.get(Item, "0", 0) == rows[0]
+        assert table.get(Item, "z", 2) == rows[-1]
+    assert found == [0, 1, 2]
+    everything = [row.key for row in Table.encoded(values, codec).scan(Item)]
+    assert everything == sorted(row.key for row in rows)
+
+
+def test_timers_are_filed_at_once() -> None:
+    """The loop must know when they are due before anybody asks for one by name."""
+    timer = Timer(name=("run", "r"), due_ms=5, meta=Meta(id="i", tenant="t"))
+    codec = Codec(Schemas(), (Timer,))
+    table = Table.encoded({row_key("Timer", timer.key): codec.encode(timer)}, codec)
+    assert [*table.scan(Timer)] == [timer]
+    assert table.get(Timer, "run", "r") == timer
+
+
+@pytest.mark.parametrize("rest", [b"\x02a\x00\x09", b"\x02a\x00\x01\x00"])
+def test_a_key_whose_later_parts_are_no_rows_stops_whoever_asks(rest: bytes) -> None:
+    """Nobody else writes into a state topic, so nothing can go on without it."""
+    value = Codec(Schemas(), (Count,)).encode(Count(name="a"))
+    table = _restored((b"Count\x00" + rest, value)).table()
+    with pytest.raises(UnreadableRowError, match="no row's key"):
+        table.get(Count, "a")
