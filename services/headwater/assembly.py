@@ -42,6 +42,7 @@ from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
 from headwater.runs.retention import KEEP_MS
 from headwater.runs.values import Large
+from headwater.runs.visit import remembered
 from headwater.runtime.deciding import Deciding, Opener
 from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
@@ -240,16 +241,14 @@ class Platform:
     def runs(self, agent: str) -> Deciding:
         """Build the loop that hosts one agent."""
         names, group = self.names, f"runs.{agent}"
-        decider = self.runs_decider(agent)
-        trying = None
-        if self.guard is not None:
-            trying = Trying(self.guard, agent, decider.remembered)
+        trying = None if self.guard is None else Trying(self.guard, agent, remembered)
+        decider = self.runs_decider(agent, going_on=None if trying is None else trying.going_on)
         return self._deciding(
             decider, group, [names.inbox(agent)], state=names.state(group), trying=trying
         )
 
-    def runs_decider(self, agent: str) -> Runs:
-        """Build what hosts one agent."""
+    def runs_decider(self, agent: str, *, going_on: Callable[[], None] | None = None) -> Runs:
+        """Build what hosts one agent, with whom it tells that a turn of many deliveries goes on."""
         names = self.names
         return Runs(
             self.app.agents[agent],
@@ -272,6 +271,7 @@ class Platform:
             executions_max=self.parts.executions_max,
             large=self._large(),
             failed_ms_max=self.parts.failed_ms_max,
+            going_on=going_on,
         )
 
     def models(self, models: Mapping[str, Model] | None = None, settings: Any = None) -> Performing:

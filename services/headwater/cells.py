@@ -6,9 +6,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import logging
 import pickle
-from collections.abc import Awaitable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
 from headwater.assembly import Platform
@@ -73,6 +74,8 @@ class Cell:
                 task.cancel()
         for task in self._tasks.values():
             task.cancel()
+        self._line.close()
+        await self._line.closed()
 
     def _begin(self, number: int, work: Coroutine[Any, Any, None]) -> None:
         task = self._tasks[number] = asyncio.get_running_loop().create_task(work)
@@ -81,7 +84,8 @@ class Cell:
     async def _told(self, number: int, work: Awaitable[Done | Failed | InDoubt | None]) -> None:
         try:
             result = await work
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever users' code raises is told
+        except (Exception, SystemExit) as error:
+            logger.info("a suspect raises", exc_info=error)
             await self._line.say(_raised(number, error))
         else:
             await self._line.say(Returned(number=number, result=result))
@@ -89,9 +93,9 @@ class Cell:
     async def _turn(self, said: TakeTurn) -> None:
         """Take a turn as its decider would, in a thread; what it leads to is forgotten."""
         record = said.record
-        post = self._posts.at(Kind.TURN, record.partition, record.offset, said.run)
-        with post:
-            await asyncio.to_thread(take_turn, self._platform, said)
+        with self._posts.at(Kind.TURN, record.partition, record.offset, said.run) as post:
+            going_on = functools.partial(self._posts.renew, post)
+            await asyncio.to_thread(take_turn, self._platform, said, going_on)
 
     async def _result(self, said: Perform) -> Done | Failed | InDoubt | None:
         doing = self._doing[said.effector]
@@ -123,7 +127,7 @@ class Cell:
         )
 
 
-def take_turn(platform: Platform, said: TakeTurn) -> None:
+def take_turn(platform: Platform, said: TakeTurn, going_on: Callable[[], None]) -> None:
     """Take one turn of an agent over the rows of its run; nothing of it is kept.
 
     What it needs by reference is waited for: a turn that stopped for want of a value was not tried.
@@ -134,7 +138,7 @@ def take_turn(platform: Platform, said: TakeTurn) -> None:
     fetch = Fetch()
     while True:
         try:
-            _turn(platform, said, fetch)
+            _turn(platform, said, fetch, going_on)
         except AbsentError as absent:
             fetch.begin(platform.parts.blobs, absent.tenant, absent.names)
             fetch.take()
@@ -142,7 +146,7 @@ def take_turn(platform: Platform, said: TakeTurn) -> None:
             return
 
 
-def _turn(platform: Platform, said: TakeTurn, fetch: Fetch) -> None:
+def _turn(platform: Platform, said: TakeTurn, fetch: Fetch, going_on: Callable[[], None]) -> None:
     place, table = said.record.partition, Table(said.rows)
     meta, message = platform.envelope(f"runs.{said.agent}").open(said.record)
     at = Position(platform.log.topic_id(place.topic), place.topic, place.number, said.record.offset)
@@ -152,7 +156,7 @@ def _turn(platform: Platform, said: TakeTurn, fetch: Fetch) -> None:
     turn = Turn(table, at=at, meta=meta, now_ms=said.record.time_ms, at_hand=fetch)
     if timer is not None:
         turn.drop(timer)
-    platform.runs_decider(said.agent).react(turn, message)
+    platform.runs_decider(said.agent, going_on=going_on).react(turn, message)
 
 
 async def serve(

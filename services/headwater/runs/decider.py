@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from headwater.contracts.approvals import Decided
@@ -24,7 +24,7 @@ from headwater.contracts.messages import (
 from headwater.contracts.records import Partition, Record
 from headwater.core.allowance import plus
 from headwater.core.blobs import ref_of
-from headwater.core.decider import Encoded, Timer, Turn
+from headwater.core.decider import Encoded, Turn
 from headwater.core.execution import (
     AgentFunction,
     Answer,
@@ -42,7 +42,6 @@ from headwater.core.execution import (
 )
 from headwater.core.judge import Judge
 from headwater.core.messages import Address
-from headwater.core.state import Row, State
 from headwater.core.versions import Versions
 from headwater.errors import (
     BlobLostError,
@@ -58,7 +57,6 @@ from headwater.runs.holds import Holds, needs
 from headwater.runs.life import DeadLetter, Life
 from headwater.runs.retention import KEEP_MS, Retention
 from headwater.runs.rows import (
-    KINDS,
     Entry,
     Held,
     Made,
@@ -69,7 +67,7 @@ from headwater.runs.rows import (
     Run,
 )
 from headwater.runs.spending import settle
-from headwater.runs.visit import RUN_TIMER, Visit, timer_name
+from headwater.runs.visit import RUN_TIMER, Visit
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +98,7 @@ class Runs:
         drain_max: Held messages delivered in one turn.
         large: When values go by reference; `None` where there is no store of blobs.
         failed_ms_max: How long the rows of a failed run are kept.
+        going_on: Told at each delivery of a turn that makes many, so that it is not taken for endless.
     """
 
     def __init__(
@@ -121,7 +120,9 @@ class Runs:
         drain_max: int = 100,
         large: values.Large | None = None,
         failed_ms_max: int = KEEP_MS,
+        going_on: Callable[[], None] | None = None,
     ) -> None:
+        self._going_on = going_on or _nothing
         self.name = f"runs.{agent.name}"
         self._agent = agent
         self._routes = routes
@@ -201,11 +202,11 @@ class Runs:
         self._life.end(visit, ended, cut=visit.run.seq + 1)
         visit.write(Address(self._events, visit.run.run))
 
-    def remembered(self, state: State, run: str) -> list[Row]:
-        """Return every row of a run, so that its next turn can be tried somewhere else."""
-        found: list[Row] = [row for kind in KINDS for row in state.scan(kind, run)]
-        timer = state.get(Timer, *timer_name(run))
-        return found if timer is None else [*found, timer]
+    def _each(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Return the entries of a journal, saying at each that the turn goes on."""
+        for entry in entries:
+            self._going_on()
+            yield entry
 
     def forget(self, partition: Partition) -> None:
         """Drop the suspended executions of a partition."""
@@ -354,6 +355,7 @@ class Runs:
 
     def _go_through(self, visit: Visit, message: Any, held: Held | None = None) -> bool:
         """Deliver one message of a drain and write it; whether the next one may follow."""
+        self._going_on()
         if not self._deliver(visit, message, held):
             return False
         visit.write(Address(self._events, visit.run.run))
@@ -467,7 +469,7 @@ class Runs:
         try:
             journal.replay(
                 execution,
-                entries,
+                self._each(entries),
                 self._calls.writes,
                 whole=functools.partial(values.whole, turn),
                 told=lambda asked: nodes.extend(nodes_of(asked)),
@@ -668,3 +670,7 @@ def _waits_for(visit: Visit, step: Step) -> str:
         asking = [call.asking for call in visit.scan(OpenCall) if call.asking is not None]
         waits += [f"approval {of.approval} ({of.words})" for of in asking]
     return "; ".join(waits)
+
+
+def _nothing() -> None:
+    """Nobody watches."""

@@ -11,8 +11,8 @@ from headwater.contracts.records import Headers
 from headwater.core.allowance import raised
 from headwater.core.decider import Timer, Turn
 from headwater.core.messages import Address, Key, Meta, RunId
-from headwater.core.state import Layer, R, Row
-from headwater.runs.rows import Opened, Run
+from headwater.core.state import Layer, R, Row, State
+from headwater.runs.rows import KINDS, Opened, Run
 
 RUN_TIMER = "run"
 
@@ -20,6 +20,13 @@ RUN_TIMER = "run"
 def timer_name(run: str) -> Key:
     """Return the name of a run's one timer."""
     return (RUN_TIMER, run)
+
+
+def remembered(state: State, run: str) -> list[Row]:
+    """Return every row of a run, so that its next turn can be tried somewhere else."""
+    found: list[Row] = [row for kind in KINDS for row in state.scan(kind, run)]
+    timer = state.get(Timer, *timer_name(run))
+    return found if timer is None else [*found, timer]
 
 
 class Visit:

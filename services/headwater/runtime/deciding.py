@@ -291,11 +291,11 @@ class Deciding:
         if self._trying is None:
             return self._react(batch, owned, record, at, meta, message)
         self._trying.check(record)
-        post = self._trying.enter(record)
+        self._trying.enter(record)
         try:
             return self._react(batch, owned, record, at, meta, message)
         finally:
-            self._trying.leave(post)
+            self._trying.leave()
 
     def _react(
         self, batch: Batch, owned: Owned, record: Record, at: Position, meta: Meta, message: Any

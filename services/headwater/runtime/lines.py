@@ -163,3 +163,8 @@ class Line:
     def close(self) -> None:
         """Hang up; a cell whose line ends, ends."""
         self._writer.close()
+
+    async def closed(self) -> None:
+        """Wait until we have hung up."""
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()

@@ -27,6 +27,7 @@ _JOINED_AT, _ENDED_AT, _BEAT_AT = 16, 17, 24
 _POST_BYTES = 512
 _FIXED = struct.Struct("<BBBxIqqQHH")
 """Task, thread, kind, partition, offset, since (ms), serial, bytes of the topic, bytes of what."""
+_SERIAL_AT = struct.calcsize("<BBBxIqq")
 _TEXT_AT = _FIXED.size
 _TEXT_MAX = _POST_BYTES - _TEXT_AT
 _WORD = struct.Struct("<Q")
@@ -129,6 +130,13 @@ class Posts:
         )  # fmt: skip
         memory[at] = 1
         return index
+
+    def renew(self, index: int) -> None:
+        """Say that what is at a post has come further: its time begins again."""
+        if index != _NONE:
+            _WORD.pack_into(
+                self._memory, _HEAD_BYTES + index * _POST_BYTES + _SERIAL_AT, next(self._serials)
+            )
 
     def leave(self, index: int) -> None:
         """Leave a post; while a thread of it goes on it stays in use, as one left behind."""

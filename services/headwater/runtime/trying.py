@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from headwater.contracts.records import Record
 from headwater.core.state import Row, State
+from headwater.errors import TransientError
 from headwater.runtime.apart import DiedError
 from headwater.runtime.aside import Ended
 from headwater.runtime.guard import Guard
@@ -20,6 +21,9 @@ from headwater.runtime.lines import TakeTurn
 from headwater.runtime.posts import Kind
 
 logger = logging.getLogger(__name__)
+
+AWAY_S = 1.0
+"""How long a trial waits for what it needs and is away."""
 
 Remembered = Callable[[State, str], Sequence[Row]]
 
@@ -37,14 +41,22 @@ class Trying:
         self._guard = guard
         self._agent = agent
         self._remembered = remembered
+        self._post = -1
 
-    def enter(self, record: Record) -> int:
+    def enter(self, record: Record) -> None:
         """Begin a turn here, at a post; `leave` must follow."""
-        return self._guard.posts.take(Kind.TURN, record.partition, record.offset, _run(record))
+        self._post = self._guard.posts.take(
+            Kind.TURN, record.partition, record.offset, _run(record)
+        )
 
-    def leave(self, post: int) -> None:
-        """End a turn."""
-        self._guard.posts.leave(post)
+    def going_on(self) -> None:
+        """Say that the turn under way makes another delivery."""
+        self._guard.posts.renew(self._post)
+
+    def leave(self) -> None:
+        """End the turn."""
+        self._guard.posts.leave(self._post)
+        self._post = -1
 
     def suspected(self, record: Record) -> bool:
         """Say whether a record is to be tried before it is taken."""
@@ -72,12 +84,19 @@ class Trying:
             return await self._guard.suspects.died(record, cause)
 
         async def trial() -> None:
-            try:
-                await self._guard.apart.alone(work, blame)
-            except DiedError:
-                logger.warning("processes die of %s@%d", record.partition, record.offset)
-            except Exception as error:  # noqa: BLE001 - whatever it raises, it was survived
-                logger.info("%s@%d raises %r", record.partition, record.offset, error)
+            while True:
+                try:
+                    await self._guard.apart.alone(work, blame)
+                except TransientError as error:
+                    place = record.partition
+                    logger.warning("%s@%d was not tried: %s", place, record.offset, error)
+                    await asyncio.sleep(AWAY_S)
+                    continue
+                except DiedError:
+                    logger.warning("processes die of %s@%d", record.partition, record.offset)
+                except Exception as error:  # noqa: BLE001 - whatever it raises, it was survived
+                    logger.info("%s@%d raises %r", record.partition, record.offset, error)
+                return
 
         return asyncio.run_coroutine_threadsafe(trial(), self._guard.loop)
 

@@ -31,6 +31,7 @@ def test_one_more_than_there_are_goes_unseen() -> None:
     first = posts.take(Kind.CALL, PLACE, 1, "a/1")
     second = posts.take(Kind.CALL, PLACE, 2, "a/2")
     assert not posts.hold(second)
+    posts.renew(second)
     posts.leave(second)
     assert [post.offset for post in posts.used()] == [1]
     posts.leave(first)

@@ -49,6 +49,15 @@ def test_a_long_turn_is_overdue_and_short_ones_are_not(eye: Eye) -> None:
     assert verdict == Verdict(words="a turn of run lasted more than 1 s")
 
 
+def test_a_turn_of_many_deliveries_has_time_for_each(eye: Eye) -> None:
+    """A long journal is replayed in one turn."""
+    post = eye.posts.take(Kind.TURN, PLACE, 1, "run")
+    for _ in range(10):
+        assert eye.for_s(0.75) is None
+        eye.posts.renew(post)
+    assert eye.for_s(2) is not None
+
+
 def test_a_call_may_take_its_time_while_the_event_loop_turns(eye: Eye) -> None:
     """A slow call is not an endless loop."""
     eye.posts.take(Kind.CALL, PLACE, 1, "run/1")
