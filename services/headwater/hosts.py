@@ -447,6 +447,7 @@ def blobs_of(settings: BlobStore, *, namespace: str) -> Keeping | None:
         inline_bytes_max=settings.inline_bytes_max,
         bytes_max=settings.bytes_max,
         cache_bytes_max=settings.cache_bytes_max,
+        held_bytes_max=settings.held_bytes_max,
         executor=concurrent.futures.ThreadPoolExecutor(
             settings.threads_max, thread_name_prefix="blobs"
         ),

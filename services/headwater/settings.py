@@ -164,6 +164,7 @@ class BlobStore(pydantic.BaseModel):
     inline_bytes_max: int = pydantic.Field(128 * 1024, ge=1_024, le=512 * 1024)
     bytes_max: int = pydantic.Field(16 * 1024**2, ge=4 * 1024**2, le=64 * 1024**2)
     cache_bytes_max: int = pydantic.Field(64 * 1024**2, ge=0)
+    held_bytes_max: int = pydantic.Field(256 * 1024**2, ge=64 * 1024**2)
     threads_max: int = pydantic.Field(16, ge=1)
     timeout_s: float = pydantic.Field(10.0, gt=0, le=60)
     keep_s: float = pydantic.Field(31 * 86_400.0, ge=86_400)

@@ -12,6 +12,7 @@ from headwater.core.blobs import ref_of
 INLINE_BYTES_MAX = 128 * 1024
 BYTES_MAX = 16 * 1024 * 1024
 CACHE_BYTES_MAX = 64 * 1024 * 1024
+HELD_BYTES_MAX = 256 * 1024 * 1024
 
 
 class Keeping:
@@ -22,6 +23,7 @@ class Keeping:
         inline_bytes_max: A larger value goes to the store.
         bytes_max: A larger value goes nowhere.
         cache_bytes_max: How much is remembered.
+        held_bytes_max: How much a batch, or the calls under way, hold at once.
         executor: Where the waiting is done.
     """
 
@@ -32,11 +34,13 @@ class Keeping:
         inline_bytes_max: int = INLINE_BYTES_MAX,
         bytes_max: int = BYTES_MAX,
         cache_bytes_max: int = CACHE_BYTES_MAX,
+        held_bytes_max: int = HELD_BYTES_MAX,
         executor: Executor,
     ) -> None:
         self.store = store
         self.inline_bytes_max = inline_bytes_max
         self.bytes_max = bytes_max
+        self.held_bytes_max = held_bytes_max
         self._cache_bytes_max = cache_bytes_max
         self._executor = executor
         self._lock = threading.Lock()

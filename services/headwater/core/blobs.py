@@ -34,6 +34,11 @@ class Blobs(Protocol):
         """A larger value goes nowhere."""
         ...
 
+    @property
+    def held_bytes_max(self) -> int:
+        """A batch, or the calls under way of one effector, hold no more of such values at once."""
+        ...
+
     def put(self, tenant: str, value: bytes) -> Future[None]:
         """Keep a value; durable when the future is done.
 

@@ -20,6 +20,7 @@ from headwater.errors import BlobLostError, NotDone, PoisonError, TransientError
 from headwater.log.port import Claim
 from headwater.runtime.guarding import Plain
 from headwater.runtime.retrying import AbandonedError, Retrying
+from headwater.runtime.room import Room
 from headwater.tracing import context
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Answering:
         self._quiet_s_max = quiet_s_max
         self._draw = draw
         self._blobs = blobs
+        self._room = Room(0 if blobs is None else blobs.held_bytes_max)
 
     def stop(self) -> None:
         """Begin nothing that others can do."""
@@ -256,10 +258,17 @@ class Answering:
         self, item: Item, attempt_id: str, number: int, states: list[object]
     ) -> Done | Failed | InDoubt:
         """Perform once; a call that says nothing for too long is ended."""
-        try:
-            ask = await self._whole(item)
-        except BlobLostError as error:
-            return Failed(error="BlobLost", detail=str(error))
+        arguments = item.ask.arguments
+        async with self._room.held(0 if isinstance(arguments, bytes) else arguments.size):
+            try:
+                ask = await self._whole(item)
+            except BlobLostError as error:
+                return Failed(error="BlobLost", detail=str(error))
+            return await self._perform(item, ask, attempt_id, number, states)
+
+    async def _perform(
+        self, item: Item, ask: Ask, attempt_id: str, number: int, states: list[object]
+    ) -> Done | Failed | InDoubt:
         quiet = asyncio.timeout(self._quiet_s_max)
         loop, going_on = asyncio.get_running_loop(), True
 

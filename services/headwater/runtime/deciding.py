@@ -233,7 +233,7 @@ class Deciding:
                 owned.fetch = None
                 batch.passed(record)
                 left -= 1
-                if time.monotonic() >= until:
+                if batch.puts.full or time.monotonic() >= until:
                     left = 0
         return {claim: batch for claim, batch in batches.items() if batch.records}
 

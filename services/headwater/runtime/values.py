@@ -93,10 +93,13 @@ class Fetch:
 class Puts:
     """Values that a batch has to have in the store before it commits."""
 
-    __slots__ = ("_futures",)
+    __slots__ = ("_bytes", "_futures", "full")
 
     def __init__(self) -> None:
         self._futures: list[Future[None]] = []
+        self._bytes = 0
+        self.full = False
+        """Whether the batch is to commit before it takes more."""
 
     def __bool__(self) -> bool:
         return bool(self._futures)
@@ -104,7 +107,10 @@ class Puts:
     def begin(self, blobs: Blobs | None, turn: Turn) -> None:
         """Begin to put what a turn keeps; later turns go on meanwhile."""
         assert blobs is not None, "a decider keeps values only where there is a store"
-        self._futures += [blobs.put(turn.meta.tenant, value) for value in turn.kept.values()]
+        for value in turn.kept.values():
+            self._futures.append(blobs.put(turn.meta.tenant, value))
+            self._bytes += len(value)
+        self.full = self._bytes >= blobs.held_bytes_max
 
     def wait(self, until_s: float) -> None:
         """Wait until all is durable, at most until then (monotonic).

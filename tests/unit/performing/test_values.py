@@ -16,6 +16,7 @@ from headwater.errors import TransientError
 from headwater.runtime import answering
 from headwater.runtime.restoring import Inline
 from headwater.runtime.retrying import Retry
+from headwater.runtime.room import Room
 
 BIG = b"b" * 2_000
 
@@ -31,7 +32,7 @@ class Away:
     def __init__(self, times):
         self.times = times
         self.inner = store(cache_bytes_max=0)
-        self.inline_bytes_max, self.bytes_max = 1_000, 3_000
+        self.inline_bytes_max, self.bytes_max, self.held_bytes_max = 1_000, 3_000, 10_000
 
     def _ask(self, ask):
         if not self.times:
@@ -186,6 +187,61 @@ async def test_a_process_without_a_store_says_which_setting():
     )
     assert seen == []
     assert "set HEADWATER_BLOBS__URL" in world.outcomes()[0].detail
+
+
+@play
+async def test_calls_with_large_arguments_wait_for_room_and_others_do_not():
+    """What is under way holds no more than the bound, in order; small calls pass by."""
+    blobs = store(held_bytes_max=2 * len(BIG))
+    blobs.put("t1", BIG).result()
+    hands = Hands()
+    hands.hold(*range(5))
+    world = World(hands, blobs=blobs)
+    loop = world.performing()
+    for number in range(5):
+        await world.ask(arguments=ref_of(BIG) if number < 4 else b"small")
+    await settle(loop)
+    assert sorted(hands.began) == [0, 1, 4]
+    hands.gates[1].set()
+    await settle(loop)
+    assert hands.began[3:] == [2]
+    for gate in hands.gates.values():
+        gate.set()
+    await finish(loop)
+    await loop.close()
+    assert len(world.outcomes()) == 5
+
+
+@play
+async def test_room_is_given_back_by_who_is_cut_off():
+    """Also by one that waited for it, or had just been let in; one larger than all goes alone."""
+    room = Room(10)
+    order = []
+
+    async def holds(name, size, gate):
+        async with room.held(size):
+            order.append(name)
+            await gate.wait()
+
+    gates = [asyncio.Event() for _ in range(4)]
+    tasks = [
+        asyncio.create_task(holds(name, size, gate))
+        for name, size, gate in zip("abcd", (6, 6, 6, 40), gates, strict=True)
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert order == ["a"]
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    gates[0].set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    await asyncio.gather(*tasks[:3], return_exceptions=True)
+    await asyncio.sleep(0)
+    gates[3].set()
+    await tasks[3]
+    assert order[-1] == "d"
 
 
 @play

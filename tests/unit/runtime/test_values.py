@@ -26,6 +26,7 @@ class Slow:
 
     inline_bytes_max = 10
     bytes_max = 100
+    held_bytes_max = 50
 
     def __init__(self):
         self.gets: list[tuple[str, str, Future[bytes]]] = []
@@ -275,6 +276,16 @@ def test_a_batch_whose_values_cannot_be_kept_is_taken_back(script, store, monkey
     assert loop.step() == 2
     assert [value for _, value, _ in store.puts] == [ONE, ONE]
     assert script.outputs() == [ref_of(ONE).name, "m1"]
+
+
+def test_a_batch_holds_no_more_values_than_there_is_room_for(script, store):
+    """It commits what it has before it takes more."""
+    store.quick = True
+    loop = loop_of(script, store)
+    for _ in range(4):
+        script.put("keep", value=ONE)
+    loop.step()
+    assert [loop.step(), loop.step()] == [2, 2]
 
 
 def test_a_store_that_stays_away_is_asked_less_and_less_and_said_once(script, store, caplog):
