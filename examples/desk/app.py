@@ -10,7 +10,6 @@ from examples.desk import bank, scripts
 from examples.desk.types import (
     Answer,
     ApprovalWanted,
-    Decision,
     Intent,
     Message,
     Money,
@@ -87,14 +86,16 @@ async def send(ctx: headwater.Context, transfer: Transfer) -> Answer:
     """Send money, with a person's consent where it is much or looks wrong."""
     score = await assess(transfer)
     if transfer.amount >= ASK_FROM or score.risk == "high":
-        ctx.emit(ApprovalWanted(transfer=transfer, score=score))
+        asked = ApprovalWanted(transfer=transfer, score=score)
+        ctx.emit(asked)
+        words = f"send {transfer.amount:.2f} euros to {transfer.to}"
         try:
-            decision = await ctx.receive(Decision, timeout_s=DECIDE_S)
-        except TimeoutError:
-            return Answer(text="Nobody could check your transfer in time; nothing was sent.")
-        if not decision.approve:
-            return Answer(text="Your transfer was declined.", done=[f"declined by {decision.by}"])
-        ctx.log.info("approved by %s", decision.by)
+            approval = await ctx.approve(words, asked, to="group:payments", expires_s=DECIDE_S)
+        except headwater.Denied as error:
+            if error.error == "Expired":
+                return Answer(text="Nobody could check your transfer in time; nothing was sent.")
+            return Answer(text="Your transfer was declined.", done=[str(error)])
+        ctx.log.info("approved by %s: %s", approval.by, approval.reason)
     try:
         reference = await pay(transfer)
     except headwater.ToolError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import rich.console
 import rich.markup
 from examples.desk.app import desk
-from examples.desk.types import Answer, Decision, Message
+from examples.desk.types import Answer, Message
 
 import headwater
 from headwater.client import RefusedError, Task
@@ -21,6 +21,15 @@ from headwater.core.messages import task_id
 TENANT = "default"
 SOURCE = "letterbox"
 """What the producer calls itself."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a person of the bank says, and why."""
+
+    approve: bool
+    by: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +66,12 @@ LETTERS = (
     Letter(
         message=Message(customer="ana", text="Transfer 5000.00 euros to carl"),
         answer="5000.00 euros are on their way to carl.",
-        decision=Decision(approve=True, by="eva"),
+        decision=Decision(approve=True, by="eva", reason="carl is known"),
     ),
     Letter(
         message=Message(customer="ana", text="Pay 75.50 to mule"),
         answer="Your transfer was declined.",
-        decision=Decision(approve=False, by="eva", reason="known receiver"),
+        decision=Decision(approve=False, by="eva", reason="known for fraud"),
         http=True,
     ),
 )
@@ -169,10 +178,9 @@ async def _follow(
             continue
         for note in data.get("calls") or ():
             line.say(who, _call(note))
-        if "signal Decision" in (data.get("reason") or "") and data["status"] == "waiting":
-            if not asked:
-                await _decide(task, line, letter, who)
+        if not asked and "approval " in (data.get("reason") or ""):
             asked = True
+            await _decide(hw, data["run"], line, letter, who)
     answer = await task.result()
     if words:
         line.say(who, f"streamed: {words}")
@@ -204,13 +212,20 @@ async def _publish(hw: headwater.Client, letter: Letter, produce: Produce) -> Ta
 
 def _call(note: dict[str, Any]) -> str:
     what = f"{note['kind']} {note['name']}"
+    if note["state"] == "waiting":
+        by = f" by {note['by']}" if note.get("by") else ""
+        return (
+            f"  {what}: {note['verdict'].partition(': ')[0]}{by}"
+            if note.get("verdict")
+            else f"  asks {what}"
+        )
     if note["state"] == "asked":
         return f"  asks {what}"
     return f"  {what} {note['state']}{': ' + note['detail'] if note.get('detail') else ''}"
 
 
-async def _decide(task: Task, line: Timeline, letter: Letter, who: str) -> None:
-    """Be the person of the bank.
+async def _decide(hw: headwater.Client, run: str, line: Timeline, letter: Letter, who: str) -> None:
+    """Be the person of the bank, who sees what is asked and decides about that.
 
     Raises:
         OtherEndError: Nobody should have been asked.
@@ -218,10 +233,16 @@ async def _decide(task: Task, line: Timeline, letter: Letter, who: str) -> None:
     line.say(who, "waits for a person's decision", "yellow")
     if letter.decision is None:
         raise OtherEndError(f"{who} waits for a person, where none must be asked")
+    waiting = await hw.approvals(run=run)
+    while not waiting:
+        await asyncio.sleep(LOOK_S)
+        waiting = await hw.approvals(run=run)
+    line.say(who, f"asked of {waiting[0]['to']}: {waiting[0]['words']}", "yellow")
     await asyncio.sleep(THINK_S)
-    verb = "approves" if letter.decision.approve else "declines"
-    line.say(who, f"{letter.decision.by} {verb}", "yellow")
-    await task.signal("Decision", letter.decision)
+    said = letter.decision
+    verdict, verb = ("approve", "approves") if said.approve else ("deny", "declines")
+    line.say(who, f"{said.by} {verb}: {said.reason}", "yellow")
+    await hw.decide(waiting[0], verdict, by=said.by, reason=said.reason)
 
 
 async def _malformed(hw: headwater.Client, line: Timeline, produce: Produce) -> None:

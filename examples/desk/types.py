@@ -44,14 +44,6 @@ class Score(pydantic.BaseModel):
     reason: str
 
 
-class Decision(pydantic.BaseModel):
-    """What a person of the bank decided; it arrives as the signal `Decision`."""
-
-    approve: bool
-    by: str
-    reason: str = ""
-
-
 class ApprovalWanted(pydantic.BaseModel):
     """Tells the bank's people that a transfer waits for one of them."""
 

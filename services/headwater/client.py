@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import types
+import urllib.parse
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 
 import httpx
@@ -16,6 +17,8 @@ from headwater.errors import AgentError, HeadwaterError, TransientError
 
 ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
 WAIT_S = 20.0
+DECIDE_S = 10.0
+"""How long to wait until a decision was taken, in seconds."""
 _TRIES_MAX = 6
 _SERVER_ERROR = 500
 _TOO_MANY = 429
@@ -158,6 +161,51 @@ class Client:
             if answer["status"] in ENDED:
                 return read(answer, output)
             return await Task(self, answer["task_id"], output).result()
+
+    async def approvals(
+        self, *, status: str = "open", run: str = "", to: str = ""
+    ) -> list[dict[str, Any]]:
+        """Return what waits for people, what expires first first.
+
+        Args:
+            status: Only in this status: `open`, or how it ended; empty for any.
+            run: Only of this run, by its run id.
+            to: Only put to this actor, or to `group:<name>`.
+        """
+        given = {"status": status, "run": run, "to": to}
+        query = urllib.parse.urlencode({name: value for name, value in given.items() if value})
+        found: list[dict[str, Any]] = (await self.get(f"/api/v1/approvals?{query}"))["approvals"]
+        return found
+
+    async def decide(
+        self,
+        approval: Mapping[str, Any],
+        verdict: str,
+        *,
+        reason: str = "",
+        by: str = "",
+        value: Any = None,
+    ) -> dict[str, Any]:
+        """Decide about an approval as it was looked at, and return it as it then is.
+
+        Args:
+            approval: As `approvals` returned it.
+            verdict: `approve` or `deny`; of a call in doubt `happened`, `not-happened` or `give-up`.
+            reason: Why.
+            by: Who decides, where the gateway has no tokens.
+            value: For `happened`: what the call returned.
+
+        Raises:
+            RefusedError: It was refused; in the gateway's words.
+        """
+        body = {"digest": approval["digest"], "reason": reason}
+        if by:
+            body["by"] = by
+        if verdict == "happened":
+            body["value"] = _plain(value)
+        path = f"/api/v1/approvals/{approval['id']}/{verdict}?wait_s={DECIDE_S:g}"
+        found: dict[str, Any] = await self.post(path, body)
+        return found
 
     async def get(self, path: str) -> Any:
         """Return the JSON at a path."""

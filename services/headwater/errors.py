@@ -144,7 +144,10 @@ class BudgetExceeded(CallError):  # noqa: N818 - the public surface fixes this n
 
 
 class Denied(CallError):  # noqa: N818 - the public surface fixes this name
-    """The judge, or a person, said no; nothing was sent."""
+    """The judge, or a person, said no; nothing was sent.
+
+    Its `error` is `Denied`; `Expired` if nobody said anything in time, or `Withdrawn` if the run had failed.
+    """
 
 
 class DeadlineExceeded(CallError):  # noqa: N818 - the public surface fixes this name

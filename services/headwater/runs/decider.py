@@ -55,6 +55,7 @@ from headwater.runs.calls import Calls, Catalogue, Routes, nodes_of
 from headwater.runs.cuts import Cuts
 from headwater.runs.holds import Holds, needs
 from headwater.runs.life import DeadLetter, Life
+from headwater.runs.people import DENIALS
 from headwater.runs.retention import KEEP_MS, Retention
 from headwater.runs.rows import (
     Entry,
@@ -595,7 +596,7 @@ class Runs:
             settle(visit, call, plus(spent, Spent(steps=0 if call.unsent else 1)))
         visit.drop(call)
         failed = reply.outcome if isinstance(reply.outcome, Failed) else None
-        unfit = "denied" if failed is not None and failed.error == "Denied" else "failed"
+        unfit = "denied" if failed is not None and failed.error in DENIALS else "failed"
         visit.notes.append(
             CallNote(
                 number=call.number,

@@ -40,6 +40,8 @@ SHOWN_BYTES_MAX = 256 * 1024
 """Most JSON that a person is shown; nobody reads more, and what is not read is not approved."""
 DOUBT_S = 7 * 86_400.0
 """How long a person may take to find out whether a call happened: a week."""
+DENIALS = frozenset({"Denied", "Expired", "Withdrawn"})
+"""Failures of calls that were never sent because a judge or a person did not let them."""
 _LETTING = frozenset({"approved", "not-happened"})
 
 
@@ -283,15 +285,16 @@ def _outcome(call: OpenCall, asking: Asking, message: Decided, wrong: str) -> Ou
     if asking.about == "doubt":
         said_ = wrong or f"{who} could say, {message.decision}{reason}"
         return Failed(error="InDoubt", detail=f"nobody knows whether {call.name} happened; {said_}")
+    error = "Denied"
     if wrong:
-        why = wrong
+        why, error = wrong, "Expired" if wrong.startswith("expired") else error
     elif message.decision == "expired":
-        why = f"nobody decided before {rfc3339(asking.expires_ms)}"
+        why, error = f"nobody decided before {rfc3339(asking.expires_ms)}", "Expired"
+    elif message.decision == "withdrawn":
+        why, error = f"withdrawn{reason}", "Withdrawn"
     else:
-        why = (
-            f"{message.decision} by {who}{reason}" if message.by else f"{message.decision}{reason}"
-        )
-    return Failed(error="Denied", detail=f"{asking.words}: {why}")
+        why = f"{message.decision} by {who}{reason}"
+    return Failed(error=error, detail=f"{asking.words}: {why}")
 
 
 def _note(

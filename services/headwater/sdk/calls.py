@@ -29,6 +29,8 @@ _UNSENT = frozenset({"TooLarge", "Unknown"})
 _REFUSED: Mapping[str, type[errors.CallError]] = {
     "BudgetExceeded": errors.BudgetExceeded,
     "Denied": errors.Denied,
+    "Expired": errors.Denied,
+    "Withdrawn": errors.Denied,
 }
 _SENT: Mapping[str, type[errors.CallError]] = {
     "DeadlineExceeded": errors.DeadlineExceeded,

@@ -170,3 +170,33 @@ def test_gateway_that_is_not_there_is_named():
 
     with pytest.raises(TransientError, match=r"no gateway answers at http://127\.0\.0\.1:1"):
         asyncio.run(main())
+
+
+def test_what_waits_for_people_is_decided_as_it_was_looked_at():
+    """The digest that was seen goes along; a refusal is in the gateway's words."""
+    waiting = {"id": "p1", "digest": "01" * 16, "status": "open"}
+    server = Server(
+        answer({"approvals": [waiting]}),
+        answer({**waiting, "status": "happened"}),
+        answer({"title": "Refused", "detail": "it was denied by bob already"}, status=409),
+    )
+
+    async def body(url: str) -> None:
+        async with Client(url) as hw:
+            (found,) = await hw.approvals(run="desk.0.t1")
+            taken = await hw.decide(found, "happened", reason="seen", by="ana", value={"n": 7})
+            assert taken["status"] == "happened"
+            with pytest.raises(RefusedError, match="denied by bob already"):
+                await hw.decide(found, "approve")
+
+    async def main() -> None:
+        async with server.serve() as url:
+            await body(url)
+
+    asyncio.run(main())
+    listed, decided, refused = server.asked
+    assert "GET /api/v1/approvals?status=open&run=desk.0.t1 HTTP/1.1" in listed
+    assert "POST /api/v1/approvals/p1/happened?wait_s=10 HTTP/1.1" in decided
+    told = json.loads(decided.rpartition("\r\n\r\n")[2])
+    assert told == {"digest": "01" * 16, "reason": "seen", "by": "ana", "value": {"n": 7}}
+    assert json.loads(refused.rpartition("\r\n\r\n")[2]) == {"digest": "01" * 16, "reason": ""}

@@ -16,7 +16,7 @@ import pytest
 from examples.desk import app as desk_app
 from examples.desk import bank, demo, scripts, story
 from examples.desk.app import app, balance, desk, pay, reader
-from examples.desk.types import Answer, ApprovalWanted, Decision, Message, Transfer
+from examples.desk.types import Answer, ApprovalWanted, Message, Transfer
 
 import headwater
 from headwater.contracts.records import Draft
@@ -77,20 +77,20 @@ def test_small_transfer_asks_nobody() -> None:
 @pytest.mark.parametrize("text", ["Transfer 5000 euros to ben", "Pay 75.50 to mule"])
 @pytest.mark.parametrize("approve", [True, False])
 def test_person_decides_where_much_money_moves(text: str, approve: bool) -> None:
-    """Nothing is paid before the signal; the control is that the run waits without it."""
+    """Nothing is paid before they say so; the control is that the run waits without it."""
 
     async def decide(t: App, run: Run) -> None:
-        with pytest.raises(StillWaitingError, match="signal Decision"):
+        with pytest.raises(StillWaitingError, match=r"approval \w+ \(send "):
             await run.result()
         assert "tool pay" not in [f"{call.kind} {call.name}" for call in run.calls]
         await t.crash(run)
-        await t.signal(run, "Decision", Decision(approve=approve, by="eva"))
+        await (t.approve if approve else t.deny)(run, by="eva")
 
     answer, calls, asked = serve(text, decide)
     assert ("tool pay" in calls) is approve
     assert [one.transfer.account for one in asked] == ["ana"]
     if not approve:
-        assert answer.done == ["declined by eva"]
+        assert answer.done[0].endswith(": denied by eva")
 
 
 def test_nobody_decides_in_time() -> None:
@@ -214,7 +214,7 @@ OTHER_ENDS = {
         story.LETTERS[3], decision=None
     ),
     "#1: a person was not asked": dataclasses.replace(
-        story.LETTERS[2], decision=Decision(approve=True, by="eva")
+        story.LETTERS[2], decision=story.Decision(approve=True, by="eva", reason="")
     ),
 }
 

@@ -142,12 +142,12 @@ def test_an_agent_waits_for_a_persons_yes() -> None:
         (
             "expired",
             {"by": "", "reason": ""},
-            "Denied: go on?: nobody decided before 1970-01-01T01:16:40.000Z",
+            "Expired: go on?: nobody decided before 1970-01-01T01:16:40.000Z",
         ),
         (
             "withdrawn",
             {"by": "", "reason": "its run failed"},
-            "Denied: go on?: withdrawn: its run failed",
+            "Withdrawn: go on?: withdrawn: its run failed",
         ),
         ("approved", {"digest": b"other"}, "Denied: go on?: the decision is about other arguments"),
     ],
@@ -218,7 +218,7 @@ def test_a_yes_that_expired_before_the_send_sends_nothing() -> None:
     """None after its approval expired."""
     world = expired_while_paused()
     assert world.asked() == []
-    assert world.result().startswith(b"Denied: pay 12,000: expired at 1970-01-01T01:16:40.000Z")
+    assert world.result().startswith(b"Expired: pay 12,000: expired at 1970-01-01T01:16:40.000Z")
     assert world.messages(RunEvent)[-1].steps == 0
 
 

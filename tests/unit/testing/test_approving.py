@@ -124,7 +124,7 @@ def test_denied_expired_and_refused() -> None:
         assert await run.result() == "Denied: call pay: denied by ana: no money"
         late = await t.start(desk, task)
         await t.advance(hours=25)
-        assert (await late.result()).startswith("Denied: call pay: nobody decided before 2026-01-")
+        assert (await late.result()).startswith("Expired: call pay: nobody decided before 2026-01-")
         assert own.paid == []
 
     run(body)
