@@ -160,7 +160,7 @@ async def test_a_turn_that_is_tried_apart_has_its_values() -> None:
             headers=draft.headers,
         )  # fmt: skip
         said = TakeTurn(number=1, agent="waits", run=run.id, record=record, rows=rows)
-        cells.take_turn(t.platform, said)
+        cells.take_turn(t.platform, said, lambda: None)
         assert TRIED == [700_001]
 
 
