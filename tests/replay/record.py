@@ -1,4 +1,4 @@
-"""Record the histories of the examples: `python -m tests.replay.record [NAME...]`.
+"""Record what the examples, and an agent that waits, do: `python -m tests.replay.record [NAME...]`.
 
 A run that ends drops its journal in the turn that ends it, so here that is left out; everything else
 is as it is at work. Record again only where a change of meaning is wanted and no run is open.
@@ -16,7 +16,8 @@ from typing import Any
 
 from examples.answer import app as answer
 from examples.desk import app as desk
-from examples.desk.types import Decision, Message
+from examples.desk.types import Message
+from tests.replay import waits
 
 from headwater import histories
 from headwater.runs.life import Life
@@ -32,11 +33,11 @@ async def _nothing(test: App, run: Run) -> None:
 
 
 async def _approve(test: App, run: Run) -> None:
-    await test.signal(run, "Decision", Decision(approve=True, by="eva"))
+    await test.approve(run, by="eva")
 
 
 async def _decline(test: App, run: Run) -> None:
-    await test.signal(run, "Decision", Decision(approve=False, by="eva"))
+    await test.deny(run, by="eva", reason="unknown receiver")
 
 
 async def _nobody(test: App, run: Run) -> None:
@@ -49,7 +50,12 @@ async def _cancel(test: App, run: Run) -> None:
 
 async def _crash(test: App, run: Run) -> None:
     await test.crash()
-    await test.signal(run, "Decision", Decision(approve=True, by="eva"))
+    await test.approve(run, by="eva")
+
+
+async def _go(test: App, run: Run) -> None:
+    await test.advance(seconds=90)
+    await test.signal(run, "go", "now")
 
 
 MUCH = "Transfer 5000.00 euros to carl"
@@ -64,6 +70,7 @@ DESK: dict[str, tuple[str, Act]] = {
     "desk-after-a-crash": (MUCH, _crash),
     "desk-open": (MUCH, _nothing),
 }
+WAITS: dict[str, Act] = {"waits-for-a-signal": _go, "waits-in-vain": _nobody}
 ANSWER: dict[str, Scripted] = {
     "answer": Scripted(["You have 1,250.00."]),
     "answer-failed": Scripted([ValueError("the model is out of order")]),
@@ -72,7 +79,8 @@ ANSWER: dict[str, Scripted] = {
 
 def app_of(name: str) -> SdkApp:
     """Return whose history it is."""
-    return answer.app if name.startswith("answer") else desk.app
+    apps = {"answer": answer.app, "waits": waits.app}
+    return apps.get(name.partition("-")[0], desk.app)
 
 
 async def record(name: str) -> histories.History:
@@ -82,6 +90,8 @@ async def record(name: str) -> histories.History:
         agent: Any = answer.answer_question
         task: Any = "How much have I got?"
         act: Act = _nothing
+    elif name in WAITS:
+        test, agent, task, act = App(waits.app), waits.waits, "come", WAITS[name]
     else:
         test, agent = App(desk.app), desk.desk
         text, act = DESK[name]
@@ -109,7 +119,7 @@ def _result(test: App, agent: str, run: str) -> bytes:
 
 def main(names: list[str]) -> None:
     """Write the files."""
-    for name in names or [*DESK, *ANSWER]:
+    for name in names or [*DESK, *WAITS, *ANSWER]:
         history = asyncio.run(record(name))
         path = HOME / f"{name}.jsonl"
         path.write_text("".join(f"{line}\n" for line in histories.dump(history)), encoding="utf-8")

@@ -22,15 +22,15 @@ def test_example_does_what_it_did(path: pathlib.Path) -> None:
 
 
 def test_every_example_is_recorded() -> None:
-    """Children, timers, signals, cancellation, a crash, failure, and a run that is open."""
-    assert {path.stem for path in FILES} == {*record.DESK, *record.ANSWER}
+    """Children, people, timers, signals, cancellation, a crash, failure, and a run that is open."""
+    assert {path.stem for path in FILES} == {*record.DESK, *record.WAITS, *record.ANSWER}
     seen = set()
     for path in FILES:
         history = histories.load(path.read_text().splitlines())
         seen.add(history.run.ending or "open")
         seen |= {type(entry.delivery).__name__ for entry in history.entries}
         seen |= {made.kind for entry in history.entries for made in entry.calls}
-    wanted = {"Begin", "Answer", "Signal", "Tick", "Cancel"}
+    wanted = {"Begin", "Answer", "Signal", "Tick", "Cancel", "person"}
     assert seen >= wanted | {"completed", "failed", "cancelled", "open", "tool", "model", "agent"}
 
 
