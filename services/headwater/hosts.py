@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
@@ -214,11 +214,25 @@ class Host:
             lambda: Line.over(part.cell()),
             cells_max=given.cells_max,
         )
+        self._count(part, guard)
         beating = asyncio.create_task(_beat(part.posts))
         stack.callback(beating.cancel)
         stack.callback(guard.apart.stop)
         await guard.begin(part.accused)
         return [Threaded(name="suspects", run=guard.follow)]
+
+    def _count(self, part: Part, guard: Guard) -> None:
+        """Have the figures say how often this process had to be started, and how many are suspected."""
+        Gauge(
+            "headwater_process_starts",
+            "Starts of this process by its supervisor, the first included.",
+            registry=self._registry,
+        ).set(part.starts)
+        Gauge(
+            "headwater_suspects",
+            "Records in the namespace that were at work when a process died, killers included.",
+            registry=self._registry,
+        ).set_function(lambda: len(guard.suspects))
 
     def _threads(self) -> Iterator[Threaded]:
         platform = self.platform

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import logging
 import os
 import pathlib
@@ -71,12 +72,14 @@ class Part:
     Args:
         posts: Its posts.
         accused: What it has to write down before it joins.
+        starts: How many were started so far, this one included.
         control: Where a process asks for cells.
         work: Where a cell gets its work; `None` for the process itself.
     """
 
     posts: Posts
     accused: tuple[Accusation, ...] = ()
+    starts: int = 1
     control: socket.socket | None = None
     work: socket.socket | None = None
 
@@ -123,6 +126,7 @@ class Supervisor:
         self._left: list[Posts | pathlib.Path] = []
         """Posts of the dead, kept until what they say is in the log."""
         self._file = 0
+        self._starts = 0
         self._failed = 0
         self._quick = 0
         self._stopping = False
@@ -145,6 +149,7 @@ class Supervisor:
         for number in _CAUGHT:
             signal.signal(number, _noted)
         signal.set_wakeup_fd(self._signals, warn_on_full_buffer=False)
+        gc.freeze()  # what is imported by now stays in pages that children share
         while True:
             part = self._start()
             if part is not None:
@@ -167,11 +172,13 @@ class Supervisor:
 
     def _start(self) -> Part | None:
         """Fork the process; return what it is in the child, `None` here."""
+        self._starts += 1
         posts = self._posts()
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if self._fork(posts):
             ours.close()
-            return Part(posts=posts, accused=tuple(self._accused), control=its)
+            accused = tuple(self._accused)
+            return Part(posts=posts, accused=accused, starts=self._starts, control=its)
         its.close()
         self._control = ours
         return None

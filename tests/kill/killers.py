@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import pathlib
 import re
 import sys
 import time
@@ -87,12 +88,23 @@ def hurried(name: str) -> str:
     return name
 
 
+@app.tool(effect="irreversible", service="lab", timeout_s=100)
+def burn(name: str) -> str:
+    """Leave a mark that cannot be taken back, then be a killer."""
+    with pathlib.Path(os.environ["E2E_MARKS"], "burnt").open("a") as file:
+        file.write(f"{name}\n")
+    KILLERS.get(name, str)()
+    return name
+
+
 @app.agent
 async def subject(ctx: headwater.Context, task: str) -> str:
     """Do what the task says: a killer's name or another word, and where."""
     name, _, where = task.partition(" ")
     if where == "in_thread":
         return await in_thread(name)
+    if where == "burn":
+        return await burn(name)
     if where == "hurried":
         return await hurried(name)
     if where == "on_loop":

@@ -15,6 +15,7 @@ from tests.e2e import plain
 from tests.e2e.fleet import Fleet
 from tests.kill import killers as subject
 
+from headwater.contracts.approvals import Petition
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
 from headwater.contracts.messages import RunFailed, Suspect
@@ -25,6 +26,7 @@ CODEC = Codec(Schemas())
 LIMITS = {
     "HEADWATER_APP": "tests.kill.killers:app",
     "HEADWATER_KAFKA__PARTITIONS": "2",
+    "HEADWATER_LOOPS__LEASE_S": "3",
     "HEADWATER_SUPERVISOR__TURN_S": "2",
     "HEADWATER_SUPERVISOR__STALL_S": "2",
     "HEADWATER_SUPERVISOR__STUCK_S": "2",
@@ -94,6 +96,11 @@ class Lab:
         while not condition():
             assert time.monotonic() < until, f"not within {bound_s:g} s: {self.said()}"
 
+    def doubts(self) -> list[str]:
+        """Return the calls that a person is asked about, since nobody knows whether they happened."""
+        asked = [CODEC.decode(record["value"]) for record in self.read("inbox.approvals")]
+        return [one.name for one in asked if isinstance(one, Petition) and one.about == "doubt"]
+
     def deaths(self) -> dict[str, int]:
         """Return the most deaths alone that were counted of each suspect, by what it was."""
         found: dict[str, int] = {}
@@ -145,8 +152,9 @@ def test_each_killer_in_a_tool_is_quarantined_after_three_deaths_alone(
     """Nothing is lost, and whoever kills nobody is answered."""
     one = lab()
     innocents = [f"word {where}#{n}" for n in range(20) for where in ("on_loop", "in_thread")]
-    one.publish([*innocents[:10], *TABLE, *innocents[10:]])
+    one.publish([*innocents[:10], *TABLE, "segfault burn", *innocents[10:]])
     one.until(lambda: set(one.outcomes()) >= {*innocents, *TABLE}, 150)
+    one.until(lambda: bool(one.doubts()), 60)
     outcomes = one.outcomes()
     assert {outcomes[task] for task in innocents} == {"word"}
     for task in TABLE:
@@ -154,6 +162,10 @@ def test_each_killer_in_a_tool_is_quarantined_after_three_deaths_alone(
     kept = one.read("quarantine.req.tool.lab")
     assert {record["headers"]["error.type"] for record in kept} == {"process-killer"}
     assert len(kept) == len(TABLE)
+    assert (one.fleet.logs / "burnt").read_text() == "segfault\n"
+    assert one.doubts() == ["burn"]
+    ports = {line for line in one.log("tools-1").splitlines() if "HTTP at" in line}
+    assert len(ports) == 1, "health is where it was after each start"
     killers = {what: alone for what, alone in one.deaths().items() if alone >= 3}
     assert len(killers) == len(TABLE)
     assert set(killers.values()) == {3}

@@ -384,10 +384,10 @@ def replace(places: dict[tuple[Any, str], Any]) -> None:
         old = getattr(module, name)
         swaps[id(old)] = old, new
         setattr(module, name, new)
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # other threads may import meanwhile
         if name.startswith(__package__) or _is_standard(name):
             continue  # this library keeps the originals, and the standard library waits by real clocks
-        for key, value in list(getattr(module, "__dict__", {}).items()):
+        for key, value in dict(getattr(module, "__dict__", {})).items():
             if id(value) in swaps:
                 setattr(module, key, swaps[id(value)][1])
 

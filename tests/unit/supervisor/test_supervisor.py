@@ -173,8 +173,11 @@ def test_posts_that_were_written_down_are_not_found_again(
 
 
 def test_cells_are_forked_on_request(tell: Tell) -> None:
-    """The line to a cell ends when the cell dies; the process goes on."""
+    """Whoever asked for a cell hears how it died; the process goes on."""
     ended, said, logged = tell("with_cells").end()
-    assert [one["cell"] for one in said if "cell" in one] == ["", "told hello"]
+    assert [one["cell"] for one in said if "cell" in one] == [
+        "signal 9 (SIGKILL)",
+        "told hello",
+    ]
     assert ended == 0
     assert "a cell of tools-1 died: signal 9 (SIGKILL)" in logged
