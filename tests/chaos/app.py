@@ -19,12 +19,14 @@ VERSION = "CHAOS_VERSION"
 """Variable: 2 for the agent as the rolling upgrade changes it."""
 TOOL_MS, PAY_MS = "CHAOS_TOOL_MS", "CHAOS_PAY_MS"
 """Variables: how long a tool takes, and how long a payment."""
-GRAB_MB, GRABS_EACH = "CHAOS_GRAB_MB", 400
+GRAB_MB, GRABS_EACH = "CHAOS_GRAB_MB", 300
 """Variable: how much memory one of so many calls takes, the first time it is made."""
 PAYS_EACH = 3
 """One of so many tasks pays."""
 
 app = headwater.App("chaos", namespace="chaos", version=os.environ.get(VERSION, "1"))
+CHANGED = app.version != "1"
+"""Whether this is the agent as it is after the upgrade."""
 
 
 class Question(pydantic.BaseModel):
@@ -150,6 +152,8 @@ async def clerk(ctx: headwater.Context, question: Question) -> Answer:
     """Answer one question."""
     number = question.number
     topic, length = await asyncio.gather(small(f"topic of {number}"), digits(number))
+    if CHANGED and ctx.patched("count-twice"):
+        length = min(length, await digits(number))
     filed = await file(question.account, number)
     receipt = await pay(number) if pays(number) else ""
     return Answer(number=number, topic=str(topic), digits=length, filed=filed, paid=receipt)

@@ -72,10 +72,11 @@ CELLS = (
     Cell(
         name="memory-limit",
         fault=faults.LittleMemory,
-        controls=("offsets_first",),
+        controls=("offsets_at_poll",),
         lacks=machine.lacks_memory,
     ),
-    Cell(name="rebalance-storm", fault=lambda: faults.Storm(5), controls=("no_claims",)),
+    Cell(name="rebalance-storm", fault=lambda: faults.Storm(5), controls=("offsets_first",)),
+    Cell(name="rolling-upgrade", fault=faults.Upgrade, controls=("unpatched",)),
     Cell(
         name="rolling-deploy",
         fault=lambda: faults.Deploy(pay_s=LONG_S or 6, drain_s=(LONG_S or 6) + 6),

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import pathlib
 import sys
+from typing import Any
 
 from tests.chaos import points, sabotage
 
@@ -26,8 +27,8 @@ def _quick(call_s: float) -> None:
     """Wait less long for the cluster's answers, so that a fault of seconds is one."""
     real = provisioning.config_of
 
-    def config_of(kafka: Kafka) -> KafkaConfig:
-        return dataclasses.replace(real(kafka), call_s=call_s)
+    def config_of(kafka: Kafka, **more: Any) -> KafkaConfig:
+        return dataclasses.replace(real(kafka, **more), call_s=call_s)
 
     provisioning.config_of = config_of
 

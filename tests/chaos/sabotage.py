@@ -13,13 +13,12 @@ from tests.e2e import sabotage as e2e
 
 from headwater.contracts.messages import InDoubt, Intent, Result
 from headwater.core.effector import Safety
-from headwater.log.kafka_member import KafkaMember
 from headwater.log.kafka_owner import KafkaOwner
-from headwater.log.port import Poll
 from headwater.runtime.noting import Noting
 from headwater.runtime.performing import Performing
 from headwater.runtime.receipts import Known
 from headwater.runtime.storing import RocksStore
+from headwater.sdk.context import Context
 
 STUBBORN_TRIES = 20
 STUBBORN_CALL_S = 0.6
@@ -53,18 +52,6 @@ def offsets_first(_: Points) -> None:
         real(self, held)
 
     KafkaOwner._transact = transact  # type: ignore[method-assign] # that is the sabotage
-
-
-def no_claims(_: Points) -> None:
-    """Whoever has lost a partition goes on with what it had read of it."""
-    real = KafkaOwner.poll
-
-    def poll(self: Any, **bounds: int) -> Any:
-        found = real(self, **bounds)
-        return Poll(gained=found.gained, records=found.records)
-
-    KafkaOwner.poll = poll  # type: ignore[method-assign] # that is the sabotage
-    KafkaMember.holds = lambda self, claim: True  # type: ignore[method-assign] # as above
 
 
 def stubborn(_: Points) -> None:
@@ -144,12 +131,16 @@ def no_hand_over(_: Points) -> None:
     Performing.run = run  # type: ignore[method-assign] # that is the sabotage
 
 
+def unpatched(_: Points) -> None:
+    """A changed agent takes its new way in old runs too."""
+    Context.patched = lambda self, _: True  # type: ignore[method-assign,misc] # that is the sabotage
+
+
 KINDS = {
     kind.__name__: kind
     for kind in (
         offsets_at_poll,
         offsets_first,
-        no_claims,
         stubborn,
         blind_to_intents,
         result_after_reply,
@@ -157,5 +148,6 @@ KINDS = {
         no_dedupe,
         stamp_ahead,
         no_hand_over,
+        unpatched,
     )
 }
