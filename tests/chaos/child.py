@@ -20,7 +20,7 @@ from headwater.settings import Kafka
 
 POINT, KIND, SEED = "CHAOS_POINT", "CHAOS_SABOTAGE", "CHAOS_SEED"
 DEATHS, DEATHS_MAX = "CHAOS_DEATHS", "CHAOS_DEATHS_MAX"
-CALL_S = "CHAOS_CALL_S"
+CALL_S, TASKS = "CHAOS_CALL_S", "CHAOS_TASKS"
 
 
 def _quick(call_s: float) -> None:
@@ -36,12 +36,14 @@ def _quick(call_s: float) -> None:
 def start(arguments: list[str]) -> int | None:
     """Arm, sabotage, run."""
     given = os.environ
+    name = given.get(POINT) or next(iter(points.PASSES))
     passes = points.Points(
-        given.get(POINT) or next(iter(points.PASSES)),
+        name,
         seed=int(given.get(SEED, "0")),
         instance=given.get("HEADWATER_INSTANCE", ""),
         deaths=pathlib.Path(given[DEATHS]),
         deaths_max=int(given.get(DEATHS_MAX, "0")) if given.get(POINT) else 0,
+        passes=points.passes(name, int(given.get(TASKS, points.TASKS))),
     )
     if given.get(KIND):
         sabotage.KINDS[given[KIND]](passes)

@@ -23,7 +23,8 @@ from headwater.runtime.noting import Noting
 from headwater.runtime.performing import Performing
 
 TRANSACTIONS, INTENTS, CALLS = (8, 60), (3, 20), (20, 150)
-"""Fewest and most passes before a death, of points of transactions and of points of calls."""
+"""Fewest and most passes before a death in a run of `TASKS`, of transactions, INTENTs and calls."""
+TASKS = 2_000
 SAFETIES = ("irreversible", "paid", "write")
 """Of the calls whose passes count in the first life, the second and the third."""
 PASSES = {
@@ -44,6 +45,12 @@ CALL_S_MAX = 0.004
 """How far beyond an INTENT: some calls have not begun by then, others are in their middle."""
 
 
+def passes(name: str, tasks: int) -> tuple[int, int]:
+    """Return fewest and most passes before a death, in a run of so many tasks."""
+    fewest, most = PASSES[name]
+    return max(2, fewest * min(tasks, TASKS) // TASKS), max(4, most * min(tasks, TASKS) // TASKS)
+
+
 class Points:
     """Counts passes of one point, and dies at the n-th.
 
@@ -53,16 +60,24 @@ class Points:
         instance: Of this process.
         deaths: Directory of a file per instance, a line a death.
         deaths_max: After so many this instance is spared.
+        passes: Fewest and most passes before a death.
     """
 
     def __init__(
-        self, name: str, *, seed: int, instance: str, deaths: pathlib.Path, deaths_max: int
+        self,
+        name: str,
+        *,
+        seed: int,
+        instance: str,
+        deaths: pathlib.Path,
+        deaths_max: int,
+        passes: tuple[int, int],
     ) -> None:
         self._name = name
         self._path = deaths / f"{instance}.deaths"
         died = len(self._path.read_text().splitlines()) if self._path.exists() else 0
         self._dice = random.Random(f"{seed}/{instance}/{died}")
-        self._left = self._dice.randint(*PASSES[name]) if died < deaths_max else 0
+        self._left = self._dice.randint(*passes) if died < deaths_max else 0
         self._safety = SAFETIES[died % len(SAFETIES)]
         self._lock = threading.Lock()
 

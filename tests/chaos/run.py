@@ -137,7 +137,12 @@ class Run:
         """How often the fault had a process repeat calls."""
         self._fault, self._say = fault, say
         self.world = World(self.directory / "world.tsv")
-        told = {child.SEED: str(seed), child.KIND: sabotage, **fault.settings(self)}
+        told = {
+            child.SEED: str(seed),
+            child.KIND: sabotage,
+            child.TASKS: str(tasks),
+            **fault.settings(self),
+        }
         self.fleet = Fleet(self.bootstrap, self.namespace, self.directory, told)
         self._asked: dict[str, app.Question] = {}
         self._ended: set[str] = set()
