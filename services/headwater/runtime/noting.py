@@ -118,7 +118,12 @@ class Noting:
         settled = await (self._once_more(item) if before is None else self._settle(item, before))
         if settled is not None:
             return await self._note(item, settled)
-        attempt = await self._intend(item) if self._expects(item) else ""
+        attempt = ""
+        if self._expects(item):
+            intended = await self._intend(item, inherited=before is not None)
+            if isinstance(intended, Reply):
+                return intended
+            attempt = intended
         item.begun = True
         try:
             reply = await self._answering.reply(
@@ -240,9 +245,7 @@ class Noting:
                 if self._clock() > over_ms:
                     return None
                 self.waiting[item] = over_ms + 1
-                if self._pulse is None:
-                    self._pulse = asyncio.get_running_loop().create_future()
-                await asyncio.shield(self._pulse)
+                await self._looked()
         finally:
             self.waiting.pop(item, None)
 
@@ -280,8 +283,11 @@ class Noting:
         """Say whether a call is noted before it begins: never one whose time is over already."""
         return _careful(item) and self._clock() < item.ask.not_after_ms
 
-    async def _intend(self, item: Item) -> str:
+    async def _intend(self, item: Item, *, inherited: bool) -> str | Reply:
         """Note that a call is about to begin; return its attempt only while the note still holds.
+
+        Of a call that another process began (`inherited`), return the answer instead if that process
+        noted one before our note: nothing is made again whose answer was there first.
 
         Raises:
             AbandonedError: The partition is another's, or nobody knows.
@@ -292,13 +298,34 @@ class Noting:
             self._wanted.append(wanted)
             if not await wanted.written:
                 raise AbandonedError
-            if self._clock() < intent.until_ms and self._mine(item):
+            if inherited and (recorded := await self._answered(item, intent)) is not None:
+                self._held.pop(item, None)
+                return recorded
+            until_ms = self._held.get(item, intent).until_ms
+            if self._clock() < until_ms and self._mine(item):
                 return intent.attempt
             # This process stood still: another may have begun the call meanwhile.
             self._held.pop(item, None)
             self._unbegun.append(intent.attempt)
             if not self._mine(item):
                 raise AbandonedError
+
+    async def _answered(self, item: Item, mine: Intent) -> Reply | None:
+        """Read on up to our own note; return the answer that is there by then."""
+        while (known := self.known.get(item.claim)) is not None and known.reader is not None:
+            if (reply := known.answer(item.call_id)) is not None:
+                return reply
+            intent = known.intent(item.call_id)
+            if intent is not None and intent.attempt == mine.attempt:
+                return None
+            await self._looked()
+        return None
+
+    async def _looked(self) -> None:
+        """Wait until what others have noted was read once more."""
+        if self._pulse is None:
+            self._pulse = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._pulse)
 
     async def _note(self, item: Item, reply: Reply) -> Reply:
         """Write the answer down before anybody hears of it; a doubt is no answer."""

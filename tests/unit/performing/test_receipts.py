@@ -45,6 +45,12 @@ async def die(world: World, loop: Any, instance: str = "b") -> Any:
     return world.performing(instance)
 
 
+def now(append: Any) -> None:
+    """Append at once: the log in memory never waits."""
+    with pytest.raises(StopIteration):
+        append.send(None)
+
+
 def kinds(world: World) -> list[str]:
     """Return which receipts were written, in order."""
     return [type(receipt).__name__ for receipt in world.receipts()]
@@ -338,11 +344,17 @@ class Books(Hands):
         return Done(value=b"in the books") if len(self.began) > 1 else None
 
 
-def test_both_requests_of_a_call_in_doubt_make_it_once() -> None:
+async def nothing(*_: Any) -> None:
+    return None
+
+
+def test_both_requests_of_a_call_in_doubt_make_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first comes again and is found not to have happened; the person said so too: made once.
 
-    Whoever makes it second looks into the books once more, after the first is done.
+    Whoever makes it second looks into the books once more, after the first is done. Receipts are not
+    read on meanwhile, as where nobody else can write any: they would have the answer by themselves.
     """
+    monkeypatch.setattr(Noting, "_answered", nothing)
 
     @play
     async def scene() -> None:
@@ -371,16 +383,13 @@ def test_without_looking_once_more_alone_it_is_made_twice(
 ) -> None:
     """The controls."""
 
-    async def nothing(self: Noting, item: Any) -> None:
-        return None
-
     @contextlib.asynccontextmanager
     async def beside(self: Noting, call_id: str) -> AsyncIterator[None]:
         yield
 
     monkeypatch.setattr(Noting, off, nothing if off == "_once_more" else beside)
     with pytest.raises(AssertionError, match="by the one that died"):
-        test_both_requests_of_a_call_in_doubt_make_it_once()
+        test_both_requests_of_a_call_in_doubt_make_it_once(monkeypatch)
 
 
 @play
@@ -443,6 +452,42 @@ async def test_an_answer_noted_elsewhere_ends_the_wait():
     assert world.hands.began == [0]
     assert {reply.outcome.value for reply in world.replies()} == {b"0"}
     assert len({reply.attempt for reply in world.replies()}) == 1
+    assert world.marked() == 1
+    await heir.close()
+
+
+@play
+async def test_an_answer_that_is_noted_before_the_heir_notes_its_own_try_counts():
+    """Between the look at the lease and the heir's own note, whoever stood still may have answered."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="write", order_key="card-1")
+    await settle(loop)
+    (begun,) = world.receipts()
+    heir = await die(world, loop)
+    world.hands.gates.clear()
+    reply = Reply(
+        run=begun.run, number=begun.number, attempt=begun.attempt, outcome=Answered(value=b"late")
+    )
+    late = Draft(
+        topic=RECEIPTS,
+        key=b"late/result",
+        value=CODEC.encode(Result(offset=0, reply=reply)),
+        partition=0,
+    )
+    worker = world.workers[-1]
+    intend = worker.intend
+
+    def intend_late(work):
+        now(world.log.append(late))
+        return intend(work)
+
+    worker.intend = intend_late
+    await asyncio.sleep(LEASE_S)
+    await finish(heir)
+    assert world.hands.began == [0]
+    assert world.outcomes() == {0: Answered(value=b"late")}
     assert world.marked() == 1
     await heir.close()
 
