@@ -244,9 +244,9 @@ class Deciding:
         at = Position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
         meta, message = None, None
         try:
+            meta, message = self._open(record)
             if self._culprit == (place, record.offset):
                 raise PoisonError("unwritable", "the log refuses what this record leads to")
-            meta, message = self._open(record)
             turn = self._at_post(batch, owned, record, at, meta, message)
             if turn is None:
                 return 0

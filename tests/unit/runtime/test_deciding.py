@@ -69,6 +69,7 @@ class Adder:
         self.away = False
         self.forgotten = []
         self.refusals = []
+        self.refused_messages = []
 
     def react(self, turn, message):
         if isinstance(message, Wake):
@@ -88,6 +89,7 @@ class Adder:
 
     def refused(self, turn, record, message, error):
         self.refusals.append(error.code)
+        self.refused_messages.append(message)
 
     def forget(self, partition):
         self.forgotten.append(partition)
@@ -345,6 +347,7 @@ def test_refused_work_is_halved_down_to_the_culprit(script):
         script.records[5].value
     ]
     assert decider.refusals == ["unwritable"]
+    assert decider.refused_messages[0] is not None
     assert total(script) == 7
 
 
