@@ -8,10 +8,11 @@ BENCH ?=
 WORKERS ?= 2
 COVERED := */headwater/contracts/*,*/headwater/core/*,*/headwater/durable/*,*/headwater/runs/*,*/headwater/intake/*,*/headwater/admission/*,*/headwater/approvals/*,*/runtime/committing.py,*/runtime/deciding.py,*/runtime/owned.py,*/runtime/values.py,*/runtime/restoring.py,*/runtime/table.py,*/runtime/timers.py
 SEEDS ?= 5000
+HOURS ?=
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover check fix bench seeds chaos kill-test probe broker clean
+.PHONY: help demo test cover check fix bench seeds simulate planted chaos kill-test probe broker clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,8 +47,13 @@ fix: $(READY) ## Repair what lint and format can
 bench: $(READY) ## Print `NAME median ratio R` for each question; BENCH=hop asks one
 	$(BIN)/python -m benchmarks $(BENCH)
 
-seeds: $(READY) ## Run SEEDS (5,000) simulated histories
-	$(BIN)/python -m headwater.testing.seeded --seeds $(SEEDS)
+simulate: $(READY) ## Play SEEDS (5,000) simulated histories on all cores, or HOURS=1 of them
+	$(BIN)/python -m headwater.testing.simulator --seeds $(SEEDS) $(if $(HOURS),--hours $(HOURS))
+
+seeds: simulate ## The same
+
+planted: $(READY) ## Plant bugs one at a time, and say at which of 2,000 seeds each is found
+	$(BIN)/python -m headwater.testing.simulator --planted
 
 chaos: $(READY) ## Run the matrix of faults on a real Kafka; CELL=freeze one, MESSAGES= SEEDS= OUT= RESUME=1
 	$(BIN)/python -m tests.chaos $(if $(CELL),--cell $(CELL)) $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(SEEDS_A_CELL),--seeds $(SEEDS_A_CELL)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)

@@ -301,8 +301,8 @@ class Noting:
             if inherited and (recorded := await self._answered(item, intent)) is not None:
                 self._held.pop(item, None)
                 return recorded
-            until_ms = self._held.get(item, intent).until_ms
-            if self._clock() < until_ms and self._mine(item):
+            # By its first lease: that it was renewed since may not be in the log yet.
+            if self._clock() < intent.until_ms and self._mine(item):
                 return intent.attempt
             # This process stood still: another may have begun the call meanwhile.
             self._held.pop(item, None)

@@ -8,18 +8,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from headwater.contracts.messages import Ask, Intent, Reply, Result, RunEvent, Spent, Start
+from headwater.contracts.messages import Ask, Control, Intent, Reply, Result, RunEvent, Spent, Start
 from headwater.contracts.records import Partition, Record
 from headwater.core.decider import Timer
 from headwater.core.envelope import Coder
-from headwater.core.execution import AgentFunction
+from headwater.core.execution import AgentFunction, Cut
 from headwater.core.keys import key_of
 from headwater.core.messages import Key, RunId
 from headwater.errors import PoisonError
-from headwater.runs.rows import Entry
+from headwater.runs.rows import Entry, Opened
 
 ENDINGS = ("completed", "failed", "cancelled")
-ENDED = frozenset({*ENDINGS, "quarantined"})
+ENDED = frozenset({*ENDINGS, "quarantined", "discarded"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,8 @@ class Book:
         writes: Whether a call that a journal has changes the world.
         ceiling: What a model call may cost at most.
         rested: Whether everything had time to settle.
-        slack_ms: How far clocks may differ.
+        slack_ms: How far clocks may differ before something counts as after something else.
+        skew_ms: How far processes' clocks may differ from the log's.
     """
 
     records: Iterable[Record]
@@ -130,6 +131,7 @@ class Book:
     ceiling: Callable[[Ask], Spent] = _no_price
     rested: bool = True
     slack_ms: int = 0
+    skew_ms: int = 1_000
 
     @functools.cached_property
     def topics(self) -> dict[str, list[Read]]:
@@ -207,6 +209,15 @@ class Book:
         return found
 
     @functools.cached_property
+    def said(self) -> dict[str, Control]:
+        """What was said to admission, by id."""
+        return {
+            read.header("ce_id"): read.message
+            for read in self.of("inbox", "admission")
+            if isinstance(read.message, Control)
+        }
+
+    @functools.cached_property
     def outcomes(self) -> dict[str, list[Read]]:
         """Outcomes by run; what runs emit besides is left out."""
         found: dict[str, list[Read]] = defaultdict(list)
@@ -233,6 +244,36 @@ class Book:
         for read in self.of("state"):
             if isinstance(read.message, Entry):
                 found[read.message.run].append(read.message)
+        return found
+
+    @functools.cached_property
+    def opened(self) -> dict[str, Opened]:
+        """How runs began, or continue, by run."""
+        return {
+            read.message.run: read.message
+            for read in self.of("state")
+            if isinstance(read.message, Opened)
+        }
+
+    def chapters(self, run: str) -> list[list[Entry]]:
+        """Return a run's entries as written: a cut begins another chapter, as does a fresh journal."""
+        opened = self.opened.get(run)
+        fresh = 0 if opened is None else opened.journal
+        found: list[list[Entry]] = [[]]
+        for entry in self.entries.get(run, ()):
+            again = entry.seq == 1 and fresh > 0 and bool(found[-1])
+            fresh -= again
+            if again or isinstance(entry.delivery, Cut):
+                found.append([])
+            found[-1].append(entry)
+        return found
+
+    def journal(self, run: str) -> list[Entry]:
+        """Return the journal that a run has in the end: what was cut off or left behind is not in it."""
+        found: list[Entry] = []
+        for chapter in self.chapters(run):
+            if chapter:
+                found = [entry for entry in found if entry.seq < chapter[0].seq] + chapter
         return found
 
     @functools.cached_property

@@ -37,8 +37,10 @@ def nothing_is_made_that_nobody_approved(book: Book) -> Iterator[str]:
         if asked is None:
             continue
         until_ms = max(e.expires_ms for e in events if e.status in ("asked", "not-happened"))
+        until_ms += book.slack_ms + book.skew_ms
         for act in book.acts:
-            if act.key == call and not act.late and act.at_ms > until_ms + book.slack_ms:
+            began_ms = act.at_ms if act.began_ms is None else act.began_ms
+            if act.key == call and not act.late and began_ms > until_ms:
                 yield f"{act.name} of {call} was made after its approval expired"
 
 
@@ -49,7 +51,7 @@ def _sent(
     ends = [e for e in events if e.approval == asked.approval and e.status == "approved"]
     if not ends:
         yield f"{call} was sent, and nobody approved it"
-    if asks[0].record.time_ms > asked.expires_ms + book.slack_ms:
+    if asks[0].record.time_ms > asked.expires_ms + book.slack_ms + book.skew_ms:
         yield f"{call} was sent after its approval expired"
     if any(e.by in ("", asked.requester) for e in ends):
         yield f"{call} was approved by who asked for it, or by nobody"

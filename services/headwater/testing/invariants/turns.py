@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from headwater.contracts.approvals import Decided
 from headwater.contracts.messages import Admit, Control, Reply, Start, Wake
 from headwater.contracts.quarantine import reason
 from headwater.core.execution import Answer, Begin, Delivery, Released, Signal
+from headwater.core.messages import RunId
 from headwater.runs.rows import Entry
 from headwater.testing.invariants import decisions
 from headwater.testing.invariants.book import Book, Read
@@ -59,11 +61,12 @@ def outputs_rows_and_offset_commit_together(book: Book) -> Iterator[str]:
         run, _, number = call.rpartition("/")
         sent[run].add(int(number))
     for run, entries in book.entries.items():
-        seqs = Counter(entry.seq for entry in entries)
-        for seq, count in seqs.items():
-            if count > 1:
-                yield f"run {run} took turn {seq} {count} times"
-        whole = [*seqs] == [*range(1, len(seqs) + 1)]
+        for chapter in book.chapters(run):
+            for seq, count in Counter(entry.seq for entry in chapter).items():
+                if count > 1:
+                    yield f"run {run} took turn {seq} {count} times"
+        seqs = [entry.seq for entry in book.journal(run)]
+        whole = seqs == [*range(1, len(seqs) + 1)]
         calls = [m for entry in entries for m in entry.calls if m.denied is None]
         made = {m.number for m in calls}
         released = {e.delivery.number for e in entries if isinstance(e.delivery, Released)}
@@ -80,8 +83,10 @@ def outputs_rows_and_offset_commit_together(book: Book) -> Iterator[str]:
 
 def order_is_kept(book: Book) -> Iterator[str]:
     """Order holds per run and per key: what came for a run is taken as it came, tasks go on as published."""
-    for run, entries in book.entries.items():
-        yield from _deliveries(book, run, entries)
+    for run in book.entries:
+        for chapter in book.chapters(run):
+            yield from _deliveries(book, run, chapter)
+        yield from _overtaken(book, run)
     newest: dict[Any, tuple[int, str]] = {}
     for read in book.of("inbox", "admission"):
         if not isinstance(read.message, Admit):
@@ -99,7 +104,7 @@ def _deliveries(book: Book, run: str, entries: list[Entry]) -> Iterator[str]:
     came = [
         read
         for read in book.inboxes.get(run, ())
-        if isinstance(read.message, Start | Reply | Control)
+        if isinstance(read.message, Start | Reply | Control | Decided)
     ]
     at = -1
     for entry in entries:
@@ -115,6 +120,18 @@ def _deliveries(book: Book, run: str, entries: list[Entry]) -> Iterator[str]:
         at = place
 
 
+def _overtaken(book: Book, run: str) -> Iterator[str]:
+    """What people say to a task never overtakes it; who speaks to an address speaks at their own risk."""
+    for read in book.inboxes.get(run, ()):
+        if isinstance(read.message, Start):
+            return
+        if isinstance(read.message, Control):
+            said = book.said.get(read.header("ce_causationid"))
+            if said is not None and RunId.parse(said.target) is None and run in book.starts:
+                yield f"run {run} was told to {read.message.verb} before it was started"
+                return
+
+
 def _find(came: list[Read], delivery: Delivery, start: int) -> int:
     """Return where a delivery's record is, from a place on; -1 if it is not there."""
     for place in range(start, len(came)):
@@ -123,7 +140,8 @@ def _find(came: list[Read], delivery: Delivery, start: int) -> int:
             case Begin():
                 found = isinstance(message, Start)
             case Answer():
-                found = isinstance(message, Reply) and message.number == delivery.number
+                answers = isinstance(message, Reply | Decided)
+                found = answers and message.number == delivery.number
             case Signal():
                 found = (
                     isinstance(message, Control)

@@ -1,0 +1,605 @@
+"""The storm: who moves next, and what breaks; then a calm in which everything must come to rest.
+
+Everything runs on one thread, so a seed and a program give one history. Processes interleave inside
+their calls of the log and of the world outside: there one may die, or stand still while others go on.
+Whoever moves next is drawn apart from what breaks, and what breaks is kept, so that a history can be
+played again with less of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from headwater.contracts.records import Draft
+from headwater.errors import SettingsError, TransientError
+from headwater.log.local import LocalLog
+from headwater.log.local_faults import Crash, Ending, Faults, Point
+from headwater.log.local_member import LocalMember
+from headwater.testing.invariants import Death
+from headwater.testing.simulator.choices import Choice, Choices
+from headwater.testing.simulator.virtual import inside
+
+ROUNDS_MAX = 3_000
+"""Rounds of the calm before a world that does not come to rest counts as stuck."""
+QUIET_ROUNDS = 3
+"""Rounds in which nothing happened before the calm counts as quiet."""
+DEPTH_MAX = 3
+"""How many processes may stand still inside each other's calls."""
+SKEW_MS = 20
+"""How far a process's clock is off, at most."""
+PATIENCE_MS = 1_000
+"""People speak up when nothing else happens for so long."""
+
+
+class Clock:
+    """Time that moves only when told."""
+
+    def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        """Return now, in milliseconds."""
+        return self.now_ms
+
+
+class Loop(Protocol):
+    """A process's loop, as far as a scheduler must know it."""
+
+    def step(self, wait_ms: int = 0) -> int:
+        """Do one round; return how much was done."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; called when it is dead."""
+        ...
+
+    def backlog(self) -> int:
+        """Return how much it has in hand that waits for time to pass."""
+        ...
+
+    def next_ms(self) -> int | None:
+        """Return when it next has something to do by itself."""
+        ...
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Alive:
+    """A running process; a ghost is one whose name another has taken.
+
+    Args:
+        spec: What it is.
+        clock: Its own time.
+        loop: Its loop.
+        member: Its membership.
+        dead: Whether it died in the middle of something.
+        struck: Whether its group has forgotten it, and it does not know.
+        stills: How often it stood still for so long that others may have taken over.
+        stills_before: How often it had when its step began.
+        stepped_ms: When its last step began.
+    """
+
+    spec: Spec
+    clock: Callable[[], int]
+    loop: Any = None
+    member: Any = None
+    dead: bool = False
+    struck: bool = False
+    stills: int = 0
+    stills_before: int = 0
+    stepped_ms: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spec:
+    """A process that can be started again and again under one name.
+
+    Args:
+        who: `group/instance`.
+        start: Builds its loop and membership.
+        calls: Whether it calls the world outside.
+    """
+
+    who: str
+    start: Callable[[Alive], tuple[Loop, LocalMember]]
+    calls: bool = False
+
+
+class World(Protocol):
+    """What is simulated: processes over one log, their input, and people who look after it."""
+
+    log: LocalLog
+    specs: Sequence[Spec]
+    feed: Sequence[tuple[int, Draft]]
+    """(number, record), appended in this order, at any time."""
+    compacted: Sequence[str]
+    """Topics that may be compacted at any time."""
+    lease_ms: int
+    """How long a call that was noted may go on unseen."""
+
+    def look(self) -> None:
+        """Take in what was written; called after each step of the storm."""
+        ...
+
+    def people(self) -> Sequence[Draft]:
+        """Return what people say when nothing else happens."""
+        ...
+
+    def chatter(self, dice: random.Random) -> Draft | None:
+        """Return what somebody says meanwhile, if anybody does."""
+        ...
+
+    def before_compaction(self) -> None:
+        """Read what compaction may take away."""
+        ...
+
+
+class Broken(BaseException):
+    """A loop raised what no fault should make it raise; whoever stands still around it must not catch it.
+
+    Args:
+        who: Which process.
+        error: What it raised.
+    """
+
+    def __init__(self, who: str, error: BaseException) -> None:
+        super().__init__(f"{who} raised {type(error).__name__}: {error}")
+
+
+class Stuck(Exception):  # noqa: N818 - what became of the world
+    """The calm does not end."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Odds:
+    """How often what goes wrong, per occasion.
+
+    Args:
+        faults_max: Most faults of one history; half of it is the fewest.
+        points: At each point of a call of the log; others never.
+        calls: Before and after an effect in the world outside.
+        ending: A transaction's end is never heard of.
+        late: A transaction becomes visible late.
+        twice: An append lands twice.
+        away: The log is away for one append, which may have landed.
+        missed: Something that a decider needs is away.
+        between: Between two steps.
+        steps_max: Steps before the calm.
+    """
+
+    faults_max: int = 40
+    points: Mapping[Point, float] = dataclasses.field(
+        default_factory=lambda: {
+            Point.POLL: 0.003,
+            Point.POLLED: 0.006,
+            Point.COMMIT: 0.08,
+            Point.WRITTEN: 0.05,
+            Point.SENT: 0.05,
+            Point.COMMITTED: 0.08,
+            Point.APPEND: 0.04,
+            Point.APPENDED: 0.05,
+            Point.MARK: 0.03,
+            Point.READ: 0.01,
+            Point.OFFSET: 0.02,
+        }
+    )
+    calls: float = 0.12
+    ending: float = 0.06
+    late: float = 0.06
+    twice: float = 0.08
+    away: float = 0.02
+    missed: float = 0.01
+    between: float = 0.05
+    steps_max: int = 260
+
+
+class Storm(Faults):
+    """Moves a world's processes in seeded order and breaks things, then calms down.
+
+    Args:
+        seed: Chooses who moves.
+        clock: The log's time.
+        choices: What goes wrong.
+        odds: How often.
+        calm_at: Step at which the calm begins; `None` for as soon as everything was fed and has gone wrong.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        clock: Clock,
+        choices: Choices,
+        odds: Odds,
+        *,
+        calm_at: int | None = None,
+    ) -> None:
+        self.clock = clock
+        self.choices = choices
+        self.calm_at = calm_at
+        """When the calm began, once it has."""
+        self.deaths: list[Death] = []
+        self.history: list[str] = []
+        """What went wrong, in order."""
+        self._seed = seed
+        self._odds = odds
+        self._random = random.Random(f"schedule/{seed}")  # noqa: S311 - a seeded world
+        self._calm = False
+        self._world: World | None = None
+        self._running: list[Alive] = []
+        self._alive: dict[str, Alive] = {}
+        self._ghosts: list[Alive] = []
+        self._fed = 0
+        self._steps = 0
+        self._starts = 0
+
+    @property
+    def log(self) -> LocalLog:
+        """The world's log."""
+        assert self._world is not None
+        return self._world.log
+
+    @property
+    def processes(self) -> Sequence[Alive]:
+        """Everything that runs."""
+        return (*self._alive.values(), *self._ghosts)
+
+    # What the log and the world outside ask
+
+    def at(self, point: Point, who: str) -> None:
+        """Perhaps kill the caller here, or have it stand still while others go on."""
+        if not self._running:
+            return
+        caller = self._running[-1]
+        if caller.dead:
+            raise Crash
+        if point is Point.BLOCKED:
+            self._note(f"{caller.spec.who} waits for a transaction that cannot end: killed")
+            self._kill(caller)
+        if self._calm:
+            return
+        if point is Point.APPEND or point is Point.APPENDED:
+            choice = self.choices.at(
+                f"away {point} of {caller.spec.who}", self._odds.away, ["away"]
+            )
+            if choice is not None:
+                self._tell(choice)
+                raise TransientError("the log is away")
+        self.reach(point, self._odds.points[point])
+
+    def reach(self, point: str, odds: float | None = None) -> None:
+        """Come to a point where a process may die or stand still."""
+        if not self._running:
+            return
+        caller = self._running[-1]
+        if caller.dead:
+            raise Crash
+        if self._calm or len(self._running) > DEPTH_MAX:
+            return
+        choice = self.choices.at(
+            f"{point} of {caller.spec.who}", self._odds.calls if odds is None else odds, _WAYS
+        )
+        if choice is None:
+            return
+        self._tell(choice)
+        if choice.what == "death":
+            self._kill(caller)
+        if choice.what != "standstill":
+            self._strike_off(caller)
+        self._stand_still(caller, choice)
+
+    def missed(self, site: str) -> None:
+        """Come to a point where something that a decider needs may be away.
+
+        Raises:
+            TransientError: It is.
+        """
+        if self._calm:
+            return
+        choice = self.choices.at(site, self._odds.missed, ["something away"])
+        if choice is not None:
+            self._tell(choice)
+            raise TransientError("something is away")
+
+    def stills(self, *, now: bool) -> int:
+        """Return how often the process that moves has stood still: by now, or when it began to move."""
+        caller = self._running[-1]
+        return caller.stills if now else caller.stills_before
+
+    def ending(self, who: str) -> Ending:
+        """Perhaps keep a transaction's end from its owner."""
+        if self._calm:
+            return Ending.KNOWN
+        choice = self.choices.at(f"end of {who}", self._odds.ending, [*_ENDINGS])
+        if choice is None:
+            return Ending.KNOWN
+        self._tell(choice)
+        self._cut_name(who)
+        return _ENDINGS[choice.what]
+
+    def late(self, who: str) -> int:
+        """Perhaps make a transaction visible only later."""
+        if self._calm:
+            return 0
+        choice = self.choices.at(f"visibility of {who}", self._odds.late, ["delay"])
+        if choice is None:
+            return 0
+        self._tell(choice)
+        return 1 + choice.dice % 8
+
+    def copies(self, draft: Draft) -> int:
+        """Perhaps let an append land twice."""
+        if self._calm:
+            return 1
+        choice = self.choices.at(f"copy in {draft.topic}", self._odds.twice, ["second copy"])
+        if choice is None:
+            return 1
+        self._tell(choice)
+        return 2
+
+    # The scheduler
+
+    def run(self, world: World) -> None:
+        """Run a world until everything is at rest.
+
+        Raises:
+            Stuck: It does not come to rest.
+            Broken: A process raised something.
+        """
+        self._world = world
+        for spec in world.specs:
+            self._start(spec)
+        while not self._over():
+            self._act()
+            world.look()
+        self.calm_at = self._steps
+        self._calm = True
+        self._settle()
+
+    def close(self) -> None:
+        """Let go of every process."""
+        for process in self.processes:
+            process.dead = True
+            self._running.append(process)
+            process.loop.close()
+            self._running.pop()
+
+    def _over(self) -> bool:
+        assert self._world is not None
+        if self.calm_at is not None:
+            return self._steps >= self.calm_at
+        fed = self._fed == len(self._world.feed)
+        return self._steps >= self._odds.steps_max or (fed and not self.choices.left)
+
+    def _act(self) -> None:
+        """Do one thing between two steps of the loops: feed, move, revive, break."""
+        assert self._world is not None
+        self._steps += 1
+        self.clock.now_ms += self._random.randint(0, 4)
+        choice = self.choices.at("step", self._odds.between, _BETWEEN)
+        if choice is not None:
+            self._disturb(choice)
+        roll = self._random.random()
+        if roll < 0.25 and self._feed():  # noqa: PLR2004 - one in four feeds
+            return
+        if roll > 0.95 and (said := self._world.chatter(self._random)):  # noqa: PLR2004 - one in twenty
+            self._append(said)
+        elif 0.25 <= roll < 0.3:  # noqa: PLR2004 - one in twenty waits, so timers come due
+            self.clock.now_ms += self._random.randint(1, 60)
+        else:
+            self._move_someone(self._random)
+
+    def _disturb(self, choice: Choice) -> None:
+        assert self._world is not None
+        dice = random.Random(choice.dice)  # noqa: S311 - a seeded world
+        alive = [*self._alive.values()]
+        if choice.what == "compaction":
+            topic = dice.choice([*self._world.compacted])
+            self._tell(choice, topic)
+            self._world.before_compaction()
+            self.log.compact(topic, tombstone_ms=200)
+            return
+        if choice.what == "standstill of everyone":
+            self._tell(choice)
+            self.clock.now_ms += dice.randint(1, 2 * self._world.lease_ms)
+            return
+        if not alive:
+            return
+        process = dice.choice(alive)
+        self._tell(choice, process.spec.who)
+        self._cut(process)
+        if choice.what == "a second of the name":
+            self._ghosts.append(process)
+            self._start(process.spec)
+        elif choice.what == "being struck off":
+            self._strike_off(process)
+        else:
+            self._die(process, gone=bool(dice.getrandbits(1)))
+
+    def _stand_still(self, caller: Alive, choice: Choice) -> None:
+        assert self._world is not None
+        dice = random.Random(choice.dice)  # noqa: S311 - a seeded world
+        caller.stills += 1
+        if choice.what == "long standstill, struck off":
+            self.clock.now_ms += dice.randint(1, self._world.lease_ms * 2)
+        with inside(None):
+            for _ in range(dice.randint(4, 16)):
+                self.clock.now_ms += dice.randint(0, 4)
+                self._move_someone(dice, beside=caller)
+
+    def _feed(self) -> bool:
+        """Append the next input."""
+        assert self._world is not None
+        if self._fed == len(self._world.feed):
+            return False
+        self._append(self._world.feed[self._fed][1])
+        self._fed += 1
+        return True
+
+    def _append(self, draft: Draft) -> None:
+        coroutine = self.log.append(draft)
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            return
+        raise AssertionError("the local log's append never waits")
+
+    def _start(self, spec: Spec) -> None:
+        self._starts += 1
+        skew = random.Random(f"{self._seed}/skew/{self._starts}").randint(-SKEW_MS, SKEW_MS)  # noqa: S311 - a seeded world
+        clock = self.clock
+        process = Alive(spec, lambda: clock.now_ms + skew, stepped_ms=clock.now_ms)
+        process.loop, process.member = spec.start(process)
+        self._alive[spec.who] = process
+        self._cut(process)  # whoever joins takes partitions from others
+
+    def _dead(self) -> list[Spec]:
+        assert self._world is not None
+        return [spec for spec in self._world.specs if spec.who not in self._alive]
+
+    def _kill(self, caller: Alive) -> None:
+        """Have the process that moves die right here.
+
+        Raises:
+            Crash: Always.
+        """
+        caller.dead = True
+        self._cut(caller)
+        raise Crash
+
+    def _die(self, process: Alive, *, gone: bool) -> None:
+        process.dead = True
+        self._running.append(process)  # its last words are its own, and nobody hears them
+        try:
+            process.loop.close()
+        finally:
+            self._running.pop()
+        if process in self._ghosts:
+            self._ghosts.remove(process)
+            return
+        del self._alive[process.spec.who]
+        if gone:  # it stays away for a session
+            self.log.evict(process.member)
+
+    def _strike_off(self, process: Alive) -> None:
+        self.log.evict(process.member)
+        process.struck = True
+        self._cut(process)
+
+    def _cut(self, process: Alive) -> None:
+        self._cut_name(process.spec.who)
+
+    def _cut_name(self, who: str) -> None:
+        self.deaths.append(Death(who=who, at_ms=self.clock.now_ms))
+
+    def _move_someone(self, dice: random.Random, beside: Alive | None = None) -> None:
+        """Step one process that can; beside one that stands still, its rivals more often than not."""
+        dead = self._dead()
+        if dead and dice.random() < 0.3:  # noqa: PLR2004 - the dead come back soon
+            self._start(dice.choice(dead))
+            return
+        able = [process for process in self.processes if process not in self._running]
+        if beside is not None and dice.random() < 0.6:  # noqa: PLR2004 - as it says
+            group = beside.spec.who.partition("/")[0] + "/"
+            able = [one for one in able if one.spec.who.startswith(group)] or able
+        if able:
+            self._move(dice.choice(able))
+
+    def _move(self, process: Alive) -> int:
+        """Step a process; one that dies is dead for its successor to replace."""
+        assert self._world is not None
+        now_ms = self.clock.now_ms
+        process.stills += now_ms - process.stepped_ms > self._world.lease_ms // 2
+        process.stills_before = process.stills
+        if process.struck:
+            process.struck = False
+            self._cut(process)  # it joins again, and takes partitions from others
+        process.stepped_ms = now_ms
+        self._running.append(process)
+        try:
+            done: int = process.loop.step()
+        except Crash:
+            process.dead = True
+        except Exception as error:
+            if process.dead:
+                pass  # whatever its last words are
+            elif isinstance(error, SettingsError) and process in self._ghosts:
+                self._note(f"a ghost of {process.spec.who} ends: {error}")
+                process.dead = True
+            else:
+                raise Broken(process.spec.who, error) from error
+        else:
+            if not process.dead:
+                process.stepped_ms = self.clock.now_ms
+                return done
+        finally:
+            assert self._running.pop() is process
+        self._die(process, gone=self._random.random() < 0.5)  # noqa: PLR2004 - half stay away
+        return 1
+
+    # The calm
+
+    def _settle(self) -> None:
+        """Let everyone finish without faults, and people do what is theirs, until nothing is due."""
+        assert self._world is not None
+        quiet = 0
+        for _ in range(ROUNDS_MAX):
+            done = self._round()
+            quiet = 0 if done else quiet + 1
+            if quiet < QUIET_ROUNDS or any(one.loop.backlog() for one in self._alive.values()):
+                continue
+            self._world.look()
+            dues = [due for one in self._alive.values() if (due := one.loop.next_ms()) is not None]
+            due = min(dues, default=None)
+            quiet = 0
+            if due is not None and due - self.clock.now_ms <= PATIENCE_MS:
+                # In small steps, so that nobody seems to have stood still.
+                step = min(due + SKEW_MS + 5 - self.clock.now_ms, self._world.lease_ms // 4)
+                self.clock.now_ms += max(1, step)
+            elif said := self._world.people():
+                for draft in said:
+                    self._append(draft)
+            else:
+                return  # what is due so much later are ends of time, which would hide what is lost
+        raise Stuck(f"not at rest after {ROUNDS_MAX} rounds")
+
+    def _round(self) -> int:
+        done = 0
+        for spec in self._dead():
+            self._start(spec)
+            done += 1
+        while self._feed():
+            done += 1
+        for process in (*self._ghosts, *self._alive.values()):
+            done += self._move(process)
+        self.clock.now_ms += 1
+        return done
+
+    def _tell(self, choice: Choice, more: str = "") -> None:
+        self._note(f"{choice}{': ' + more if more else ''}")
+
+    def _note(self, what: str) -> None:
+        depth = "  " * len(self._running)
+        self.history.append(f"step {self._steps:3}: {depth}{what}")
+
+
+_WAYS = (
+    "death",
+    "death",
+    "standstill",
+    "standstill, struck off",
+    "standstill, struck off",
+    "long standstill, struck off",
+)
+_BETWEEN = (
+    "a second of the name",
+    "being struck off",
+    "compaction",
+    "death",
+    "standstill of everyone",
+)
+_ENDINGS = {
+    "an unknown end, landed": Ending.LANDED_UNKNOWN,
+    "an unknown end, aborted": Ending.ABORTED_UNKNOWN,
+}
