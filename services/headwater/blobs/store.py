@@ -22,6 +22,7 @@ SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "abfs", "abfss")
 TIMEOUT_S = 10.0
 """How long one request to the store may take, its repeats included."""
 _LIVE, _ASIDE = "live", "aside"
+_MARK = "mark"
 _TENANT = "t-"
 """Before a tenant's name, which may be one or two dots."""
 _FANOUT = slice(6, 8)
@@ -58,6 +59,7 @@ class Store:
     def __init__(self, objects: ObjectStore, *, namespace: str, where: str) -> None:
         self._objects = objects
         self._namespace = namespace
+        self._marked = False
         self.where = where
 
     @classmethod
@@ -86,18 +88,25 @@ class Store:
         Raises:
             TransientError: The store is away.
         """
+        if not self._marked:
+            self._mark()
         self._put(_LIVE, tenant, ref_of(value).name, value)
 
     def get(self, tenant: str, name: str) -> bytes:
         """Return the value of a name.
 
         Raises:
-            TransientError: The store is away.
+            TransientError: The store is away: also an empty place where it should be.
             BlobLostError: It has no such value, or another under its name.
         """
         value = self._get(_LIVE, tenant, name)
         if value is None:
             value = self._get(_ASIDE, tenant, name)
+        if value is None and not self._is_marked():
+            raise TransientError(
+                f"{self.where} is not where values of namespace {self._namespace} were put: mount the "
+                "directory, or name the right bucket in HEADWATER_BLOBS__URL"
+            )
         if value is None:
             raise BlobLostError(name, tenant, f"is not in {self.where}")
         if ref_of(value).name != name:
@@ -204,6 +213,16 @@ class Store:
         self.set_aside("doctor", name)
         self.drop("doctor", name)
         self.delete("doctor", name)
+
+    def _mark(self) -> None:
+        """Leave a mark beside the first value, by which a store is told from an empty place."""
+        path = f"{self._namespace}/{_MARK}"
+        self._ask("put", lambda: obstore.put(self._objects, path, b"values of headwater"))
+        self._marked = True
+
+    def _is_marked(self) -> bool:
+        path = f"{self._namespace}/{_MARK}"
+        return self._ask("head", lambda: obstore.head(self._objects, path)) is not None
 
     def _path(self, place: str, tenant: str, name: str) -> str:
         return f"{self._namespace}/{place}/{_TENANT}{tenant}/{name[_FANOUT]}/{name}"

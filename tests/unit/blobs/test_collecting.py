@@ -44,6 +44,12 @@ class Clocked(Store):
     def look(self, tenant: str, name: str, *, aside: bool = False) -> Blob | None:
         return next((b for b in self.scan(tenant, aside=aside) if b.name == name), None)
 
+    def _mark(self) -> None:
+        self._marked = True
+
+    def _is_marked(self) -> bool:
+        return True
+
     def _put(self, place: str, tenant: str, name: str, value: bytes) -> None:
         self.objects[place, tenant, name] = (value, self.time_ms)
 

@@ -55,9 +55,23 @@ def test_namespaces_share_nothing(tmp_path: pathlib.Path) -> None:
     one = Store.at(f"file://{tmp_path}", namespace="one")
     two = Store.at(f"file://{tmp_path}", namespace="two")
     one.put("t", VALUE)
+    two.put("t", b"another value")
     with pytest.raises(BlobLostError, match="is not in file://"):
         two.get("t", NAME)
-    assert [*two.scan()] == []
+    assert len([*two.scan()]) == 1
+
+
+def test_an_empty_place_is_a_store_that_is_away(tmp_path: pathlib.Path) -> None:
+    """A directory that is not mounted, or a bucket of another name, has lost nothing for good."""
+    store = Store.at(f"file://{tmp_path}/blobs", namespace="ns")
+    store.put("t", VALUE)
+    (tmp_path / "blobs").rename(tmp_path / "unmounted")
+    (tmp_path / "blobs").mkdir()
+    with pytest.raises(TransientError, match="mount the directory, or name the right bucket"):
+        store.get("t", NAME)
+    (tmp_path / "blobs").rmdir()
+    (tmp_path / "unmounted").rename(tmp_path / "blobs")
+    assert store.get("t", NAME) == VALUE
 
 
 def test_a_changed_blob_is_a_lost_one(tmp_path: pathlib.Path) -> None:
@@ -178,7 +192,7 @@ def test_a_store_that_is_away_is_said_and_tried_again(monkeypatch: pytest.Monkey
         server.shutdown()
         thread.join()
     where = f"/bucket/prefix/ns/live/t-t/{NAME[6:8]}/{NAME}"
-    assert {f"PUT {where}", f"GET {where}"} <= set(asked)
+    assert {"PUT /bucket/prefix/ns/mark", f"GET {where}"} <= set(asked)
 
 
 def test_probe_leaves_nothing_behind(store: Store) -> None:

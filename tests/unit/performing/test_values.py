@@ -23,6 +23,7 @@ BIG = b"b" * 2_000
 
 def store(**options):
     where = Store.at("memory:///", namespace="ns")
+    where.put("other", b"something else")
     return Keeping(where, inline_bytes_max=1_000, bytes_max=3_000, executor=Inline(), **options)
 
 
@@ -81,7 +82,7 @@ async def test_a_small_answer_is_sent_as_it_is():
     blobs = store()
     world = await answers(b"small", blobs=blobs)
     assert world.outcomes() == {0: Answered(value=b"small")}
-    assert [*blobs.store.scan()] == []
+    assert [*blobs.store.scan("t1")] == []
 
 
 @play
@@ -120,7 +121,7 @@ async def test_control_told_before_it_is_stored_an_answer_is_lost():
     world = await answers(BIG, blobs=blobs)
     assert world.outcomes() == {0: Answered(value=ref_of(BIG))}
     assert seen == [BIG]
-    assert [*blobs.store.scan()] == []
+    assert [*blobs.store.scan("t1")] == []
 
 
 async def asked(blobs, arguments, **options):
@@ -278,7 +279,7 @@ async def test_a_process_that_dies_between_store_and_receipt_calls_again_and_lea
     await world.ask(safety="paid")
     world.faults.away = True
     await settle(first)
-    assert [blob.name for blob in blobs.store.scan()] == [ref_of(BIG).name]
+    assert [blob.name for blob in blobs.store.scan("t1")] == [ref_of(BIG).name]
     assert world.replies() == []
     await first.drain(0)
     world.faults.away = False
@@ -287,7 +288,7 @@ async def test_a_process_that_dies_between_store_and_receipt_calls_again_and_lea
     await finish(second)
     await second.close()
     assert world.outcomes() == {0: Answered(value=ref_of(BIG))}
-    assert len([*blobs.store.scan()]) == 1
+    assert len([*blobs.store.scan("t1")]) == 1
     assert world.hands.began == [0, 0]
 
 

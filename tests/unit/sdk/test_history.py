@@ -25,6 +25,7 @@ def said(number: int, size: int = 1_000) -> dict[str, object]:
 
 def store_of(*cuts: Cut) -> Keeping:
     keeping = Keeping(Store.at("memory:///", namespace="ns"), executor=Inline())
+    keeping.put("t", b"something else").result()
     for cut in cuts:
         for node in cut.nodes:
             keeping.put("t", node).result()
