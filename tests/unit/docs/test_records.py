@@ -76,10 +76,18 @@ async def sleeps(ctx: headwater.Context, task: str) -> str:
     return await look()
 
 
+@app.agent
+async def petitions(ctx: headwater.Context, task: str) -> str:
+    await ctx.approve("go on?")
+    return await look()
+
+
 async def written(agent) -> collections.Counter[str]:
     """Return how many records one run of an agent leads to, by kind of topic."""
     async with App(app, models={small: "yes"}) as t:
         run = await t.start(agent, "x")
+        for _ in run.asking:
+            await t.approve(run, by="ana")
         await t.advance(seconds=6)
         await run.result()
         found: collections.Counter[str] = collections.Counter()
@@ -110,6 +118,7 @@ OPERATIONS = {
     "model call": asks,
     "child": delegates,
     "timer": sleeps,
+    "approval": petitions,
 }
 
 
