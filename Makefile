@@ -12,7 +12,7 @@ HOURS ?=
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover check fix bench seeds simulate planted chaos kill-test probe broker clean
+.PHONY: help demo test cover check fix bench simulate seeds planted chaos kill-test probe broker clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
