@@ -157,9 +157,9 @@ class Fleet:
         self, seed: int, log: LocalLog, storm: Storm, *, fed: Collection[int] | None = None
     ) -> None:
         self.log = log
-        self.outside = Outside(seed, storm)
         self._storm = storm
         self._blobs = _by_reference() if seed % BY_REFERENCE == 0 else None
+        self.outside = Outside(seed, storm, near=self._blobs is None)
         self._prices = Prices(of={"small": desk.PRICE})
         self.platform = self._platform(log, self._parts(storm.clock, "people"), "1")
         for need in self.platform.needs(partitions=PARTITIONS, coordinators=PARTITIONS):

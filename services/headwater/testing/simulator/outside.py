@@ -53,9 +53,12 @@ class Outside:
     Args:
         seed: Chooses how it behaves.
         storm: What may break around an effect.
+        near: Whether a call's arguments are at hand; else its process may stand still while it has
+            them fetched, after its last look at the log.
     """
 
-    def __init__(self, seed: int, storm: Storm) -> None:
+    def __init__(self, seed: int, storm: Storm, *, near: bool) -> None:
+        self._near = near
         self.acts: list[Act] = []
         """Every effect, in order."""
         self.done: dict[str, str] = {}
@@ -75,7 +78,7 @@ class Outside:
         noted = call.safety is Safety.IRREVERSIBLE or (
             call.safety is Safety.WRITE and bool(call.order_key)
         )
-        stills = self._storm.stills(now=noted)
+        stills = self._storm.stills(now=noted and self._near)
         self._began.setdefault(attempt, (self._storm.clock.now_ms, stills))
 
     async def act(self, value: str) -> str:

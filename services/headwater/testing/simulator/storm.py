@@ -547,19 +547,21 @@ class Storm(Faults):
         for _ in range(ROUNDS_MAX):
             done = self._round()
             quiet = 0 if done else quiet + 1
-            if quiet < QUIET_ROUNDS or any(one.loop.backlog() for one in self._alive.values()):
+            if not quiet or any(one.loop.backlog() for one in self._alive.values()):
                 continue
-            self._world.look()
             dues = [due for one in self._alive.values() if (due := one.loop.next_ms()) is not None]
             due = min(dues, default=None)
-            quiet = 0
             if due is not None and due - self.clock.now_ms <= PATIENCE_MS:
                 # In small steps, so that nobody seems to have stood still.
                 step = min(due + SKEW_MS + 5 - self.clock.now_ms, self._world.lease_ms // 4)
                 self.clock.now_ms += max(1, step)
+                quiet = 0
+            elif quiet < QUIET_ROUNDS:
+                continue
             elif said := self._world.people():
                 for draft in said:
                     self._append(draft)
+                quiet = 0
             else:
                 return  # what is due so much later are ends of time, which would hide what is lost
         raise Stuck(f"not at rest after {ROUNDS_MAX} rounds")
