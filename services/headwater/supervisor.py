@@ -373,17 +373,17 @@ class Supervisor:
         path = None
         if self._plan.path is not None:
             self._file += 1
-            path = self._plan.path / f"{self._plan.name}-{self._file}.posts"
+            path = self._plan.path / self._plan.name / f"{self._file}.posts"
         return Posts(self._plan.posts, path)
 
     def _recover(self) -> None:
         """Read what processes left that died together with their supervisor."""
-        if self._plan.path is None or not self._plan.path.is_dir():
+        if self._plan.path is None:
             return
         used = []
-        for path in sorted(self._plan.path.glob(f"{self._plan.name}-*.posts")):
-            with contextlib.suppress(ValueError):
-                self._file = max(self._file, int(path.stem.rpartition("-")[2]))
+        for path in sorted((self._plan.path / self._plan.name).glob("*.posts")):
+            if path.stem.isdecimal():
+                self._file = max(self._file, int(path.stem))
             used += [post for post in posting.found(path) if not post.left_behind]
             self._left.append(path)
         cause = "it died together with its supervisor"

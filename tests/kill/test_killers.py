@@ -42,12 +42,13 @@ class Lab:
         bootstrap: The cluster.
         path: For what the processes say.
         sabotage: Which protection is taken out.
+        more: Further settings.
     """
 
-    def __init__(self, bootstrap: str, path: pathlib.Path, sabotage: str = "") -> None:
+    def __init__(self, bootstrap: str, path: pathlib.Path, sabotage: str = "", **more: str) -> None:
         self.namespace = f"killers-{uuid.uuid4().hex[:8]}"
         self._bootstrap = bootstrap
-        self.fleet = Fleet(bootstrap, self.namespace, path, sabotage, LIMITS)
+        self.fleet = Fleet(bootstrap, self.namespace, path, sabotage, LIMITS | more)
         self.published: dict[str, float] = {}
         self.seen_s: dict[str, float] = {}
 
@@ -124,8 +125,8 @@ class Lab:
 def lab(kafka: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., Lab]]:
     made: list[Lab] = []
 
-    def make(sabotage: str = "") -> Lab:
-        made.append(Lab(kafka, tmp_path, sabotage))
+    def make(sabotage: str = "", **more: str) -> Lab:
+        made.append(Lab(kafka, tmp_path, sabotage, **more))
         made[-1].begin()
         return made[-1]
 
@@ -230,3 +231,22 @@ def test_control_without_suspects_a_killer_has_its_process_die_for_ever(
     one.until(lambda: one.log("tools-1").count("tools-1 died after") >= 6, 90)
     assert one.outcomes() == {}
     assert one.read("quarantine.req.tool.lab") == []
+
+
+def test_a_killer_of_whole_machines_is_found_by_what_is_on_disk(
+    lab: Callable[..., Lab], tmp_path: pathlib.Path
+) -> None:
+    """Three deaths of a machine that comes back, then it is quarantined unrun."""
+    one = lab(HEADWATER_SUPERVISOR__PATH=str(tmp_path / "posts"))
+    one.publish(["machine in_thread"])
+    deaths = 0
+
+    def judged() -> bool:
+        nonlocal deaths
+        deaths += len(one.fleet.revive())
+        return bool(one.outcomes())
+
+    one.until(judged, 110)
+    assert "3 processes died of it alone" in one.outcomes()["machine in_thread"]
+    assert deaths == 3
+    assert "it died together with its supervisor" in one.log("tools-1")

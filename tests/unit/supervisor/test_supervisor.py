@@ -169,7 +169,7 @@ def test_posts_that_were_written_down_are_not_found_again(
 ) -> None:
     """A file is removed once what it says is in the log, and at every end in good order."""
     assert tell("segfault", "--file").end()[0] == 7
-    assert [*(tmp_path / "posts").iterdir()] == []
+    assert [*(tmp_path / "posts" / "tools-1").iterdir()] == []
 
 
 def test_cells_are_forked_on_request(tell: Tell) -> None:
