@@ -204,7 +204,8 @@ class Approvals:
     ) -> None:
         """End a petition: remember how, tell the run, and whoever looks."""
         row = dataclasses.replace(row, state=end, by=by, reason=why, decided_ms=turn.now_ms)
-        turn.put(row)
+        told = dataclasses.replace(row.petition, shown=b"")  # what was shown is in the event
+        turn.put(dataclasses.replace(row, petition=told))
         self._arm(turn, row, turn.now_ms + self._kept_ms)
         self._say(turn, row, end, by=by, why=why, decision=decision)
         run = RunId.parse(row.petition.run)

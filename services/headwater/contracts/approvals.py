@@ -120,6 +120,8 @@ class Decided:
 class ApprovalEvent:
     """One step of a decision's life, on `evt.approvals`; each tells the whole, so any one is enough.
 
+    But for what is refused once it has ended: then `shown` is empty.
+
     Args:
         status: `asked`, how it ended, or `refused`: somebody may not decide this, or not so.
         by: Who decided or was refused.

@@ -120,6 +120,8 @@ class ApprovalIndex:
         ).fetchone()
         before: dict[str, Any] = json.loads(row[0]) if row else {"status": "open", "refused": []}
         told = {**before, **_plain(event)}
+        if not event.shown and "arguments" in before:
+            told["arguments"] = before["arguments"]
         if event.status == "refused":
             refusal = {
                 "by": event.by,

@@ -171,6 +171,8 @@ def test_a_decision_counts_once() -> None:
     world.decide("approve", by="bob")
     assert world.told() == ["approved"]
     assert world.why() == "it was approved by ana already"
+    shown = [event.shown for event in world.messages(ApprovalEvent)]
+    assert shown == [b"{}", b"{}", b"", b""], "what was shown is remembered until it has ended"
 
 
 def test_a_decision_is_about_what_was_asked() -> None:

@@ -37,6 +37,7 @@ def test_it_tells_what_is_asked_and_how_it_ended() -> None:
         ASKED,
         then("refused", by="kim", why="not you", decision="d1"),
         then("approved", by="ana", why="checked", decision="d2"),
+        then("refused", by="bob", why="too late", decision="d3", shown=b""),
     )
     fold(index, *events)
     fold(index, *events)
@@ -60,7 +61,10 @@ def test_it_tells_what_is_asked_and_how_it_ended() -> None:
         "reason": "checked",
         "decided_ms": 20,
         "decision": "d2",
-        "refused": [{"by": "kim", "why": "not you", "at_ms": 20, "decision": "d1"}],
+        "refused": [
+            {"by": "kim", "why": "not you", "at_ms": 20, "decision": "d1"},
+            {"by": "bob", "why": "too late", "at_ms": 20, "decision": "d3"},
+        ],
     }
 
 
