@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from benchmarks.cluster import Speed, Stopwatch
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from headwater.log.kafka_config import KafkaConfig
@@ -90,17 +91,18 @@ class Relay:
         self._consumer.close()
 
 
-def throughput(cluster: KafkaConfig, source: str, sink: str, group: str, count: int) -> float:
-    """Return records a second over `count` records that are there already."""
-    relay = Relay(cluster, source, sink, group)
-    done, began = 0, 0.0
+def throughput(config: KafkaConfig, source: str, sink: str, group: str, count: int) -> Speed:
+    """Return how fast `count` records go that are there already."""
+    relay = Relay(config, source, sink, group)
+    done, watch = 0, None
     while done < count:
         moved = relay.step(5.0)
-        if not began and moved:
-            began = time.perf_counter()  # joining the group is not what is measured
+        if watch is None and moved:
+            watch = Stopwatch()  # joining the group is not what is measured
             count -= moved
             continue
         done += moved
-    seconds = time.perf_counter() - began
+    assert watch is not None, "something was moved"
+    speed = watch.speed(done)
     relay.close()
-    return done / seconds
+    return speed

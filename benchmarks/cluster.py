@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -18,6 +19,30 @@ from headwater.log.broker import Broker
 from headwater.log.kafka_config import KafkaConfig
 
 REPETITIONS = 7
+
+
+class Speed(NamedTuple):
+    """How fast a loop went, and how much its process worked for it, the client's threads included.
+
+    A machine that others use too makes a loop slow by letting it wait; what it worked stays much
+    the same.
+    """
+
+    per_s: float
+    cpu_us: float
+    """Microseconds of processor time for each."""
+
+
+class Stopwatch:
+    """Measures a loop from when it is made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def speed(self, count: int) -> Speed:
+        """Return how fast so many went."""
+        wall_s, cpu_s = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
+        return Speed(count / wall_s, cpu_s / count * 1e6)
 
 
 @contextlib.contextmanager

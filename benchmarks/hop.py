@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import functools
+import statistics
 import time
 from typing import Any
 
@@ -110,8 +111,8 @@ def inbox(platform: Platform) -> list[tuple[bytes, bytes, list[tuple[str, bytes]
 
 def turns(
     config: KafkaConfig, stages: Stages | None = None, *, of: type[KafkaLog] = KafkaLog
-) -> float:
-    """Return turns a second of one agents' worker on a fresh namespace.
+) -> cluster.Speed:
+    """Return how fast one agents' worker takes its turns on a fresh namespace.
 
     Args:
         config: The cluster.
@@ -131,18 +132,20 @@ def turns(
     records = inbox(platform)
     cluster.fill(config, platform.names.inbox("walker"), records)
     loop = platform.runs("walker")
-    done, began = 0, 0.0
+    done, first = 0, 0
+    watch = None if WARM else cluster.Stopwatch()
     while done < len(records):
         done += loop.step(200)
-        if not began and done >= WARM * len(records):
-            began, first = time.perf_counter(), done
+        if watch is None and done >= WARM * len(records):
+            watch, first = cluster.Stopwatch(), done
             if stages is not None:
                 stages.seconds.clear()
-    seconds = time.perf_counter() - began
+    assert watch is not None, "turns were taken"
+    speed = watch.speed(done - first)
     loop.close()
     log.close()
     executor.shutdown()
-    return (done - first) / seconds
+    return speed
 
 
 def breakdown(config: KafkaConfig) -> None:
@@ -154,14 +157,14 @@ def breakdown(config: KafkaConfig) -> None:
     stages.watch(Batch, "work", "encode")
     stages.watch(KafkaOwner, "_transact", "commit")
     try:
-        rate = turns(config, stages)
+        speed = turns(config, stages)
     finally:
         stages.undo()
     count = (1 - WARM) * RUNS * (CALLS + 1)
     parts = ", ".join(
         f"{stage} {s / count * 1e6:.0f}" for stage, s in stages.seconds.items() if stage
     )
-    print(f"  us a turn, of {1e6 / rate:.0f} with stopwatches: {parts}")
+    print(f"  us a turn, of {1e6 / speed.per_s:.0f} with stopwatches: {parts}")
 
 
 def main() -> None:
@@ -174,7 +177,15 @@ def main() -> None:
         for _ in range(cluster.REPETITIONS):
             yardstick = bare.throughput(config, source, sink, cluster.fresh("bare"), BARE)
             pairs.append((turns(config), yardstick))
-        cluster.report("hop", pairs, unit="turns/s against messages/s")
+        rates = [(turn.per_s, message.per_s) for turn, message in pairs]
+        cluster.report("hop", rates, unit="turns/s against messages/s; at least 0.05")
+        turn_us, message_us = (
+            statistics.median(side.cpu_us for side in sides) for sides in zip(*pairs, strict=True)
+        )
+        print(
+            f"  {turn_us:.0f} us of processor time a turn against {message_us:.1f} us a message: "
+            f"{message_us / turn_us:.3f}"
+        )
         breakdown(config)
 
 

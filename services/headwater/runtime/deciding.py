@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _RESTORE_POLL_MS = 10
 _IDLE_MS = 200
+_COMMITS = 8
+"""While more waits than was taken, turns go on for so many times what the last commit took."""
 _FETCH_POLL_MS = 2
 _AHEAD_MAX = 32
 """How many records behind one that waits for a value are looked at for what they need."""
@@ -204,7 +206,7 @@ class Deciding:
     def _turns(self) -> dict[Claim, Batch]:
         batches: dict[Claim, Batch] = {}
         began = time.monotonic()
-        until = began + max(self._pace.batch_ms_max / 1000, 4 * self._commit_s)
+        until = began + max(self._pace.batch_ms_max / 1000, _COMMITS * self._commit_s)
         left, drafts = self._bisect.now, 0
         now_ms = self._clock()
         for claim, owned in self._owned.items():

@@ -11,7 +11,7 @@ class Pace:
 
     Args:
         records_max: Most records in one transaction.
-        batch_ms_max: Turns stop and commit after this long, or after four times the last commit,
+        batch_ms_max: Turns stop and commit after this long, or after eight times the last commit,
             whichever is more, so a slow log does not eat the time.
         wakes_max: Most timers answered in one transaction.
         retry_ms_min: First wait of a partition whose decider met something that is away.
