@@ -16,9 +16,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from headwater.log.broker import Broker
+
+# In CI the same examples every time; nowhere a deadline: how long one takes says how busy a machine is.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("laptop", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
 _GUARD = (
     'while kill -0 "$0" 2>/dev/null && kill -0 "$1" 2>/dev/null; do sleep 2; done; kill -9 "$1"'
