@@ -93,7 +93,7 @@ def values(type_: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("type_", [*OWN, *USERS], ids=str)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_compiled_forms_write_and_read_what_fastavro_does(type_: Any, data: st.DataObject) -> None:
     """Byte for byte, and value for value; what one refuses the other refuses."""
@@ -108,7 +108,7 @@ def test_compiled_forms_write_and_read_what_fastavro_does(type_: Any, data: st.D
 
 
 @pytest.mark.parametrize("type_", [*OWN, *USERS], ids=str)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_damaged_bytes_are_read_as_fastavro_reads_them(type_: Any, data: st.DataObject) -> None:
     """A compiled reader never makes a value of bytes that fastavro refuses, nor another value."""

@@ -6,7 +6,7 @@ import concurrent.futures
 from collections import deque
 
 import pytest
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 from tests.unit.runtime.test_deciding import INBOX, Adder, Script, build
 
 from headwater.contracts.records import Record
@@ -200,6 +200,7 @@ def test_nobody_is_tried_where_nobody_is_suspected():
         Nobody().begin(record(0), Table())
 
 
+@settings(deadline=None)
 @given(
     suspects=strategies.sets(strategies.integers(0, 11)),
     done=strategies.sets(strategies.integers(0, 11)),

@@ -72,7 +72,7 @@ def overflow(part: Part) -> int:
     if start(part):
         return finish(part)
     part.posts.join()
-    part.posts.take(Kind.TURN, PLACE, 41, "run")
+    part.posts.take(Kind.CALL, PLACE, 41, "run")
 
     class Deep:
         def __repr__(self) -> str:

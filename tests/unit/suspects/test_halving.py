@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from headwater.runtime.halving import Halving
 
@@ -60,6 +60,7 @@ def bound(killers: int, suspects: int) -> int:
     return killers * (DEATHS + math.ceil(math.log2(max(suspects, 2))))
 
 
+@settings(deadline=None)
 @given(
     suspects=strategies.integers(1, 200),
     share=strategies.floats(0, 1),
