@@ -155,6 +155,12 @@ class Host:
         self._announce = announce
         self._leave = leave
         self._registry = CollectorRegistry()
+        self._oldest = Gauge(
+            "headwater_oldest_record_seconds",
+            "Age of the oldest record that was read and not yet taken; 0 where there is none.",
+            ["decider"],
+            registry=self._registry,
+        )
         self._tracing = tracing or spans.Silent()
         self._share = share
         self.platform = Platform(
@@ -253,16 +259,19 @@ class Host:
         )
         yield Threaded(name="following", run=following.run)
         for name, build in builders:
-            yield Threaded(name=name, run=self._decide(build))
+            yield Threaded(name=name, run=self._decide(name, build))
         if "gateway" in self._roles:
             for projection in (self._index, self._approvals, self._tail):
                 loop = platform.projecting(projection)
                 self._projecting.append(loop)
                 yield Threaded(name="projecting", run=loop.run)
 
-    def _decide(self, build: Callable[[], Deciding]) -> Callable[[threading.Event], None]:
+    def _decide(
+        self, name: str, build: Callable[[], Deciding]
+    ) -> Callable[[threading.Event], None]:
         loop = build()
         self._deciding.append(loop)
+        self._oldest.labels(name).set_function(lambda: _age_s(loop.oldest_ms))
 
         def run(stop: threading.Event) -> None:
             loop.run(stop, leave=self._leave)
@@ -425,6 +434,10 @@ def kept(platform: Platform, operating: Operating) -> Kept:
         agents={name: agent.input for name, agent in platform.app.agents.items()},
         schemas=platform.schemas,
     )
+
+
+def _age_s(time_ms: int | None) -> float:
+    return 0.0 if time_ms is None else max(0.0, (confine.wall_ms() - time_ms) / 1000)
 
 
 class _Server(uvicorn.Server):

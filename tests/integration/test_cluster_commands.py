@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka import Producer
 
 from headwater import provisioning
 from headwater.cli import main
@@ -204,3 +205,70 @@ def test_verifying_passes_on_what_was_applied(operator: Operator) -> None:
         f"{operator.namespace}.{name}" for name in ("intake", "admission", "runs.greet")
     } <= groups
     assert provisioning.Action.CREATE in {change["action"] for change in changes}
+
+
+def test_backlog_that_retention_will_eat_is_an_alarm(operator: Operator, kafka: str) -> None:
+    """Doctor compares the oldest record that a group has not taken with how long it is kept."""
+    assert operator.hw("topics", "apply").returncode == 0
+    assert operator.checks()["backlog"] == "ok"
+    topic = f"{operator.namespace}.cmd.greet.v1"
+    producer = Producer({"bootstrap.servers": kafka, "acks": "all"})
+    producer.produce(topic, value=b"x", partition=1)
+    assert producer.flush(30) == 0
+    assert operator.checks()["backlog"] == "ok"
+    operator.admin.configure(topic, {"retention.ms": "1"})
+    ran = operator.hw("doctor")
+    assert f"{operator.namespace}.intake has not taken" in ran.stdout
+    assert operator.checks()["backlog"] == "FAIL"
+
+
+def test_local_store_must_be_younger_than_tombstones(
+    operator: Operator, tmp_path: pathlib.Path
+) -> None:
+    """A store that is used for longer than half of delete.retention.ms may hold rows that are gone."""
+    assert operator.hw("topics", "apply").returncode == 0
+    path = {"HEADWATER_STORE__PATH": str(tmp_path / "store")}
+    assert operator.checks(**path)["local store"] == "ok"
+    old = {**path, "HEADWATER_STORE__AGE_S_MAX": "50000"}
+    assert operator.checks(**old)["local store"] == "FAIL"
+    assert operator.checks()["offsets"] == "ok"
+
+
+def test_versions_are_taken_back_by_name(operator: Operator) -> None:
+    """Nothing is written by a dry run; what is said is shown, with who and why; a final one stays."""
+    assert operator.hw("topics", "apply").returncode == 0
+    tried = operator.hw("upgrade", "rollback", "--reason", "it lies", "--dry-run")
+    assert (tried.returncode, tried.stdout) == (0, "version 0 would be withdrawn\n")
+    first = operator.hw("upgrade", "show", "--output", "json")
+    assert first.returncode == 0, first.stderr
+    shown = json.loads(first.stdout)
+    assert [(row["version"], row["state"], row["applied"]) for row in shown] == [
+        ("0", "open", True)
+    ]
+    refused = operator.hw("upgrade", "rollback", "9")
+    assert (refused.returncode, "add --yes" in refused.stderr) == (2, True)
+    said = operator.hw("upgrade", "rollback", "9", "--reason", "it lies", "--actor", "ana", "--yes")
+    assert said.returncode == 0, said.stderr
+    shown = json.loads(operator.hw("upgrade", "show", "--output", "json").stdout)
+    assert [(row["version"], row["state"], row["actor"], row["reason"]) for row in shown[1:]] == [
+        ("9", "withdrawn", "ana", "it lies")
+    ]
+    table = operator.hw("upgrade", "show").stdout
+    assert "withdrawn" in table
+    early = operator.hw("upgrade", "finalize", "--yes")
+    assert (early.returncode, "roll it out first" in early.stderr) == (1, True)
+
+
+def test_journals_are_checked_and_exported(operator: Operator) -> None:
+    """Without runs there is nothing to differ; what names no run is refused with what to do."""
+    assert operator.hw("topics", "apply").returncode == 0
+    every = operator.hw("runs", "verify", "--all")
+    assert (every.returncode, every.stdout) == (
+        0,
+        "0 runs go on with this code; 0 entries replayed\n",
+    )
+    assert operator.hw("runs", "verify").returncode == 2
+    assert "is no run id" in operator.hw("runs", "export", "abc").stderr
+    gone = operator.hw("runs", "export", "greet.0.abc")
+    assert (gone.returncode, "only runs that are open or have failed" in gone.stderr) == (1, True)
+    assert "0 open runs" in operator.hw("schemas", "check").stdout

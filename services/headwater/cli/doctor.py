@@ -11,7 +11,7 @@ from typing import Annotated
 import httpx
 import typer
 
-from headwater import namespace, provisioning
+from headwater import backlogs, namespace, provisioning
 from headwater.assembly import Platform
 from headwater.blobs.store import Store
 from headwater.cli import discovery, shell, topics
@@ -26,6 +26,7 @@ from headwater.tracing import spans
 
 _SWEEP = "transaction.abort.timed.out.transaction.cleanup.interval.ms"
 _SWEEP_DEFAULT_MS = 10_000
+_DELETE_DEFAULT_MS = 86_400_000
 _WANTED = frozenset({"READ", "WRITE", "DESCRIBE"})
 _REGISTRY_S = 5.0
 _CALL_S = 5.0
@@ -214,8 +215,81 @@ def _cluster(admin: KafkaAdmin, app: App, settings: Settings, brokers: int) -> I
         yield _rights(admin, sorted(there))
         if not lacking:
             yield _control(platform)
+            yield _backlogs(platform, there)
+        yield from _kept(settings, there)
+        yield _offsets(admin.broker_settings(), there)
     finally:
         log.close()
+
+
+def _backlogs(platform: Platform, there: Mapping[str, provisioning.There]) -> Check:
+    """Compare what no group has taken yet with how long it is kept."""
+    configs = {name: state.config for name, state in there.items()}
+    found = [
+        *backlogs.oldest(platform.log, platform.groups(), configs, now_ms=platform.parts.clock())
+    ]
+    worst = max(found, key=lambda one: (one.share, one.age_ms), default=None)
+    if worst is None:
+        return Check(name="backlog", state=State.OK, says="every group has taken what there is")
+    age = shell.duration(worst.age_ms)
+    says = f"the oldest record that {worst.group} has not taken, in {worst.place}, is {age} old"
+    if worst.retention_ms is None:
+        return Check(name="backlog", state=State.OK, says=says)
+    kept = shell.duration(worst.retention_ms)
+    says += f": {worst.share:.0%} of the {kept} that it is kept"
+    if worst.share < backlogs.WARN_SHARE:
+        return Check(name="backlog", state=State.OK, says=says)
+    state = State.FAIL if worst.share >= backlogs.FAIL_SHARE else State.WARN
+    says += f". Start members of {worst.group}, or raise retention.ms of {worst.place.topic} now"
+    return Check(name="backlog", state=state, says=says)
+
+
+def _kept(settings: Settings, there: Mapping[str, provisioning.There]) -> Iterator[Check]:
+    """A local store that is older than half of `delete.retention.ms` may hold rows that are gone."""
+    if settings.store.path is None:
+        return
+    states = {name: one.config for name, one in there.items() if ".state." in name}
+    gone_ms = {
+        name: int(config.get("delete.retention.ms") or _DELETE_DEFAULT_MS)
+        for name, config in states.items()
+    }
+    least = min(gone_ms, key=lambda name: gone_ms[name], default=None)
+    if least is None:
+        return
+    age_s = settings.store.age_s_max
+    if age_s * 2_000 > gone_ms[least]:
+        says = (
+            f"{least} forgets tombstones after {shell.duration(gone_ms[least])}, and a local store is "
+            f"used for {shell.duration(round(age_s * 1000))}: set HEADWATER_STORE__AGE_S_MAX to "
+            f"{gone_ms[least] // 2_000} at most"
+        )
+        yield Check(name="local store", state=State.FAIL, says=says)
+    else:
+        yield Check(
+            name="local store",
+            state=State.OK,
+            says=f"it is thrown away before {least} forgets what was dropped",
+        )
+
+
+def _offsets(broker: Mapping[str, str], there: Mapping[str, provisioning.There]) -> Check:
+    """A group without members loses its offsets after a while, and then nobody knows where it was."""
+    given = broker.get("offsets.retention.minutes")
+    if given is None:
+        says = "this principal may not see offsets.retention.minutes of the broker"
+        return Check(name="offsets", state=State.WARN, says=says)
+    offsets_ms = int(given) * 60_000
+    kept = [backlogs.retention_ms(state.config) for state in there.values()]
+    longest_ms = max((ms for ms in kept if ms is not None), default=0)
+    longest_ms = min(longest_ms, backlogs.RETENTION_MS)
+    says = f"groups that nobody is a member of keep their offsets for {shell.duration(offsets_ms)}"
+    if offsets_ms >= longest_ms:
+        return Check(name="offsets", state=State.OK, says=says)
+    says += (
+        f", and records are kept for {shell.duration(longest_ms)}: set offsets.retention.minutes="
+        f"{longest_ms // 60_000} on the broker, or a fleet that stands still for longer cannot start"
+    )
+    return Check(name="offsets", state=State.WARN, says=says)
 
 
 def _replication(there: Mapping[str, provisioning.There], brokers: int) -> Check:

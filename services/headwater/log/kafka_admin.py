@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
@@ -19,11 +20,11 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    GroupMetadata,
     NewPartitions,
     NewTopic,
     ResourceType,
 )
-from confluent_kafka.cimpl import _AdminClientImpl
 
 from headwater.errors import SettingsError
 from headwater.log import kafka_errors
@@ -189,13 +190,15 @@ class KafkaAdmin:
         """
         found: list[str] = []
         for group in groups:
-            described = self._do(
-                f"describe group {group}",
-                functools.partial(
-                    _AdminClientImpl.list_groups, self._admin, group, timeout=self._config.call_s
-                ),
-            )
+            described = self._do(f"describe group {group}", functools.partial(self._groups, group))
             found += [member.client_id for one in described for member in one.members]
+        return found
+
+    def _groups(self, group: str) -> list[GroupMetadata]:
+        with warnings.catch_warnings():
+            # The library would rather be asked the newer question.
+            warnings.filterwarnings("ignore", "list_groups", DeprecationWarning)
+            found: list[GroupMetadata] = self._admin.list_groups(group, timeout=self._config.call_s)
         return found
 
     def begin_group(self, group: str, topics: Mapping[str, int]) -> int:

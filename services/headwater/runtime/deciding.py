@@ -102,6 +102,8 @@ class Deciding:
         self._culprit: tuple[Partition, int] | None = None
         self.stepped_s = time.monotonic()
         """When the last step ended, for health."""
+        self.oldest_ms: int | None = None
+        """When the oldest record was appended that was polled and not yet taken, as of that step."""
 
     @property
     def claims(self) -> frozenset[Claim]:
@@ -128,6 +130,8 @@ class Deciding:
         batches = self._turns()
         self._wakes(batches)
         done = self._commit(batches) if batches else 0
+        waiting = [owned.backlog[0].time_ms for owned in self._owned.values() if owned.backlog]
+        self.oldest_ms = min(waiting, default=None)
         self.stepped_s = time.monotonic()
         return done
 
