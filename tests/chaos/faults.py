@@ -327,7 +327,7 @@ class Losses(Timed):
         own = {"HEADWATER_KAFKA__BOOTSTRAP": self._proxy.bootstrap}
         return [
             Seat(instance=left),
-            Seat(instance=right, settings=own, prefix=self._network.prefix),
+            Seat(instance=right, settings=own, network=self._network.name),
         ]
 
     def tend(self, run: Run, share: float) -> None:

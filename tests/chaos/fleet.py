@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 
 from tests.chaos import app, child
+from tests.chaos.nursery import NURSERY, Forked
 
-ROOT = pathlib.Path(__file__).parents[2]
 ALL = "coordinator,agents,models,tools"
 STOP_S_MAX = 30.0
 SETTINGS = {
@@ -35,7 +33,7 @@ class Seat:
     Args:
         instance: Its name in every group.
         roles: What it runs.
-        prefix: The command that it runs under: a namespace, for example.
+        network: A network namespace that it lives in; empty for the machine's own.
         settings: Its own.
         arguments: More of `headwater run`.
         group: File of a control group that it joins before it starts; `None` for none.
@@ -43,7 +41,7 @@ class Seat:
 
     instance: str
     roles: str = ALL
-    prefix: tuple[str, ...] = ()
+    network: str = ""
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     group: pathlib.Path | None = None
@@ -63,7 +61,7 @@ class Fleet:
         self, bootstrap: str, namespace: str, directory: pathlib.Path, settings: Mapping[str, str]
     ) -> None:
         self.directory = directory
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.running: dict[str, Forked] = {}
         self.seats: dict[str, Seat] = {}
         self.starts = 0
         self.ended: list[tuple[str, int]] = []
@@ -71,9 +69,6 @@ class Fleet:
         self._told: set[str] = set()
         self._leaving: set[str] = set()
         self._environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("HEADWATER_", "CHAOS_"))},
-            "PYTHONPATH": str(ROOT),
-            "PYTHONHASHSEED": "0",
             app.WORLD: str(directory / "world.tsv"),
             child.DEATHS: str(directory),
             "HEADWATER_NAMESPACE": namespace,
@@ -82,65 +77,43 @@ class Fleet:
             **settings,
         }
 
-    def command(self, *arguments: str, timeout_s: float = 60) -> str:
-        """Run one `headwater` command and return what it prints."""
-        done = subprocess.run(
-            [sys.executable, "-m", "headwater.cli.main", *arguments],
-            env=self._environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def command(self, *arguments: str, timeout_s: float = 90) -> None:
+        """Run one `headwater` command."""
+        log = self.directory / "command.log"
+        plain = {**self._environment, child.POINT: "", child.KIND: ""}
+        status = NURSERY.fork(arguments, plain, log).wait(timeout_s)
+        assert status == 0, log.read_text(errors="replace")
 
     def start(self, seat: Seat) -> None:
         """Start a process."""
         self.seats[seat.instance] = seat
         self.starts += 1
-        command = [
-            *seat.prefix,
-            sys.executable,
-            "-m",
-            "tests.chaos.child",
-            "run",
-            "--role",
-            seat.roles,
-            *seat.arguments,
-        ]
-        if seat.group is not None:
-            command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(seat.group), *command]
-        with (self.directory / f"{seat.instance}.log").open("ab") as log:
-            self.running[seat.instance] = subprocess.Popen(
-                command,
-                env={
-                    **self._environment,
-                    **self._supervised(seat),
-                    **seat.settings,
-                    "HEADWATER_INSTANCE": seat.instance,
-                },
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the matrix alone, which ends them itself
-            )
+        self.running[seat.instance] = NURSERY.fork(
+            ["run", "--role", seat.roles, *seat.arguments],
+            {
+                **self._environment,
+                **self._supervised(seat),
+                **seat.settings,
+                "HEADWATER_INSTANCE": seat.instance,
+            },
+            self.directory / f"{seat.instance}.log",
+            network=seat.network,
+            group=seat.group,
+        )
 
     def signal(self, instance: str, number: signal.Signals) -> None:
         """Send a process a signal, and what it keeps."""
-        os.killpg(self.running[instance].pid, number)
+        self.running[instance].signal(number)
 
     def kill(self, instance: str) -> None:
         """End one at once, and what it keeps; the next look starts it again."""
-        os.killpg(self.running[instance].pid, signal.SIGKILL)
+        self.running[instance].signal(signal.SIGKILL)
         self.running[instance].wait(10)
 
     def end(self, instance: str) -> None:
         """End one at once, and what it keeps, and start none in its place."""
         process = self.running.pop(instance)
-        os.killpg(process.pid, signal.SIGKILL)
+        process.signal(signal.SIGKILL)
         process.wait(10)
 
     def roll(self, seat: Seat) -> None:
@@ -187,14 +160,13 @@ class Fleet:
     def stop(self) -> None:
         """End all, orderly, then at once."""
         for process in self.running.values():
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGCONT)
+            process.signal(signal.SIGCONT)
             process.terminate()
         until = time.monotonic() + STOP_S_MAX
         for process in self.running.values():
             try:
                 process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.signal(signal.SIGKILL)
                 process.wait(10)
         self.running.clear()

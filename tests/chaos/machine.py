@@ -45,16 +45,16 @@ class Network:
         self._own = uuid.uuid4().hex[:8]
         self.name = f"hw{self._own}"
         self._near, self._far = f"hn{self._own}", f"hf{self._own}"
-        self.prefix = ("ip", "netns", "exec", self.name)
+        inside = ("ip", "netns", "exec", self.name)
         self._must("ip", "netns", "add", self.name)
         self._must("ip", "link", "add", self._near, "type", "veth", "peer", "name", self._far)
         self._must("ip", "link", "set", self._far, "netns", self.name)
         self.host = self._address()
         peer = self.host.removesuffix(".1") + ".2/30"
         self._must("ip", "link", "set", self._near, "up")
-        self._must(*self.prefix, "ip", "addr", "add", peer, "dev", self._far)
-        self._must(*self.prefix, "ip", "link", "set", self._far, "up")
-        self._must(*self.prefix, "ip", "link", "set", "lo", "up")
+        self._must(*inside, "ip", "addr", "add", peer, "dev", self._far)
+        self._must(*inside, "ip", "link", "set", self._far, "up")
+        self._must(*inside, "ip", "link", "set", "lo", "up")
         self.loses = not _run(
             "tc", "qdisc", "add", "dev", self._near, "root", "netem", "loss", "0%"
         )
