@@ -62,7 +62,7 @@ class Aside:
         self._next = next_offset
         self._ahead = {*done}
         self._open: dict[int, Record] = {}
-        """Set aside, and not done: in order, whether they wait or were given back."""
+        """Set aside, and not done, whether they wait or were given back."""
         self._waiting: dict[Key, deque[Record]] = {}
         self._running: dict[Key, Ended] = {}
         self._tried: set[int] = set()
@@ -77,14 +77,16 @@ class Aside:
             self._ahead.discard(record.offset)
             self._next = max(self._next, record.offset + 1)
             return True
+        if self._open and record.offset - min(self._open) >= doneset.WINDOW - 1:
+            # What is done so far beyond the offset could not be written down.
+            raise TransientError(f"{len(self._open)} records wait for trials of suspects")
         waiting = self._waiting.get(record.key)
         if waiting is not None:
             if record.offset < waiting[0].offset:
                 return False
         elif record.offset in self._tried or not self._trials.suspected(record):
             return False
-        first = next(iter(self._open), record.offset)
-        if len(self._open) >= WAITING_MAX or record.offset - first >= doneset.WINDOW - 1:
+        if len(self._open) >= WAITING_MAX:
             raise TransientError(f"{len(self._open)} records wait for trials of suspects")
         self._open[record.offset] = record
         self._next = max(self._next, record.offset + 1)
