@@ -46,7 +46,7 @@ def _published(book: Book) -> Iterator[str]:
     """Every record of a command topic is admitted or kept aside, never neither and never both."""
     admitted: Counter[tuple[Partition, int]] = Counter()
     for read in book.of("inbox", "admission"):
-        if isinstance(read.message, Admit):
+        if isinstance(read.message, Admit) and not read.replayed:
             task = read.message.task
             admitted[Partition(task.topic, task.partition), task.offset] += 1
     refused: Counter[tuple[Partition, int]] = Counter()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from headwater.contracts.messages import Ask, Control, Intent, Reply, Result, RunEvent, Spent, Start
 from headwater.contracts.records import Partition, Record
+from headwater.contracts.replays import MARK
 from headwater.core.decider import Timer
 from headwater.core.envelope import Coder
 from headwater.core.execution import AgentFunction, Cut
@@ -82,6 +83,11 @@ class Read(NamedTuple):
     def header(self, name: str) -> str:
         """Return a header as text."""
         return (self.record.header(name) or b"").decode("utf-8", "replace")
+
+    @property
+    def replayed(self) -> bool:
+        """Whether an operator sent it again: its headers are of the first time."""
+        return self.record.header(MARK + "id") is not None
 
     @property
     def at(self) -> str:

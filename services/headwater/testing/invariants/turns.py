@@ -25,7 +25,7 @@ def nothing_of_an_aborted_turn_is_readable(book: Book) -> Iterator[str]:
         own = read.header("ce_id")
         ids.add(own)
         source = read.header("ce_source")
-        if isinstance(read.message, Wake) or not _decided(source):
+        if isinstance(read.message, Wake) or read.replayed or not _decided(source):
             continue
         seen[own] += 1
         if source != "intake" and read.header("ce_causationid"):
@@ -89,7 +89,7 @@ def order_is_kept(book: Book) -> Iterator[str]:
         yield from _overtaken(book, run)
     newest: dict[Any, tuple[int, str]] = {}
     for read in book.of("inbox", "admission"):
-        if not isinstance(read.message, Admit):
+        if not isinstance(read.message, Admit) or read.replayed:
             continue
         task = read.message.task
         lane = read.header("ce_tenantid"), task.topic, task.partition

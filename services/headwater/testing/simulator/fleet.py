@@ -13,8 +13,10 @@ from headwater.admission.decider import Quotas
 from headwater.assembly import Parts, Platform
 from headwater.blobs.keeping import Keeping
 from headwater.blobs.store import Store
+from headwater.contracts import replays
 from headwater.contracts.approvals import ApprovalEvent, Decide
 from headwater.contracts.messages import Ask, Control, ReplyTo, RunEvent, RunFailed
+from headwater.contracts.quarantine import reason
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.decider import Decider, Sent
 from headwater.core.effector import Effector
@@ -184,6 +186,9 @@ class Fleet:
         self._asked = self._reader(self.platform.names.evt("approvals"))
         self._petitions: dict[str, ApprovalEvent] = {}
         self._decided = 0
+        aside = [topic for topic in sorted(log.topics()) if ".quarantine." in topic]
+        self._letters = self._reader(*aside, self.platform.names.dlq("desk"))
+        self._put_aside: list[Record] = []
         self._said: dict[str, int] = {}
         self._most: dict[str, int] = {}
         self._questions: dict[str, str] = {}
@@ -221,7 +226,9 @@ class Fleet:
         return [*said, *self._decisions(random.Random(f"people/{self._decided}"))]  # noqa: S311 - a seeded world
 
     def chatter(self, dice: random.Random) -> Draft | None:
-        """Return what somebody says meanwhile: a decision, perhaps a wrong one, or one made before."""
+        """Return what somebody says meanwhile: a decision, perhaps a wrong one, or a record once more."""
+        if dice.random() < 0.3:  # noqa: PLR2004 - a third are operators
+            return self._replay(dice)
         self._hear()
         known = [event for event in self._petitions.values() if event.status == "asked"]
         if not known:
@@ -371,6 +378,35 @@ class Fleet:
                     events.append(event)
         return events
 
+    def _replay(self, dice: random.Random) -> Draft | None:
+        """Send a record again that was put aside, or a dead letter as a new task."""
+        kept = self._letters.poll(records_max=10_000, wait_ms=0)
+        self._put_aside += kept
+        if not self._put_aside:
+            return None
+        record, names = dice.choice(self._put_aside), self.platform.names
+        why, replay = reason(record), f"replay-{dice.randrange(3)}"
+        if record.partition.topic == names.dlq("desk"):
+            identity = f"{why.run}/{replay}"
+            sent = replays.anew(
+                record,
+                why,
+                replay=replay,
+                topic=names.cmd("desk"),
+                identity=identity,
+                repeat_writes=bool(dice.getrandbits(1)),
+            )
+        else:
+            sent = replays.back(
+                record,
+                why,
+                replay=replay,
+                topic=why.source.topic,
+                partition=why.source.number,
+                identity=f"{why.source}/{why.offset}",
+            )
+        return sent if isinstance(sent, Draft) else None
+
     def _hear(self) -> None:
         for record in self._asked.poll(records_max=10_000, wait_ms=0):
             event = self.platform.codec.decode(record.value or b"")
@@ -452,7 +488,9 @@ class Fleet:
             drafts.append(draft(f"plain {number}"))
             self._unsure.add(task)  # whichever came first
         for _ in range(dice.choice([0, 0, 0, 1, 1, 2, 3])):
-            verb = dice.choice(["pause", "pause", "resume", "signal", "signal", "cancel"])
+            verb = dice.choice(
+                ["pause", "pause", "resume", "signal", "signal", "cancel", "discard"]
+            )
             target = task if dice.random() < 0.7 else str(RunId("desk", dice.randrange(2), task))  # noqa: PLR2004 - most
             whose = tenant if dice.random() < 0.95 else "t3"  # noqa: PLR2004 - a few are strangers
             said = self._control(whose, target, verb)
