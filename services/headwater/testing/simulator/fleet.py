@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import random
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from headwater.admission.decider import Quotas
@@ -18,16 +17,13 @@ from headwater.contracts.approvals import ApprovalEvent, Decide
 from headwater.contracts.messages import Ask, Control, ReplyTo, RunEvent, RunFailed
 from headwater.contracts.quarantine import reason
 from headwater.contracts.records import Draft, Partition, Record
-from headwater.core.decider import Decider, Sent
-from headwater.core.effector import Effector
+from headwater.core.decider import Sent
 from headwater.core.messages import Address, Meta, RunId, task_id
 from headwater.core.prices import Prices
 from headwater.errors import PoisonError
 from headwater.log.local import LocalLog, LocalReader
-from headwater.log.local_faults import Crash
 from headwater.log.local_member import LocalMember
 from headwater.log.port import Log
-from headwater.runtime.deciding import Deciding
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.noting import Lease
 from headwater.runtime.pace import Pace
@@ -37,9 +33,10 @@ from headwater.runtime.retrying import Retry
 from headwater.testing.invariants import Book, Gauge
 from headwater.testing.invariants.book import ENDED
 from headwater.testing.simulator import desk
-from headwater.testing.simulator.outside import Interrupted, Outside, Watched
-from headwater.testing.simulator.storm import Alive, Loop, Spec, Storm
-from headwater.testing.simulator.virtual import VirtualLoop
+from headwater.testing.simulator.outside import Outside
+from headwater.testing.simulator.processes import Alive, Loop, Spec
+from headwater.testing.simulator.roles import ROLES, Assembled, Stepped, Tap, assembled
+from headwater.testing.simulator.storm import Storm
 
 PARTITIONS = 2
 TASKS_MIN, TASKS_MAX = 2, 5
@@ -61,86 +58,6 @@ BOUNDS = Bounds(
     mark_ms_min=10,
     quiet_s_max=30.0,
 )
-
-
-class Tap:
-    """A process's view of the log; it keeps the membership that the process's loop was given."""
-
-    def __init__(self, log: LocalLog) -> None:
-        self._log = log
-        self.member: LocalMember | None = None
-        self.read, self.append, self.committed = log.read, log.append, log.committed
-        self.offset_at, self.topic_id, self.partitions = log.offset_at, log.topic_id, log.partitions
-
-    def own(self, topics: Collection[str], *, group: str, instance: str) -> Any:
-        """Join as a decider."""
-        self.member = owner = self._log.own(topics, group=group, instance=instance)
-        return owner
-
-    def work(self, topics: Collection[str], *, group: str, instance: str) -> Any:
-        """Join as an effector."""
-        self.member = worker = self._log.work(topics, group=group, instance=instance)
-        return worker
-
-
-class Assembled(Platform):
-    """The platform, whose effectors act on a simulated world outside."""
-
-    outside: Outside
-    storm: Storm
-
-    def _deciding(self, decider: Decider[Any], *args: Any, **options: Any) -> Deciding:
-        return super()._deciding(Interrupted(decider, self.storm), *args, **options)
-
-    def _performing(self, effector: Effector, role: str) -> Performing:
-        return super()._performing(Watched(effector, self.outside, self.parts.instance), role)
-
-
-class Stepped:
-    """An effector's loop, stepped by hand on an event loop of its own.
-
-    Args:
-        process: Whose.
-        performing: The loop.
-    """
-
-    def __init__(self, process: Alive, performing: Performing) -> None:
-        self.performing = performing
-        self._process = process
-        self._loop = VirtualLoop(process.clock, lambda: not process.dead)
-
-    def step(self, wait_ms: int = 0) -> int:
-        """Take what came, and let what is under way go on as far as it can without time."""
-        busy = self.performing.busy
-        came = self._finish(self.performing.step())
-        return came + abs(self.performing.busy - busy)
-
-    def backlog(self) -> int:
-        """Nothing here is waited for but time, and that `next_ms` tells."""
-        return 0
-
-    def next_ms(self) -> int | None:
-        """Return when a call may go on."""
-        dues = [self._loop.next_ms(), self.performing.next_ms()]
-        if not self.performing.busy:
-            dues[0] = None  # what is left are ends of time for calls that are answered
-        return min((due for due in dues if due is not None), default=None)
-
-    def close(self) -> None:
-        """Forget what is under way, as a death does."""
-        self._loop.unwind()
-        self._loop.close()
-
-    def _finish(self, coroutine: Coroutine[Any, Any, int]) -> int:
-        done = self._loop.finish(coroutine)
-        if self._process.dead:
-            raise Crash
-        return done or 0
-
-
-@functools.cache
-def _assembled(version: str) -> Assembled:
-    return Assembled(desk.app_of(version), LocalLog(), Parts(clock=lambda: 0))
 
 
 class Fleet:
@@ -316,7 +233,7 @@ class Fleet:
     # Parts
 
     def _platform(self, log: Log, parts: Parts, version: str) -> Assembled:
-        platform = copy.copy(_assembled(version))
+        platform = copy.copy(assembled(version))
         platform.log = log
         platform.parts = parts
         platform.outside, platform.storm = self.outside, self._storm
@@ -337,23 +254,14 @@ class Fleet:
         )
 
     def _specs(self) -> list[Spec]:
-        roles: dict[str, Callable[[Assembled], Any]] = {
-            "intake": Platform.intake,
-            "admission": Platform.admission,
-            "approvals": Platform.approvals,
-            "runs.desk": lambda platform: platform.runs("desk"),
-            "runs.clerk": lambda platform: platform.runs("clerk"),
-            "models": Platform.models,
-            "tools.bank": lambda platform: platform.tools("bank"),
-        }
         return [
             Spec(f"sim.{role}/{instance}", self._starter(build, instance))
-            for role, build in roles.items()
+            for role, build in ROLES.items()
             for instance in ("a", "b")
         ]
 
     def _starter(
-        self, build: Callable[[Assembled], Any], instance: str
+        self, build: Callable[[Platform], Any], instance: str
     ) -> Callable[[Alive], tuple[Loop, LocalMember]]:
         def start(process: Alive) -> tuple[Loop, LocalMember]:
             tap = Tap(self.log)

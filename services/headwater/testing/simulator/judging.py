@@ -17,7 +17,8 @@ from headwater.testing.invariants import violations
 from headwater.testing.simulator.choices import Choice, Choices
 from headwater.testing.simulator.fleet import Fleet
 from headwater.testing.simulator.planted import instead
-from headwater.testing.simulator.storm import Broken, Clock, Odds, Storm, Stuck
+from headwater.testing.simulator.processes import Broken, Clock, Stuck
+from headwater.testing.simulator.storm import Odds, Storm
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
