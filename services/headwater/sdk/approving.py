@@ -39,6 +39,8 @@ class ApproveIf:
             raise SettingsError(
                 f"{what}: approve_expires_s must be over 0 seconds, not {self.expires_s}"
             )
+        if self.to == "group:":
+            raise SettingsError(f"{what}: approve_to names a group: group:payments, not 'group:'")
         if self.when is None:
             return
         if inspect.iscoroutinefunction(self.when):

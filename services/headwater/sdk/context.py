@@ -171,6 +171,8 @@ class Context:
         """
         if not words or not 0 < expires_s < float("inf"):
             raise ValueError("approve needs words, and expires_s over 0 seconds")
+        if to == "group:":
+            raise ValueError("approve: to names a group: group:payments, not 'group:'")
         given = pydantic_core.to_jsonable_python(subject)
         arguments = json.dumps({"words": words, "subject": given}, sort_keys=True).encode()
         asks = AskPerson(words=words, to=to, expires_s=expires_s)

@@ -92,6 +92,7 @@ async def _later(p: Payment, currency: str) -> bool:
             {"approve_expires_s": 0},
             "tool pay: approve_expires_s must be over 0 seconds, not 0",
         ),
+        (None, {"approve_to": "group:"}, "tool pay: approve_to names a group"),
     ],
 )
 def test_terms_that_cannot_work_are_refused(when: Any, more: dict[str, Any], words: str) -> None:
@@ -153,9 +154,19 @@ def test_a_no_is_raised() -> None:
     assert host.result == "Denied: pay?: denied by ana: no money"
 
 
+@human.agent
+async def nameless(ctx: headwater.Context, words: str) -> str:
+    try:
+        await ctx.approve(words, to="group:")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def test_nothing_is_asked_without_words() -> None:
     """A person has to know what they say yes to."""
     assert Host(asks, "").result == "approve needs words, and expires_s over 0 seconds"
+    assert "to names a group" in Host(nameless, "x").result
 
 
 def test_a_calls_time_stands_still_while_a_person_is_asked() -> None:
