@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 
 from headwater import provisioning
 from headwater.cli import main
+from headwater.durable import confine
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_config import KafkaConfig
 
@@ -65,6 +66,9 @@ class Operator:
         with self._patch.context() as patch:
             for name, value in (self._environment | environment).items():
                 patch.setenv(name, value)
+            patch.setattr(
+                confine, "ensure_hash_seed", lambda: None
+            )  # it would begin the tests anew
             self._capsys.readouterr()
             status = main.main(arguments)
         said = self._capsys.readouterr()

@@ -37,9 +37,9 @@ def verify(
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Replay journals against today's code, making no call; exit 1 if one differs."""
-    confine.ensure_hash_seed()
     if bool(run) == all_:
         raise shell.RefusedError("name a run, or say --all", status=shell.WRONG_USAGE)
+    confine.ensure_hash_seed()
     with reading(app) as platform, _silent(), shell.progress("replaying") as told:
         chosen = journals(platform, agent, limit) if all_ else iter([_journal(platform, run)])
         found: list[Verdict] = []
