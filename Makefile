@@ -12,7 +12,7 @@ HOURS ?=
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover check fix bench simulate seeds planted chaos kill-test probe broker clean
+.PHONY: help demo test cover check fix bench simulate seeds planted chaos recovery kill-test probe broker clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -55,8 +55,13 @@ seeds: simulate ## The same
 planted: $(READY) ## Plant bugs one at a time, and say at which of 2,000 seeds each is found
 	$(BIN)/python -m headwater.testing.simulator --planted
 
-chaos: $(READY) ## Run the matrix of faults on a real Kafka; CELL=freeze one, MESSAGES= SEEDS= OUT= RESUME=1
+chaos: $(READY) ## Run the matrix of faults on a real Kafka; CELL= MESSAGES= SEEDS_A_CELL= OUT= RESUME=1
+	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -q iproute2; } || echo "no network namespaces here: the table says so"
 	$(BIN)/python -m tests.chaos $(if $(CELL),--cell $(CELL)) $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(SEEDS_A_CELL),--seeds $(SEEDS_A_CELL)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
+
+recovery: $(READY) ## Print how long partitions stand still when their worker is killed, and what restoring costs
+	$(BIN)/python -m tests.chaos.recovery
+	$(BIN)/python -m benchmarks restore
 
 kill-test: $(READY) ## Kill workers in the middle of 100 slow model calls and 100 irreversible ones
 	KILL_FULL=1 $(BIN)/python -m pytest -q tests/kill

@@ -22,6 +22,8 @@ from headwater.log.broker import Broker
 RECORDS_A_TASK = 10
 CONTROL_TASKS = 500
 FIRST = 2
+UNTOLD = frozenset({"the fault", "processes"})
+"""What does not hold of a control's run, and shows nothing of the protection."""
 
 
 class Matrix:
@@ -89,10 +91,7 @@ class Matrix:
         controls = {}
         for kind in cell.controls:
             noticed = self._play(cell, few, self._seeds[0], kind).violations
-            rules = [rule.split()[0] for rule in noticed if rule[0] != "0"]
-            controls[kind] = ("rule " if len(rules) == 1 else "rules ") * bool(rules) + ", ".join(
-                rules
-            )
+            controls[kind] = ", ".join(rule for rule in noticed if rule not in UNTOLD)
         return Row(
             cell=cell.name,
             messages=self._messages,

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import pathlib
+from typing import Any
 
 import pydantic
 from tests.chaos.world import ANSWERED, BEGUN, World
@@ -69,15 +70,17 @@ def pays(number: int) -> bool:
 
 
 def _world() -> World:
-    return World(pathlib.Path(os.environ[WORLD]))
+    return World(pathlib.Path(os.environ[WORLD]), os.environ.get("HEADWATER_INSTANCE", ""))
 
 
 _WORLD = _world() if WORLD in os.environ else None
 
 
-def _deed(event: str, name: str, what: str) -> None:
+def _deed(
+    event: str, name: str, number: int | str, call: headwater.Call[Any] | None = None
+) -> None:
     assert _WORLD is not None, f"{WORLD} names the file of the world"
-    _WORLD.note(event, name, what)
+    _WORLD.note(event, name, str(number), "" if call is None else call.idempotency_key)
 
 
 async def _takes(variable: str = TOOL_MS) -> None:
@@ -90,7 +93,7 @@ def _grab(number: int) -> None:
     size = int(os.environ.get(GRAB_MB, "0")) << 20
     if not size or number % GRABS_EACH != GRABS_EACH // 2 or _happened("grab", number):
         return
-    _deed(BEGUN, "grab", str(number))
+    _deed(BEGUN, "grab", number)
     hoard = bytearray(size)
     hoard[::4096] = b"\1" * len(range(0, size, 4096))
 
@@ -114,36 +117,36 @@ small = app.model(
 
 
 @app.tool(effect="read", service="desk")
-async def digits(number: int) -> int:
+async def digits(call: headwater.Call[Any], number: int) -> int:
     """Count the digits of a number."""
     _grab(number)
-    _deed(BEGUN, "digits", str(number))
+    _deed(BEGUN, "digits", number, call)
     await _takes()
     return len(str(number))
 
 
 @app.tool(effect="write", service="desk", order_key="account")
-async def file(account: str, number: int) -> str:
+async def file(call: headwater.Call[Any], account: str, number: int) -> str:
     """File a question in its customer's account, in order."""
-    _deed(BEGUN, "file", str(number))
+    _deed(BEGUN, "file", number, call)
     await _takes()
-    _deed(ANSWERED, "file", str(number))
+    _deed(ANSWERED, "file", number, call)
     return f"{account}/{number}"
 
 
 @app.tool(effect="irreversible", service="desk")
-async def pay(number: int) -> str:
+async def pay(call: headwater.Call[Any], number: int) -> str:
     """Pay; nobody can take it back."""
-    _deed(BEGUN, "pay", str(number))
+    _deed(BEGUN, "pay", number, call)
     await _takes(PAY_MS)
-    _deed(ANSWERED, "pay", str(number))
+    _deed(ANSWERED, "pay", number, call)
     return f"paid {number}"
 
 
 @pay.verify
 async def paid(number: int) -> str | None:
     """Look the payment up: it happened when it began."""
-    _deed(BEGUN, "verify", str(number))
+    _deed(BEGUN, "verify", number)
     return f"paid {number}" if _happened("pay", number) else None
 
 

@@ -27,6 +27,7 @@ class Quiet:
     """No fault: what others begin with, and the yardstick of throughput."""
 
     words = ""
+    replays = True
     pause_s = 0.0
 
     def seats(self, run: Run) -> list[Seat]:
@@ -77,7 +78,7 @@ class Deaths(Quiet):
 
     def met(self, run: Run) -> int:
         """Count deaths."""
-        return run.fleet.deaths()
+        return run.fleet.died_at_points()
 
 
 class Timed(Quiet):
@@ -127,6 +128,7 @@ class Freezes(Timed):
         """Thaw what was frozen for long enough."""
         if self._frozen and time.monotonic() >= self._until_s:
             run.fleet.signal(self._frozen, signal.SIGCONT)
+            run.died(self._frozen)
             self._frozen = ""
         super().tend(run, share)
 
@@ -139,7 +141,7 @@ class Freezes(Timed):
         self._frozen = run.dice.choice(PAIR)
         run.fleet.signal(self._frozen, signal.SIGSTOP)
         self._until_s = time.monotonic() + FROZEN_S
-        run.crashes += 1
+        run.died(self._frozen)
 
     def end(self, run: Run) -> None:
         """Thaw."""
@@ -154,8 +156,8 @@ class BrokerDeaths(Timed):
         """Kill it, and start it again."""
         assert run.broker is not None, "the matrix has brokers of its own"
         run.broker.kill()
+        run.died("broker")
         assert run.broker.start() == run.bootstrap
-        run.crashes += 1
 
 
 class EndsMet(Timed):
@@ -205,6 +207,7 @@ class EndsMet(Timed):
         """Arm it."""
         assert self._proxy is not None, "seats come first"
         self._proxy.arm(run.dice.choice(self._faults))
+        run.died(PAIR[1])
 
     def end(self, run: Run) -> None:
         """Let go of what is held back."""
@@ -249,6 +252,8 @@ class Storm(Timed):
 
 class Upgrade(Timed):
     """One process after the other is replaced by one with a later version of the agent."""
+
+    replays = False
 
     def __init__(self) -> None:
         super().__init__(len(PAIR))
@@ -348,7 +353,7 @@ class Losses(Timed):
             self._network.lose(run.dice.randint(20, 80))
         else:
             self._network.unplug()
-        run.crashes += 1
+        run.died(PAIR[1])
 
     def end(self, run: Run) -> None:
         """Lose nothing."""
@@ -373,7 +378,6 @@ class Kills(Timed):
     def happen(self, run: Run) -> None:
         """Kill one."""
         run.fleet.kill(run.dice.choice(PAIR))
-        run.crashes += 1
 
 
 class FullDisk(Kills):
@@ -415,6 +419,7 @@ class LittleMemory(Quiet):
 
     def __init__(self) -> None:
         self._groups: list[Memory] = []
+        self._grabbed = 0
 
     def seats(self, run: Run) -> list[Seat]:
         """Limit each."""
@@ -429,8 +434,10 @@ class LittleMemory(Quiet):
         return {app.GRAB_MB: str(GRABS_MB)}
 
     def tend(self, run: Run, share: float) -> None:
-        """Count the calls that took too much."""
-        run.crashes = self.met(run)
+        """Take note of the calls that took too much: their processes die of it."""
+        while self._grabbed < self.met(run):
+            self._grabbed += 1
+            run.died("of its memory")
 
     def met(self, run: Run) -> int:
         """Count them: each is the kernel's to kill."""

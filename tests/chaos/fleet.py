@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from tests.chaos import app, child
 from tests.chaos.nursery import NURSERY, Forked
 
+from headwater.testing.invariants import Death
+
 ALL = "coordinator,agents,models,tools"
 STOP_S_MAX = 30.0
 SETTINGS = {
@@ -63,7 +65,8 @@ class Fleet:
         self.directory = directory
         self.running: dict[str, Forked] = {}
         self.seats: dict[str, Seat] = {}
-        self.starts = 0
+        self.deaths: list[Death] = []
+        """Starts: whoever joins takes partitions over, with calls under way."""
         self.ended: list[tuple[str, int]] = []
         """What ended that nobody had told to: the instance, and its status."""
         self._told: set[str] = set()
@@ -87,7 +90,7 @@ class Fleet:
     def start(self, seat: Seat) -> None:
         """Start a process."""
         self.seats[seat.instance] = seat
-        self.starts += 1
+        self.deaths.append(Death(who=seat.instance, at_ms=time.time_ns() // 1_000_000))
         self.running[seat.instance] = NURSERY.fork(
             ["run", "--role", seat.roles, *seat.arguments],
             {
@@ -152,7 +155,7 @@ class Fleet:
         """Return how many processes somebody else killed: the kernel, for their memory."""
         return sum(status == -signal.SIGKILL for _, status in self.ended)
 
-    def deaths(self) -> int:
+    def died_at_points(self) -> int:
         """Return how many processes died at a named point."""
         paths = self.directory.glob("*.deaths")
         return sum(len(path.read_text().splitlines()) for path in paths)

@@ -14,11 +14,12 @@ from typing import Protocol
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.chaos import app, child
-from tests.chaos.book import AGENT, Book
+from tests.chaos.book import AGENT, Reading
 from tests.chaos.fleet import Fleet, Seat
 from tests.chaos.world import World
 
 from headwater.log.broker import Broker
+from headwater.testing.invariants import Death
 
 QUIET = {"reconnect.backoff.max.ms": 500, "error_cb": lambda _: None, "log_level": 0}
 """For clients of our own: a broker that is away is the fault, and comes back."""
@@ -45,6 +46,8 @@ class Fault(Protocol):
     """What a run meets."""
 
     words: str
+    replays: bool
+    """Whether journals can be replayed with the agent as it is here."""
     pause_s: float
     """For how long nothing ends while it is met."""
 
@@ -133,8 +136,8 @@ class Run:
         self.dice = random.Random(f"{seed}")
         self.namespace = f"chaos-{uuid.uuid4().hex[:8]}"
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"headwater-{self.namespace}-"))
-        self.crashes = 0
-        """How often the fault had a process repeat calls."""
+        self.deaths: list[Death] = []
+        """Whom the fault killed, froze or cut off, and when."""
         self._fault, self._say = fault, say
         self.world = World(self.directory / "world.tsv")
         told = {
@@ -209,28 +212,45 @@ class Run:
                 )
         producer.poll(0)
 
-    def _rest(self) -> Book:
-        """Return the book once all is at rest, or time is over."""
+    def died(self, who: str) -> None:
+        """Take note that a process died, stood still or was cut off just now."""
+        self.deaths.append(Death(who=who, at_ms=time.time_ns() // 1_000_000))
+
+    def _rest(self) -> Reading:
+        """Return what was written once all is at rest, or time is over."""
         until = time.monotonic() + REST_S_MAX
         while True:
             self.fleet.revive()
-            crashes = self.crashes + self.fleet.deaths()
-            book = Book(self.bootstrap, self.namespace, self._asked, self.world.deeds(), crashes)
-            if self.sabotage or book.at_rest() or time.monotonic() > until:
-                return book
+            reading = Reading(
+                self.bootstrap,
+                self.namespace,
+                self._asked,
+                [*self.world.deeds()],
+                [*self.deaths, *self.fleet.deaths, *self._deaths_at_points()],
+                replays=self._fault.replays,
+            )
+            if self.sabotage or reading.at_rest() or time.monotonic() > until:
+                return reading
 
-    def _verdict(self, book: Book, seconds: float) -> Verdict:
+    def _deaths_at_points(self) -> list[Death]:
+        return [
+            Death(who=path.stem, at_ms=int(line))
+            for path in self.directory.glob("*.deaths")
+            for line in path.read_text().splitlines()
+        ]
+
+    def _verdict(self, reading: Reading, seconds: float) -> Verdict:
         met = self._fault.met(self)
-        wrong = dict(book.violations())
+        wrong = reading.violations()
         if not met:
-            wrong["0 the fault"] = ["it never happened, so the run shows nothing"]
+            wrong["the fault"] = ["it never happened, so the run shows nothing"]
         if more := self._fault.violations(self):
-            wrong["9 of the cell"] = more
+            wrong["the cell"] = more
         if odd := self._odd():
-            wrong["0 processes"] = odd
+            wrong["processes"] = odd
         return Verdict(
             tasks=len(self._asked),
-            records=book.records,
+            records=reading.records,
             met=met,
             violations=wrong,
             seconds=seconds,

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headwater.testing.invariants import RULES
+
 HEAD = """# Chaos on a real Kafka
 
 `make chaos` writes this page. In each run a fleet of two processes, each with every role but the
@@ -19,18 +21,14 @@ Afterwards plain read-committed clients read everything back.
 **How to read it.** *records* are the Kafka records that the roles consumed (commands, inboxes,
 requests), *faults* how often the fault happened, in all runs of the cell together. A verdict is
 `holds`, or the rules that do not hold, by number. A *control* is the same cell with one protection
-taken out: it has to be noticed, and the table shows by which rule. A cell that could not run says why.
+taken out: it has to be noticed, and the table shows by which rules. A cell that could not run says why.
 
-| rule | what is checked |
-|---|---|
-| 1 | every task has an outcome, nothing is refused, every slot is closed |
-| 2 | one outcome a run and a task, the answer that plain functions give |
-| 3 | every request was asked by a journaled turn, and every call that was asked was sent, once |
-| 4 | each record made one journal entry; no outcome without its journal |
-| 5 | a run's turns are in the order of its inbox; calls of one order key begin in their requests' order |
-| 6 | no payment is made by two processes |
-| 7 | every partition can be read to its end; every record is behind its group's offset or in its done-set |
-| 8 | nothing begins after its answer was noted; at most one repeat of a call per crash; none of a payment |
+The rules are the invariants of `headwater.testing.invariants`, which judge simulated histories too; here
+they are given what plain clients read back, and a file of what calls did to the world outside.
+
+@RULES@
+`answers`: every question has one outcome, the answer that plain functions give, and nothing is refused.
+`the cell`: what the cell asks for besides; a rolling deploy, that no payment had to be looked up.
 
 **How to run it.** `make chaos` runs everything; `make chaos CELL=freeze` one cell;
 `make chaos MESSAGES=2000 SEEDS_A_CELL=1 OUT=/tmp/chaos.md` a quick look. Cells that the page has
@@ -105,7 +103,9 @@ class Table:
         rows = [by_cell[name] for name in order if name in by_cell]
         kept: list[dict[str, Any]] = [dataclasses.asdict(one) for one in rows]
         self._kept.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        self._page.write_text(HEAD + NEWEST + _markdown(rows), encoding="utf-8")
+        rules = "".join(f"{number}. {words}\n" for number, words in RULES.items())
+        head = HEAD.replace("@RULES@\n", f"{rules}\n")
+        self._page.write_text(head + NEWEST + _markdown(rows), encoding="utf-8")
 
 
 def _markdown(rows: Sequence[Row]) -> str:
@@ -120,7 +120,7 @@ def _markdown(rows: Sequence[Row]) -> str:
             continue
         verdict = "holds" if not row.violations else "**does not hold**"
         controls = "; ".join(
-            f"`{kind}`: " + (f"noticed by {rules}" if rules else "**not noticed**")
+            f"`{kind}`: " + (f"noticed ({rules})" if rules else "**not noticed**")
             for kind, rules in row.controls.items()
         )
         lines.append(

@@ -19,15 +19,17 @@ class Deed:
         at_ms: When.
         event: `begun` or `answered`.
         name: The tool or model.
-        what: Which of its calls; the same for a repeat.
-        pid: Who.
+        what: The number of the task.
+        key: The call's idempotency key, where the tool was told one.
+        holder: Who did it: its instance.
     """
 
     at_ms: int
     event: str
     name: str
     what: str
-    pid: int
+    key: str
+    holder: str
 
 
 class World:
@@ -35,22 +37,23 @@ class World:
 
     Args:
         path: The file.
+        holder: Who writes.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
+    def __init__(self, path: pathlib.Path, holder: str = "") -> None:
+        self._path, self._holder = path, holder
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def note(self, event: str, name: str, what: str) -> None:
+    def note(self, event: str, name: str, what: str, key: str = "") -> None:
         """Write a deed down; from here on it has happened, whoever dies."""
-        line = f"{time.time_ns() // 1_000_000}\t{event}\t{name}\t{what}\t{os.getpid()}\n"
-        os.write(self._file, line.encode())
+        parts = (str(time.time_ns() // 1_000_000), event, name, what, key, self._holder)
+        os.write(self._file, ("\t".join(parts) + "\n").encode())
 
     def deeds(self) -> Iterator[Deed]:
         """Return everything that happened, in order."""
         for line in self._path.read_text(encoding="utf-8").splitlines():
-            at_ms, event, name, what, pid = line.split("\t")
-            yield Deed(at_ms=int(at_ms), event=event, name=name, what=what, pid=int(pid))
+            at_ms, event, name, what, key, holder = line.split("\t")
+            yield Deed(at_ms=int(at_ms), event=event, name=name, what=what, key=key, holder=holder)
 
     def close(self) -> None:
         """Let go of the file."""
