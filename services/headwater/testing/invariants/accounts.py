@@ -87,9 +87,12 @@ def one_outcome_a_run(book: Book) -> Iterator[str]:
     """One committed outcome a run, and the one its life tells; children included."""
     told: dict[str, list[str]] = {}
     for events in book.life.values():
+        before = ""
         for event in events:
-            if event.status in ENDINGS:
+            # Who speaks to a run that has ended is told once more how it did.
+            if event.status in ENDINGS and event.status != before:
                 told.setdefault(event.run, []).append(event.status)
+            before = event.status
     for run in sorted({*told, *book.outcomes}):
         found = [read.header("ce_type").rpartition(".")[2] for read in book.outcomes.get(run, ())]
         if _final(found) > 1 or found != told.get(run, []):

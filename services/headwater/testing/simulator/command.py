@@ -116,6 +116,8 @@ def _play(options: argparse.Namespace, say: Say) -> int:
             done += one.seeds
             faults += one.faults
             failing += one.failing
+            for seed in one.failing if options.output == "text" else ():
+                say(f"seed {seed} fails; it is told in full at the end")
             _progress(f"{done} seeds, {len(failing)} fail, {time.monotonic() - began:.0f} s")
     took_s = time.monotonic() - began
     _progress("")
