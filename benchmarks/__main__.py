@@ -13,6 +13,7 @@ QUESTIONS = (
     "hop",
     "latency",
     "memory",
+    "replay",
     "restore",
     "waiting-tools",
 )

@@ -7,7 +7,7 @@ import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from headwater.admission import rows as admission_rows
 from headwater.admission import shards
@@ -172,9 +172,9 @@ class Platform:
         """Return the consumer group of a role: `intake`, `runs.<agent>`, `tools.<service>`, and so on."""
         return f"{self.names.namespace}.{role}"
 
-    def envelope(self, source: str) -> Envelope:
-        """Return an envelope that signs as `source`."""
-        return Envelope(self.codec, source=source)
+    def envelope(self, source: str, takes: tuple[type, ...] = ()) -> Envelope:
+        """Return an envelope that signs as `source`, and opens what is named, or anything."""
+        return Envelope(self.codec, source=source, takes=takes)
 
     @functools.cached_property
     def shards(self) -> Mapping[str, ShardTable]:
@@ -233,7 +233,11 @@ class Platform:
     def approvals(self) -> Deciding:
         """Build the loop of approvals."""
         names = self.names
-        decider = Approvals(ApprovalRoutes(inbox=names.inbox, events=names.evt("approvals")))
+        decider = Approvals(
+            ApprovalRoutes(
+                inbox=names.inbox, events=names.evt("approvals"), partitions=self._partitions
+            )
+        )
         return self._deciding(
             decider, "approvals", [names.inbox("approvals")], state=names.state("approvals")
         )
@@ -428,6 +432,11 @@ class Platform:
             return None
         return Large(inline_bytes_max=blobs.inline_bytes_max, bytes_max=blobs.bytes_max)
 
+    def _partitions(self, agent: str) -> int:
+        """Return how many inbox partitions an agent has; 0 for one that this app has not."""
+        known = agent in self.app.agents
+        return self.log.partitions(self.names.inbox(agent)) if known else 0
+
     def _place(self, tenant: str, agent: str, task_id: str) -> int:
         count = self.log.partitions(self.names.inbox(agent))
         return self.parts.placement.place(tenant, task_id, count)
@@ -447,7 +456,7 @@ class Platform:
             log=self.log,
             owner=self.log.own(topics, group=group, instance=self.parts.instance),
             decider=decider,
-            envelope=self.envelope(role),
+            envelope=self.envelope(role, get_args(decider.takes)),
             restorer=Restorer(
                 self.log,
                 group=group,

@@ -8,7 +8,7 @@ import pytest
 
 from headwater.contracts import quarantine
 from headwater.contracts.records import Draft, Headers, Partition, Record
-from headwater.contracts.replays import Skipped, anew, back, original
+from headwater.contracts.replays import Anew, Skipped, back, original
 from headwater.contracts.wanted import Wanted, place_of
 from headwater.errors import PoisonError
 
@@ -64,9 +64,8 @@ def sent(of: Record, identity: str = "") -> Draft:
     return draft
 
 
-def again(of: Record, **more: bool) -> Draft | Skipped:
-    why = quarantine.reason(of)
-    return anew(of, why, replay="r1", topic=_CMD.topic, identity="new", **more)
+def again(of: Record, topic: str = _CMD.topic, **more: bool) -> Draft | Skipped:
+    return Anew(replay="r1", topic=topic, **more)(of)
 
 
 def test_a_record_goes_back_as_it_came() -> None:
@@ -119,6 +118,10 @@ def test_what_was_kept_by_its_digest_cannot_go_back() -> None:
     assert isinstance(made, Skipped)
     assert isinstance(again(large), Skipped)
     assert sent(refused(value=None)).value is None, "a tombstone goes back as one"
+    elsewhere = kept(Draft(topic="t", headers=((quarantine.BLOB, b"blob"),)))
+    made = again(elsewhere)
+    assert isinstance(made, Skipped)
+    assert made.kind == "by reference"
 
 
 def test_a_childs_task_in_the_store_of_blobs_is_not_published() -> None:
@@ -134,15 +137,27 @@ def test_a_dead_letter_becomes_a_new_task() -> None:
     """An identity of its own, no deadline, its tenant named, its partition kept."""
     draft = again(letter(("ce_id", b"1"), ("ce_deadline", b"2020-01-01T00:00:00Z"), ("x", b"y")))
     assert isinstance(draft, Draft)
-    assert draft.headers[:3] == (("x", b"y"), ("ce_tenantid", b"t1"), ("ce_id", b"new"))
+    assert draft.headers[:3] == (("x", b"y"), ("ce_tenantid", b"t1"), ("ce_id", b"triage.2.x/r1"))
     assert draft.partition == 2
     assert dict(draft.headers)["__dlq.errors.delivery.count"] == b"2"
     named = again(letter(("ce_tenantid", b"t1")))
     assert isinstance(named, Draft)
     assert [name for name, _ in named.headers].count("ce_tenantid") == 1
-    other = anew(letter(), quarantine.reason(letter()), replay="r", topic="t", identity="n")
+    other = again(letter(), "hw.cmd.other.v1")
     assert isinstance(other, Draft)
     assert other.partition is None
+    bare = again(kept(Draft(topic="t", value=b"v", headers=(("ce_id", b"1"), ("x", b"y")))))
+    assert isinstance(bare, Draft)
+    assert bare.headers[:2] == (("x", b"y"), ("ce_id", b"hw.quarantine.cmd.triage.v1:0@7/r1"))
+
+
+def test_one_maker_serves_a_whole_topic() -> None:
+    """Each letter has the mark of its own place."""
+    maker = Anew(replay="r1", topic=_CMD.topic)
+    first = letter()
+    made = [maker(first), maker(dataclasses.replace(first, offset=8))]
+    places = [dict(of.headers)["__replay.of"] for of in made if isinstance(of, Draft)]
+    assert places == [b"hw.quarantine.cmd.triage.v1:0@7", b"hw.quarantine.cmd.triage.v1:0@8"]
 
 
 def test_a_dead_letter_that_had_changed_the_world_needs_a_yes() -> None:

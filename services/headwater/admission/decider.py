@@ -80,6 +80,7 @@ class Admission:
     """
 
     name = "admission"
+    takes = Message
 
     def __init__(
         self,
@@ -141,6 +142,7 @@ class Admission:
         count = self._routes.partitions(admit.agent)
         place = self._placement.place(tenant, admit.task_id, count)
         run = str(RunId(admit.agent, place, admit.task_id))
+        self._check_place(run)
         if turn.get(Slot, tenant, run) is not None:
             return  # forgotten while its run is still open: not a new task
         seen = Seen(
@@ -159,6 +161,7 @@ class Admission:
     def _reopen(self, turn: Turn, reopen: Reopen) -> None:
         """Take a slot for a failed run that is resumed, or have it wait for one; once."""
         tenant, run = turn.meta.tenant, reopen.run
+        self._check_place(run)
         if turn.get(Slot, tenant, run) is not None or turn.get(Reopening, tenant, run) is not None:
             return
         counts = self._release(turn, turn.get(Tenant, tenant) or Tenant(tenant=tenant))
@@ -323,14 +326,19 @@ class Admission:
         self._say(turn, "cancelled", seen, row.meta(), reason=control.reason, error="Cancelled")
 
     def _forward(self, turn: Turn, control: Control) -> None:
-        run = RunId.parse(control.target)
-        assert run is not None, control.target
-        if run.agent not in self._routes.dedupe_s or run.partition >= self._routes.partitions(
-            run.agent
+        run = self._check_place(control.target)
+        turn.send(control, Address(self._routes.inbox(run.agent), control.target, run.partition))
+
+    def _check_place(self, target: str) -> RunId:
+        """Return a run's id, if it has an address here."""
+        run = RunId.parse(target)
+        if (
+            run is None
+            or run.agent not in self._routes.dedupe_s
+            or run.partition >= self._routes.partitions(run.agent)
         ):
-            raise PoisonError("unknown-target", f"run {control.target!r} has no address here")
-        address = Address(self._routes.inbox(run.agent), control.target, run.partition)
-        turn.send(control, address)
+            raise PoisonError("unknown-target", f"run {target!r} has no address here")
+        return run
 
     def _remember(self, turn: Turn, seen: Seen) -> None:
         """Have a task forgotten when its time is over: one timer per bucket of time."""

@@ -50,10 +50,12 @@ class Routes:
     Args:
         inbox: Agent's name to its inbox topic.
         events: The topic of approvals' events.
+        partitions: Agent's name to how many inbox partitions it has; 0 for one that is not there.
     """
 
     inbox: Callable[[str], str]
     events: str
+    partitions: Callable[[str], int]
 
 
 class Approvals:
@@ -69,6 +71,7 @@ class Approvals:
     """
 
     name = "approvals"
+    takes = Message
 
     def __init__(self, routes: Routes, *, kept_s: int = KEPT_S) -> None:
         self._routes = routes
@@ -139,7 +142,9 @@ class Approvals:
         return ""
 
     def _ask(self, turn: Turn, petition: Petition) -> None:
-        tenant = turn.meta.tenant
+        tenant, run = turn.meta.tenant, RunId.parse(petition.run)
+        if run is None or run.partition >= self._routes.partitions(run.agent):
+            raise PoisonError("unknown-target", f"run {petition.run!r} has no address here")
         if turn.get(Approval, tenant, petition.approval) is not None:
             return
         row = Approval(
@@ -209,7 +214,8 @@ class Approvals:
         self._arm(turn, row, turn.now_ms + self._kept_ms)
         self._say(turn, row, end, by=by, why=why, decision=decision)
         run = RunId.parse(row.petition.run)
-        if not tell or run is None:
+        assert run is not None, "nobody is asked for a run without an address"
+        if not tell:
             return
         decided = Decided(
             run=row.petition.run,

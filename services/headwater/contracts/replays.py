@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from headwater.contracts.quarantine import BLOB, FAMILIES, PREFIX, Reason
-from headwater.contracts.records import Draft, Headers, Record
+from headwater.contracts.records import Draft, Headers, Partition, Record
 
 MARK = "__replay."
 """What a replay adds: its id, and the place of the kept record."""
@@ -37,12 +37,10 @@ def original(record: Record) -> Headers:
     Marks of earlier replays go too, and the headers of a foreign dead letter's family.
     """
     headers = record.headers
-    for place in range(len(headers) - 1, -1, -1):
-        if headers[place][0] == _OURS:
-            headers = headers[:place]
-            break
-    else:
+    begins = _begins(headers)
+    if begins == len(headers):
         return tuple(one for one in headers if not one[0].startswith(FAMILIES))
+    headers = headers[:begins]
     names = {name for name, _ in headers}
     if MARK + "id" in names:
         headers = tuple(one for one in headers if one[0] not in _MARKS)
@@ -103,49 +101,104 @@ def back(
     )
 
 
-def anew(
-    record: Record,
-    why: Reason,
-    *,
-    replay: str,
-    topic: str,
-    identity: str,
-    repeat_writes: bool = False,
-) -> Draft | Skipped:
-    """Return a dead letter as a new task: another run of the same, with an identity of its own.
+class Anew:
+    """Makes new tasks of dead letters: other runs of the same tasks, with identities of their own.
 
-    A deadline is left out: who replays a task wants it still.
+    The identity is made of the old run and the replay, so the same replay twice is one task. A
+    deadline is left out: who replays a task wants it still. A million of them may wait, so headers
+    are gone through once and stay bytes.
 
     Args:
-        record: The dead letter.
-        why: What its headers say.
         replay: The replay's id.
         topic: The agent's command topic.
-        identity: `ce_id` of the new task, made of the old run and the replay.
         repeat_writes: Whether calls that changed the world may be made again.
     """
-    if not whole(record):
-        return Skipped(kind="kept by digest", why="it was too large to be kept whole")
-    if record.value is None and record.header(BLOB) is not None:
-        return Skipped(
-            kind="by reference",
-            why="its task is a child's, in the store of blobs: resume the run, or replay its parent",
+
+    __slots__ = ("_mark", "_of", "_place", "_repeat_writes", "_replay", "_source", "_topic")
+
+    def __init__(self, *, replay: str, topic: str, repeat_writes: bool = False) -> None:
+        self._replay = replay.encode()
+        self._topic = topic
+        self._source = topic.encode()
+        self._repeat_writes = repeat_writes
+        self._mark = (MARK + "id", self._replay)
+        self._place: Partition | None = None
+        self._of = b""
+
+    def __call__(self, record: Record) -> Draft | Skipped:
+        """Return a dead letter as a new task, or why it is none."""
+        headers = record.headers
+        begins = _begins(headers)
+        ours = dict(headers[begins:])
+        writes = ours.get(_WRITES)
+        if record.value is None and not whole(record):
+            return Skipped(kind="kept by digest", why="it was too large to be kept whole")
+        if record.value is None and record.header(BLOB) is not None:
+            return Skipped(
+                kind="by reference",
+                why="its task is a child's, in the store of blobs: resume the run, "
+                "or replay its parent",
+            )
+        if writes and not self._repeat_writes:
+            why = writes.decode("utf-8", "replace")
+            return Skipped(kind="writes", why=f"it would repeat writes: {why}")
+        kept: list[tuple[str, bytes | None]] = []
+        tenant = ours.get(_TENANT)
+        for one in headers[:begins]:
+            name = one[0]
+            if name in _ANEW:
+                continue
+            kept.append(one)
+            if name == "ce_tenantid" and one[1]:
+                tenant = None
+        if tenant:
+            kept.append(("ce_tenantid", tenant))
+        place = self._place_of(record)
+        kept += (
+            ("ce_id", b"%b/%b" % (ours.get(_RUN) or place, self._replay)),
+            (_COUNT, ours.get(_COUNT) or b"0"),
+            (_MESSAGE, (ours.get(_MESSAGE) or b"")[:WORDS_BYTES_MAX]),
+            ("error.type", (ours.get("error.type") or b"")[:WORDS_BYTES_MAX]),
+            self._mark,
+            (MARK + "of", place),
         )
-    if why.writes and not repeat_writes:
-        return Skipped(kind="writes", why=f"it would repeat writes: {why.writes}")
-    headers = tuple(one for one in original(record) if one[0] not in _ANEW)
-    if why.tenant and not any(name == "ce_tenantid" and value for name, value in headers):
-        headers = (*headers, ("ce_tenantid", why.tenant.encode()))
-    return Draft(
-        topic=topic,
-        key=record.key,
-        value=record.value,
-        headers=(*headers, ("ce_id", identity.encode()), *marks(record, why, replay)),
-        partition=why.source.number if why.source.topic == topic else None,
-    )
+        home = ours.get(_OURS) == self._source
+        return Draft(
+            topic=self._topic,
+            key=record.key,
+            value=record.value,
+            headers=tuple(kept),
+            partition=int(ours[_PARTITION] or b"0") if home else None,
+        )
+
+    def _place_of(self, record: Record) -> bytes:
+        place = record.partition
+        if place != self._place:
+            self._place = place
+            self._of = f"{place.topic}:{place.number}@".encode()
+        return b"%b%d" % (self._of, record.offset)
 
 
-_ANEW = frozenset({"ce_id", "ce_deadline"})
+def _begins(headers: Headers) -> int:
+    """Return where the headers begin that were added when a record was put aside last; none: its end."""
+    size = len(headers)
+    if size >= _LETTER and headers[size - _LETTER][0] == _OURS:
+        return size - _LETTER  # as our own runs write them
+    begins = size
+    while begins and headers[begins - 1][0] != _OURS:
+        begins -= 1
+    return begins - 1 if begins else size
+
+
+_LETTER = 13
+"""How many headers a dead letter of ours has more than its task."""
+_COUNT = PREFIX + "delivery.count"
+_MESSAGE = PREFIX + "message"
+_PARTITION = PREFIX + "partition"
+_RUN = PREFIX + "run"
+_TENANT = PREFIX + "tenant"
+_WRITES = PREFIX + "writes"
+_ANEW = frozenset({"ce_id", "ce_deadline", *_MARKS})
 
 
 def _words(text: str) -> bytes:

@@ -179,6 +179,11 @@ class Decider(Protocol[M_contra]):
         """For logs, spans and metrics."""
         ...
 
+    @property
+    def takes(self) -> Any:
+        """The union of the messages it reacts to; another one in its inbox is refused."""
+        ...
+
     def react(self, turn: Turn, message: M_contra) -> None:
         """React to one message.
 

@@ -35,10 +35,12 @@ class Envelope:
     Args:
         codec: Encodes and decodes the values.
         source: `ce_source` of what is sealed here: the process's role.
+        takes: The messages that may be opened here; none means any.
     """
 
-    def __init__(self, codec: Coder, *, source: str) -> None:
+    def __init__(self, codec: Coder, *, source: str, takes: tuple[type, ...] = ()) -> None:
         self.codec = codec
+        self._takes = takes
         self._fixed: Headers = (
             ("ce_specversion", b"1.0"),
             ("content-type", b"application/avro"),
@@ -91,7 +93,11 @@ class Envelope:
         """
         if record.value is None:
             raise PoisonError("tombstone", "the record has no value")
-        return self.meta(record), self.codec.decode(record.value)
+        meta, message = self.meta(record), self.codec.decode(record.value)
+        if self._takes and not isinstance(message, self._takes):
+            kind = type(message).__name__
+            raise PoisonError("unexpected-message", f"a {kind} has no business in this topic")
+        return meta, message
 
     def meta(self, record: Record) -> Meta:
         """Return what a record's headers say; the last of two headers with one name counts."""

@@ -57,6 +57,7 @@ class Intake:
     """
 
     name = "intake"
+    takes = Record | None
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ from headwater.core.execution import (
     Tick,
 )
 from headwater.core.judge import Judge
-from headwater.core.messages import Address
+from headwater.core.messages import Address, RunId
 from headwater.core.versions import Versions
 from headwater.errors import (
     BlobLostError,
@@ -125,6 +125,7 @@ class Runs:
     ) -> None:
         self._going_on = going_on or _nothing
         self.name = f"runs.{agent.name}"
+        self.takes = Message
         self._agent = agent
         self._routes = routes
         self._version = version
@@ -154,6 +155,7 @@ class Runs:
     def react(self, turn: Turn, message: Message) -> None:
         """Take one message of the inbox."""
         if isinstance(message, Start):
+            self._check(turn, message)
             self._start(turn, message)
             return
         if isinstance(message, Wake) and message.name[0] != RUN_TIMER:
@@ -271,6 +273,12 @@ class Runs:
         else:
             self._deliver(visit, start)
         visit.write(Address(self._events, start.run))
+
+    def _check(self, turn: Turn, start: Start) -> None:
+        """Refuse a start that is not for here: its run's outcome would have nowhere to go."""
+        run = RunId.parse(start.run)
+        if run is None or (run.agent, run.partition) != (self._agent.name, turn.at.number):
+            raise PoisonError("misplaced", f"run {start.run!r} has no place here")
 
     def _refuse_start(self, turn: Turn, start: Start, error: PoisonError) -> None:
         if start.reply_to is None:

@@ -310,7 +310,7 @@ class Deciding:
             turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms, at_hand=owned.at_hand)
             self._decider.react(turn, message)
             return turn
-        timer = batch.layer.get(Timer, *message.name)
+        timer = batch.layer.get(Timer, *message.name) if message.name else None
         if timer is None or timer.due_ms != message.due_ms:
             return None
         if record.time_ms < timer.due_ms:

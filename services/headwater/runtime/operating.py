@@ -12,7 +12,7 @@ from typing import Any, Literal
 from headwater.contracts.messages import Control, Operation, Resume
 from headwater.contracts.quarantine import Reason, reason
 from headwater.contracts.records import Draft, Record
-from headwater.contracts.replays import Skipped, anew, back
+from headwater.contracts.replays import Anew, Skipped, back
 from headwater.contracts.topics import Names
 from headwater.contracts.wanted import Wanted
 from headwater.core.decider import Sent
@@ -20,7 +20,7 @@ from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, digest
 from headwater.errors import HeadwaterError, SettingsError
 from headwater.log.port import Log
-from headwater.runtime.replaying import Ledger, Order, Progress, Replaying, id_of
+from headwater.runtime.replaying import Ledger, Make, Order, Progress, Replaying, id_of
 
 logger = logging.getLogger(__name__)
 
@@ -243,8 +243,13 @@ class Operating:
             value=wish.value,
             original=wish.original,
         )
-        make = self._letters(wish, topic) if wish.letters else self._records(wish)
-        filtered = _Filtered(wanted, make)
+        if wish.letters and wish.verb == "replay":
+            command = self._names.cmd(topic.split(".")[2])
+            anew = Anew(replay=wish.id, topic=command, repeat_writes=wish.repeat_writes)
+            filtered: Make = anew if wanted.everything else _Filtered(wanted, _alone(anew))
+        else:
+            make = self._words(wish) if wish.letters else self._records(wish)
+            filtered = _Filtered(wanted, make)
         return Order(
             operation=operation,
             topic=topic,
@@ -258,7 +263,7 @@ class Operating:
 
     def _records(self, wish: Wish) -> Callable[[Record, Reason], Draft | Skipped]:
         """Return what a quarantined or foreign record leads to."""
-        counts = _Counts(self._log)
+        counts, own = _Counts(self._log), wish.id
         commands = self._names.of("cmd", "", 0)[: -len(".v0")]
 
         def discard(record: Record, why: Reason) -> Draft | Skipped:
@@ -277,7 +282,7 @@ class Operating:
             return back(
                 record,
                 why,
-                replay=wish.id,
+                replay=own,
                 topic=topic,
                 partition=why.source.number if home else None,
                 identity=self._identity(record, why) if topic.startswith(commands) else "",
@@ -293,20 +298,9 @@ class Operating:
         except SettingsError:
             return id_of(record)
 
-    def _letters(self, wish: Wish, topic: str) -> Callable[[Record, Reason], Draft | Skipped]:
-        """Return what a dead letter leads to."""
-        agent = topic.split(".")[2]
-        command = self._names.cmd(agent)
-
-        def replay(record: Record, why: Reason) -> Draft | Skipped:
-            return anew(
-                record,
-                why,
-                replay=wish.id,
-                topic=command,
-                identity=digest(why.run or id_of(record), wish.id).hex(),
-                repeat_writes=wish.repeat_writes,
-            )
+    def _words(self, wish: Wish) -> Callable[[Record, Reason], Draft | Skipped]:
+        """Return the word to its run that a dead letter leads to."""
+        own = wish.id
 
         def word(record: Record, why: Reason) -> Draft | Skipped:
             if not why.run:
@@ -323,12 +317,12 @@ class Operating:
                 )
             control = Control(target=why.run, verb=wish.verb, reason=wish.reason, resume=terms)  # type: ignore[arg-type] # a replay is no word
             meta = Meta(
-                id=digest(wish.id, why.run, why.attempt).hex(), tenant=why.tenant, actor=wish.actor
+                id=digest(own, why.run, why.attempt).hex(), tenant=why.tenant, actor=wish.actor
             )
             sent = Sent(message=control, to=self._admission(why.tenant), meta=meta)
             return self._envelope.seal(sent)
 
-        return replay if wish.verb == "replay" else word
+        return word
 
     def _note(self, operation: Operation) -> Draft:
         to = Address(self._names.of("audit", "operators"), operation.id)
@@ -339,6 +333,13 @@ class Operating:
 
 class BusyError(HeadwaterError):
     """As many operations as may go at once are under way."""
+
+
+def _alone(make: Anew) -> Callable[[Record, Reason], Draft | Skipped]:
+    def made(record: Record, why: Reason) -> Draft | Skipped:
+        return make(record)
+
+    return made
 
 
 class _Filtered:

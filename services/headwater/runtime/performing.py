@@ -16,7 +16,7 @@ from headwater.core.effector import Effector
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Meta
 from headwater.durable.confine import wall_ns
-from headwater.errors import PoisonError, TransientError
+from headwater.errors import PoisonError, SettingsError, TransientError
 from headwater.log.port import Claim, Log, Poll, Worker
 from headwater.runtime.answering import Answering, Item
 from headwater.runtime.claiming import Claiming
@@ -387,6 +387,17 @@ class Performing:
         except PoisonError as error:
             logger.exception("the reply to %s cannot be written", item.call_id)
             await self._keep(item.record, error)
+        except SettingsError as error:
+            if self._addressed(draft):
+                raise
+            await self._keep(item.record, PoisonError("unanswerable", str(error)))
+
+    def _addressed(self, draft: Draft) -> bool:
+        """Say whether there is such a place; a stranger's request may name any."""
+        try:
+            return (draft.partition or 0) < self._log.partitions(draft.topic)
+        except SettingsError:
+            return False
 
     async def _refuse(self, claim: Claim, record: Record, error: PoisonError) -> None:
         """Keep what cannot be read before it counts as done; answer it if it says whom."""

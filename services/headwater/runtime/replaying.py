@@ -8,11 +8,12 @@ notes, and goes on. So an operation is done once, whoever dies half-way and howe
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol
 
 from headwater.contracts.messages import Operation
@@ -110,6 +111,16 @@ def id_of(record: Record) -> str:
     return f"{record.partition.topic}:{record.partition.number}@{record.offset}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What one batch leads to."""
+
+    meant: Sequence[tuple[Record, Draft]]
+    skipped: Sequence[tuple[Record, Skipped]]
+    looked: int
+    next_offset: int
+
+
 class Replaying:
     """Carries one order out.
 
@@ -152,8 +163,9 @@ class Replaying:
         """Count what would be done; write nothing."""
         self._ledger.catch_up()
         for place in self._places:
-            for batch in self._batches(place, self._start(place), stop):
-                self._plan(batch)
+            for plan in self._plans(place, self._start(place), stop):
+                self._count(plan)
+                self.progress.done += len(plan.meant)
         return self.progress
 
     def run(self, stop: threading.Event) -> Progress:
@@ -203,12 +215,21 @@ class Replaying:
             # What was done before counts for nothing here, but for what this operation has done.
             start = max(start, self._ledger.looked(self._order.operation.id, place))
         began, done = time.monotonic(), self.progress.done
-        for batch in self._batches(place, start, stop):
-            if not self._commit(owner, claim, batch):
-                return False
-            if rate := self._order.rate:
-                due_s = (self.progress.done - done) / rate - (time.monotonic() - began)
-                stop.wait(max(0.0, due_s))
+        plans = self._plans(place, start, stop)
+        # The next batch is read and planned while this one is written: half of either is waiting.
+        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="replaying") as pool:
+            ahead = pool.submit(next, plans, None)
+            try:
+                while (plan := ahead.result()) is not None:
+                    ahead = pool.submit(next, plans, None)
+                    if not self._commit(owner, claim, plan):
+                        return False
+                    if rate := self._order.rate:
+                        due_s = (self.progress.done - done) / rate - (time.monotonic() - began)
+                        stop.wait(max(0.0, due_s))
+            finally:
+                concurrent.futures.wait([ahead])
+                plans.close()
         return not stop.is_set()
 
     def _batches(
@@ -234,39 +255,51 @@ class Replaying:
         finally:
             reader.close()
 
-    def _plan(self, batch: Sequence[Record]) -> list[tuple[Record, Draft]]:
-        """Return the records that are meant, with what they lead to; count the others."""
-        order, ledger, progress = self._order, self._ledger, self.progress
-        progress.looked += len(batch)
-        place = batch[0].partition
-        planned: list[tuple[Record, Draft]] = []
-        for record in batch:
-            made = order.make(record)
-            if made is None:
-                continue
-            if not order.again and (before := ledger.of(place, record.offset)) is not None:
-                made = Skipped(kind="done before", why=f"{before.action} by {before.actor or '?'}")
-            if isinstance(made, Skipped):
-                progress.skip(record, made)
-            else:
-                planned.append((record, made))
-        progress.done += len(planned)
-        return planned
+    def _plans(
+        self, place: Partition, start: int, stop: threading.Event
+    ) -> Generator[_Plan, None, None]:
+        """Yield what the batches of a partition lead to."""
+        make, ledger, again = self._order.make, self._ledger, self._order.again
+        for batch in self._batches(place, start, stop):
+            meant: list[tuple[Record, Draft]] = []
+            skipped: list[tuple[Record, Skipped]] = []
+            for record in batch:
+                made = make(record)
+                if made is None:
+                    continue
+                if not again and (before := ledger.of(place, record.offset)) is not None:
+                    who = before.actor or "?"
+                    made = Skipped(kind="done before", why=f"{before.action} by {who}")
+                if isinstance(made, Skipped):
+                    skipped.append((record, made))
+                else:
+                    meant.append((record, made))
+            yield _Plan(
+                meant=meant,
+                skipped=skipped,
+                looked=len(batch),
+                next_offset=batch[-1].offset + 1,
+            )
 
-    def _commit(self, owner: Owner, claim: Claim, batch: Sequence[Record]) -> bool:
+    def _count(self, plan: _Plan) -> None:
+        self.progress.looked += plan.looked
+        for record, reason in plan.skipped:
+            self.progress.skip(record, reason)
+
+    def _commit(self, owner: Owner, claim: Claim, plan: _Plan) -> bool:
         """Write what a batch leads to, and the note of it; `False` if the claim was lost."""
-        poll = owner.poll(records_max=1, wait_ms=0)
-        if claim in poll.lost:
+        if claim in owner.poll(records_max=1, wait_ms=0).lost:
             return False
-        before = self.progress.done
-        planned = self._plan(batch)
         try:
-            held = self._write(owner, claim, planned, batch[-1].offset + 1)
+            held = self._write(owner, claim, plan.meant, plan.next_offset)
         except WorkRefusedError as error:
-            self.progress.done = before
-            held = self._one_by_one(owner, claim, planned, error)
-        if not held:
-            self.progress.done = before
+            if not self._one_by_one(owner, claim, plan.meant, error):
+                return False
+            self._count(plan)
+            return True
+        if held:
+            self._count(plan)
+            self.progress.done += len(plan.meant)
         return held
 
     def _write(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import bisect
+import logging
 import threading
 from typing import Protocol
 
 from headwater.contracts.messages import Operation
-from headwater.contracts.records import Partition
+from headwater.contracts.records import Partition, Record
+from headwater.errors import PoisonError
 from headwater.log.port import Log
+
+logger = logging.getLogger(__name__)
 
 _RECORDS_MAX = 1_000
 _WAIT_MS = 200
@@ -49,9 +53,7 @@ class Ledger:
                 while not reader.at_end:
                     for record in reader.poll(records_max=_RECORDS_MAX, wait_ms=_WAIT_MS):
                         self._next[record.partition] = record.offset + 1
-                        operation = self._codec.decode(record.value or b"")
-                        assert isinstance(operation, Operation), operation
-                        self._take(operation)
+                        self._take(record)
             finally:
                 reader.close()
 
@@ -70,7 +72,15 @@ class Ledger:
         """Return how far an operation has looked; 0 before it began."""
         return self._looked.get((id, place), 0)
 
-    def _take(self, operation: Operation) -> None:
+    def _take(self, record: Record) -> None:
+        try:
+            operation = self._codec.decode(record.value or b"")
+        except PoisonError as error:
+            logger.warning("%s@%d is no note: %s", record.partition, record.offset, error)
+            return
+        if not isinstance(operation, Operation) or len(operation.offsets) % 2:
+            logger.warning("%s@%d is no note of ours", record.partition, record.offset)
+            return
         if not operation.topic:
             return  # it was done to a run
         place = Partition(operation.topic, operation.partition)

@@ -416,6 +416,21 @@ def test_a_resume_over_quota_waits_in_its_turn():
     assert [row.slots for row in world.rows.scan(Tenant)] == [0]
 
 
+@pytest.mark.parametrize("run", ["no run", "nobody.0.x", "a.9.x"])
+def test_a_resume_of_a_run_without_an_address_is_refused(run):
+    """No slot is taken for what can never give it back."""
+    world = World()
+    with pytest.raises(PoisonError, match="has no address here"):
+        reopen(world, run)
+    assert not [*world.rows.scan(Slot)]
+
+
+def test_a_task_whose_id_makes_no_run_is_refused():
+    """A run's id is its address, and must be readable as one."""
+    with pytest.raises(PoisonError, match="has no address here"):
+        World().admit("a.b")
+
+
 def test_a_held_task_is_not_discarded_but_cancelled():
     """Nothing of it has failed."""
     world = World(quota=1)

@@ -33,7 +33,11 @@ class World:
         self.offset = 0
         self.now_ms = NOW_MS
         self.decider = Approvals(
-            Routes(inbox=lambda agent: f"hw.inbox.{agent}.v1", events="hw.evt.approvals.v1")
+            Routes(
+                inbox=lambda agent: f"hw.inbox.{agent}.v1",
+                events="hw.evt.approvals.v1",
+                partitions=lambda agent: 0 if agent == "nobody" else 9,
+            )
         )
 
     def take(self, message: Any, *, tenant: str = "t", actor: str = "") -> None:
@@ -276,12 +280,12 @@ def test_another_tenants_petition_is_unknown() -> None:
     assert world.told() == []
 
 
-def test_a_run_without_an_address_is_not_told() -> None:
-    """A row that names no run ends, and that is all."""
+@pytest.mark.parametrize("run", ["nowhere", "nobody.0.x", "triage.9.x"])
+def test_nobody_is_asked_for_a_run_without_an_address(run: str) -> None:
+    """Whatever was decided would have nowhere to go."""
     world = World()
-    world.ask(run="nowhere")
-    world.decide()
-    assert (world.told(), world.said()) == ([], ["asked", "approved"])
+    with pytest.raises(PoisonError, match="has no address here"):
+        world.ask(run=run)
 
 
 def test_a_decision_is_forgotten_after_its_time() -> None:

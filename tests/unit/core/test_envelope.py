@@ -125,3 +125,11 @@ def test_run_ids_carry_their_address():
     assert RunId.parse("a.3.t") == RunId("a", 3, "t")
     for text in ("a.3", "a.x.t", ".3.t", "a.3.", "a.b.3.t", "a.-1.t"):
         assert RunId.parse(text) is None
+
+
+def test_a_message_that_has_no_business_here_is_refused():
+    """Whoever may write into an inbox may err; the loop that reads it must not stop for that."""
+    draft = ENVELOPE.seal(Sent(message=Drain(run="r"), to=Address("topic", "key", 3), meta=META))
+    with pytest.raises(PoisonError, match="a Drain has no business"):
+        Envelope(Json(), source="tests", takes=(Header,)).open(record_of(draft))
+    assert Envelope(Json(), source="tests", takes=(Drain,)).open(record_of(draft))

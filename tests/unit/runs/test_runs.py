@@ -837,3 +837,13 @@ def test_bill_for_a_call_the_journal_does_not_have_is_no_overrun():
     usage = Usage(model="m", input_tokens=1, output_tokens=1, usd_nano=1)
     world.answer(5, usage=usage)
     assert of(world, Overrun) == []
+
+
+@pytest.mark.parametrize("run", ["no run", "other.0.task1", "worker.9.task1"])
+def test_a_start_that_is_not_for_here_is_refused(run):
+    """Its outcome would have nowhere to go; its slot goes back."""
+    world = World(two_calls)
+    world.take(Start(run=run, task_id="task1", slot="slot1", task=Task(value=b"in")))
+    assert world.messages(Closed) == [Closed(slot="slot1")]
+    assert world.statuses() == ["quarantined"]
+    assert len(world.rows) == 0
