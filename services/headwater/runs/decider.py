@@ -16,6 +16,7 @@ from headwater.contracts.messages import (
     Failed,
     InDoubt,
     Reply,
+    ReplyTo,
     RunEvent,
     Spent,
     Start,
@@ -127,6 +128,7 @@ class Runs:
         self.name = f"runs.{agent.name}"
         self.takes = Message
         self._agent = agent
+        self._catalogue = catalogue
         self._routes = routes
         self._version = version
         self._cache = journal.Cache(executions_max)
@@ -279,11 +281,24 @@ class Runs:
         run = RunId.parse(start.run)
         if run is None or (run.agent, run.partition) != (self._agent.name, turn.at.number):
             raise PoisonError("misplaced", f"run {start.run!r} has no place here")
+        if start.reply_to is not None and not self._answerable(start.reply_to):
+            raise PoisonError(
+                "misplaced", f"{start.reply_to.run!r} is no run that could have asked"
+            )
+
+    def _answerable(self, to: ReplyTo) -> bool:
+        """Say whether there is such an inbox: what is refused must not be answered elsewhere."""
+        run = RunId.parse(to.run)
+        return (
+            run is not None
+            and self._catalogue.limits(run.agent) is not None
+            and (to.topic, to.partition) == (self._routes.inbox(run.agent), run.partition)
+        )
 
     def _refuse_start(self, turn: Turn, start: Start, error: PoisonError) -> None:
         if start.reply_to is None:
             turn.send(Closed(slot=start.slot), self._routes.admission(turn.meta.tenant))
-        else:
+        elif self._answerable(start.reply_to):
             to = start.reply_to
             turn.send(
                 Reply(

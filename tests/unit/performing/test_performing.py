@@ -529,6 +529,7 @@ async def test_a_request_that_cannot_be_answered_anywhere_is_kept():
     await loop.close()
 
 
+@play
 async def test_a_task_of_ours_that_dies_stops_the_loop():
     """Our own mistakes are loud; the offsets stay."""
     world = World()

@@ -847,3 +847,16 @@ def test_a_start_that_is_not_for_here_is_refused(run):
     assert world.messages(Closed) == [Closed(slot="slot1")]
     assert world.statuses() == ["quarantined"]
     assert len(world.rows) == 0
+
+
+def test_a_start_whose_parent_cannot_be_is_refused_and_answered_nowhere():
+    """An answer to where nobody is could not be written, and would stop the inbox for good."""
+    world = World(two_calls)
+    for to in (
+        ReplyTo(topic="hw.inbox.nobody.v1", partition=0, run="nobody.0.x", number=1),
+        ReplyTo(topic="elsewhere", partition=0, run="desk.0.x", number=1),
+        ReplyTo(topic="hw.inbox.desk.v1", partition=0, run="no run", number=1),
+    ):
+        world.start(reply_to=to)
+    assert world.messages(Reply) == []
+    assert world.statuses() == ["quarantined"] * 3

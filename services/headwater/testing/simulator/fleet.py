@@ -295,15 +295,12 @@ class Fleet:
         record, names = dice.choice(self._put_aside), self.platform.names
         why, replay = reason(record), f"replay-{dice.randrange(3)}"
         if record.partition.topic == names.dlq("desk"):
-            identity = f"{why.run}/{replay}"
-            sent = replays.anew(
-                record,
-                why,
+            anew = replays.Anew(
                 replay=replay,
                 topic=names.cmd("desk"),
-                identity=identity,
                 repeat_writes=bool(dice.getrandbits(1)),
             )
+            sent = anew(record)
         else:
             sent = replays.back(
                 record,

@@ -129,7 +129,7 @@ class Interrupted:
     """
 
     def __init__(self, decider: Decider[Any], storm: Storm) -> None:
-        self.name = decider.name
+        self.name, self.takes = decider.name, decider.takes
         self.refused, self.forget = decider.refused, decider.forget
         self._decider = decider
         self._storm = storm
