@@ -1,0 +1,104 @@
+"""`quarantine` and `dlq`: what is asked of a gateway, asked of a person, and said in the end."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.cli.door import Door, Hw
+
+_STATE = {
+    "operation": "op", "action": "replay", "state": "done", "dry_run": False, "tenant": "", "done": 2,
+    "actor": "", "skipped": {"writes": 1}, "reasons": [{"id": "hw.dlq.a.v1:0@7", "why": "pay"}],
+    "looked": 3, "total": 3, "error": "",
+}  # fmt: skip
+
+
+def ready(door: Door, path: str, **more: object) -> None:
+    door.on("POST", f"/api/v1/{path}", {"operation": "op"}, status=202)
+    door.on("GET", "/api/v1/operations/op", {**_STATE, **more})
+
+
+def test_a_replay_of_some_says_what_was_done_and_what_was_not(door: Door, hw: Hw) -> None:
+    """The summary is the result; each reason goes to stderr."""
+    ready(door, "dlq/replay")
+    ran = hw("dlq", "replay", "hw.dlq.a.v1:0@7", "--reason", "fixed", "--rate", "50/s")
+    assert (ran.status, ran.out) == (0, "replayed: 2\nskipped: 1 (writes)\n")
+    assert "hw.dlq.a.v1:0@7: pay" in ran.err
+    body = door.asked[0].body
+    assert (body["ids"], body["rate"], body["reason"]) == (["hw.dlq.a.v1:0@7"], 50.0, "fixed")
+
+
+def test_many_are_counted_first_and_a_person_asked(door: Door, hw: Hw) -> None:
+    """Nobody can be asked here, so --yes is needed; the count is of a dry run."""
+    ready(door, "quarantine/discard", action="discard")
+    ran = hw("quarantine", "discard", "--error", "wrong-magic")
+    assert ran.status == 2
+    assert "Discard 2 records?" in ran.err
+    assert [asked.body["dry_run"] for asked in door.asked if asked.body] == [True]
+    assert hw("quarantine", "discard", "--error", "wrong-magic", "--yes").out.startswith(
+        "discarded"
+    )
+
+
+@pytest.mark.parametrize("noun", ["dlq", "quarantine"])
+def test_everything_has_to_be_said(door: Door, hw: Hw, noun: str) -> None:
+    """A command without a filter takes nothing."""
+    ran = hw(noun, "replay", "--yes")
+    assert (ran.status, "say --all" in ran.err, door.asked) == (2, True, [])
+
+
+def test_a_failed_operation_fails_the_command(door: Door, hw: Hw) -> None:
+    """In the gateway's own words."""
+    ready(door, "quarantine/replay", state="failed", error="there is no topic x")
+    ran = hw("quarantine", "replay", "--topic", "x", "--yes")
+    assert (ran.status, "there is no topic x" in ran.err) == (1, True)
+
+
+def test_a_resume_carries_its_terms(door: Door, hw: Hw) -> None:
+    """Money, steps and whether writes may be repeated."""
+    ready(door, "dlq/resume", action="resume")
+    assert hw("dlq", "resume", "a.0.x", "--add-usd", "0.5", "--repeat-writes").status == 0
+    body = door.asked[0].body
+    assert (body["ids"], body["add_usd"], body["repeat_writes"]) == (["a.0.x"], 0.5, True)
+
+
+def test_an_edit_opens_the_value_and_sends_what_was_written(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unchanged is refused; what is no JSON is refused with its place."""
+    one = "hw.quarantine.cmd.a.v1:0@7"
+    door.on("GET", f"/api/v1/quarantine/{one}", {"id": one, "decoded": {"n": 1}, "undecoded": ""})
+    ready(door, f"quarantine/{one}/edit")
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "sed -i s/1/2/")
+    assert hw("quarantine", "replay", one, "--edit").status == 0
+    assert [asked.body["value"] for asked in door.asked if asked.method == "POST"] == [{"n": 2}]
+    wrong = {"true": "nothing was changed", "false": "EDITOR", "sed -i s/}//": "the value"}
+    for editor, words in wrong.items():
+        monkeypatch.setenv("EDITOR", editor)
+        ran = hw("quarantine", "replay", one, "--edit")
+        assert ran.status != 0
+        assert words in ran.err
+    assert hw("quarantine", "replay", "--edit", "--all").status == 2
+
+
+def test_lists_and_records_are_shown(door: Door, hw: Hw) -> None:
+    """With what was done to them, and whose run it was."""
+    record = {
+        "id": "hw.dlq.a.v1:0@7", "code": "ValueError", "message": "bad luck", "topic": "hw.cmd.a.v1",
+        "partition": 0, "offset": 3, "run": "a.0.x", "attempt": 2, "writes": "1 tool pay",
+        "done": "replay", "done_by": "ana", "done_reason": "fixed", "headers": {"h": "v"}, "key": "k",
+        "value": "v", "decoded": "text",
+    }  # fmt: skip
+    door.on("GET", "/api/v1/dlq", {"records": [record]}, {"records": []})
+    door.on("GET", "/api/v1/dlq/hw.dlq.a.v1:0@7", record)
+    assert "hw.dlq.a.v1:0@7" in hw("dlq", "list", "--since", "1h").out
+    assert hw("dlq", "list").err == "there are no dead letters\n"
+    shown = hw("dlq", "show", "hw.dlq.a.v1:0@7").out
+    for words in ("a.0.x, attempt 2", "1 tool pay", "replay by ana: fixed", 'decoded  "text"'):
+        assert words in shown
+
+
+def test_a_rate_that_is_none_is_refused(door: Door, hw: Hw) -> None:
+    """Before anything is asked."""
+    ran = hw("dlq", "replay", "x", "--rate", "fast")
+    assert (ran.status, "write 50/s" in ran.err, door.asked) == (2, True, [])
