@@ -1,0 +1,89 @@
+"""Runs that outlive their journals, and failed runs that do not outlive their month."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+
+import headwater
+from headwater.testing import App
+
+app = headwater.App("bank")
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    left: int
+    seen: list[str]
+
+
+@app.tool(effect="read")
+async def look(number: int) -> str:
+    return f"saw {number}"
+
+
+@app.agent
+async def watch(ctx: headwater.Context, state: Watch) -> str:
+    if state.left:
+        seen = await look(state.left)
+        await asyncio.sleep(3_600)
+        ctx.continue_as(Watch(left=state.left - 1, seen=[*state.seen, seen]))
+    return ", ".join(state.seen)
+
+
+@app.agent(budget=headwater.Budget(wall_s=None))
+async def boss(ctx: headwater.Context, rounds: int) -> str:
+    return await watch.with_(budget=headwater.Budget(wall_s=None))(Watch(left=rounds, seen=[]))
+
+
+@app.agent
+async def fail(ctx: headwater.Context, text: str) -> str:
+    raise ValueError(text)
+
+
+@app.agent
+async def wrong(ctx: headwater.Context, text: str) -> str:
+    ctx.continue_as(7 if text else text)
+
+
+def test_child_goes_through_journals_and_crashes_and_answers_once() -> None:
+    """Its parent sees one call; each journal begins where the one before ended."""
+
+    async def main() -> tuple[str, list[str]]:
+        async with App(app) as test:
+            run = await test.start(boss, 3)
+            for _ in range(3):
+                await test.crash()
+                await test.advance(hours=1)
+            return await run.result(), [call.name for call in run.calls]
+
+    result, calls = asyncio.run(main())
+    assert result == "saw 3, saw 2, saw 1"
+    assert calls == ["watch"]
+
+
+def test_task_of_another_type_is_the_functions_own_mistake() -> None:
+    """It fails where it is said, and the run with it."""
+
+    async def main() -> None:
+        async with App(app) as test:
+            await (await test.start(wrong, "x")).result()
+
+    with pytest.raises(headwater.AgentError, match="the task that agent wrong continues as"):
+        asyncio.run(main())
+
+
+def test_failed_run_is_dropped_after_a_month() -> None:
+    """Its events say so; the day before it is there."""
+
+    async def main() -> tuple[str, str]:
+        async with App(app) as test:
+            run = await test.start(fail, "no")
+            await test.advance(days=29)
+            before = run.status
+            await test.advance(days=2)
+            return before, run.status
+
+    assert asyncio.run(main()) == ("failed", "discarded")
