@@ -16,6 +16,7 @@ from headwater.blobs.store import Store
 from headwater.contracts.approvals import ApprovalEvent, Decide, Verdict
 from headwater.contracts.messages import CallNote, Control, Resume, RunEvent, RunFailed, Spent
 from headwater.contracts.records import Draft, Partition
+from headwater.contracts.wanted import Wanted
 from headwater.core.decider import Sent
 from headwater.core.messages import Address, Meta, digest, task_id
 from headwater.core.prices import Price
@@ -24,6 +25,7 @@ from headwater.log.local import LocalLog
 from headwater.models.prices import snapshot
 from headwater.models.scripted import Scripted
 from headwater.runtime.deciding import Deciding
+from headwater.runtime.operating import Wish
 from headwater.runtime.performing import Performing
 from headwater.runtime.restoring import Inline
 from headwater.sdk.agents import Agent
@@ -438,6 +440,31 @@ class App:
     def dead_letters(self, agent: Agent[Any, Any]) -> list[Any]:
         """Return the dead letters of an agent's failed runs, oldest first."""
         return self.records(self.platform.names.dlq(agent.name))
+
+    async def replay(self, agent: Agent[Any, Any], *, repeat_writes: bool = False) -> int:
+        """Replay an agent's dead letters as new runs; return how many were, each once.
+
+        Args:
+            agent: Whose.
+            repeat_writes: Whether those may be whose runs had changed the world.
+        """
+        operating = self.platform.operating(lambda run: ())
+        wish = Wish(
+            verb="replay",
+            letters=True,
+            topics=(self.platform.names.dlq(agent.name),),
+            wanted=Wanted(),
+            actor="test",
+            repeat_writes=repeat_writes,
+        )
+        operation = operating.begin(wish)
+        await asyncio.to_thread(operating.join, operation)
+        await self.settle()
+        state = operating.state(operation)
+        assert state is not None
+        if state["error"]:
+            raise HeadwaterError(state["error"])
+        return int(state["done"])
 
     async def _control(
         self,

@@ -167,6 +167,23 @@ def test_a_failed_run_is_resumed_once_it_can_go_on():
     asyncio.run(main())
 
 
+def test_dead_letters_are_replayed_as_new_runs_once():
+    """The second time there is nothing left to replay."""
+
+    async def main() -> None:
+        sun["shines"] = False
+        async with App(shaky) as t:
+            run = await t.start(careful, "?")
+            sun["shines"] = True
+            assert await t.replay(careful) == 1
+            assert await t.replay(careful) == 0
+            done = [event for event in t.life() if event.status == "completed"]
+            assert [event.outcome for event in done] == [b'"seen paid 1 2"']
+            assert run.status == "failed"
+
+    asyncio.run(main())
+
+
 def test_a_discarded_run_can_be_resumed_no_more():
     """Its rows are gone; a resume is nothing to anybody."""
 
