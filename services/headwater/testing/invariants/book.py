@@ -275,9 +275,16 @@ class Book:
         return found
 
     def journal(self, run: str) -> list[Entry]:
-        """Return the journal that a run has in the end: what was cut off or left behind is not in it."""
+        """Return the journal that a run has in the end: what was cut off or left behind is not in it.
+
+        Of a fresh one that nothing was delivered to, or whose forerunner left no record, it is empty.
+        """
         found: list[Entry] = []
-        for chapter in self.chapters(run):
+        chapters = self.chapters(run)
+        begun = sum(1 for one in chapters[1:] if not isinstance(one[0].delivery, Cut))
+        if run in self.opened and begun < self.opened[run].journal:
+            return []
+        for chapter in chapters:
             if chapter:
                 found = [entry for entry in found if entry.seq < chapter[0].seq] + chapter
         return found

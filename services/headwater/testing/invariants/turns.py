@@ -66,7 +66,7 @@ def outputs_rows_and_offset_commit_together(book: Book) -> Iterator[str]:
                 if count > 1:
                     yield f"run {run} took turn {seq} {count} times"
         seqs = [entry.seq for entry in book.journal(run)]
-        whole = seqs == [*range(1, len(seqs) + 1)]
+        whole = bool(seqs) and seqs == [*range(1, len(seqs) + 1)]
         calls = [m for entry in entries for m in entry.calls if m.denied is None]
         made = {m.number for m in calls}
         released = {e.delivery.number for e in entries if isinstance(e.delivery, Released)}
