@@ -133,3 +133,11 @@ def test_a_message_that_has_no_business_here_is_refused():
     with pytest.raises(PoisonError, match="a Drain has no business"):
         Envelope(Json(), source="tests", takes=(Header,)).open(record_of(draft))
     assert Envelope(Json(), source="tests", takes=(Drain,)).open(record_of(draft))
+
+
+def test_an_actor_without_a_trace_has_no_traceparent() -> None:
+    """What a message does not have leaves no header."""
+    meta, to = Meta(id="i", tenant="t", actor="ana"), Address("hw.inbox.desk.v1", "r", 0)
+    draft = ENVELOPE.seal(Sent(message=Drain(run="r"), to=to, meta=meta))
+    assert "ce_actorid" in dict(draft.headers)
+    assert "traceparent" not in dict(draft.headers)
