@@ -37,6 +37,7 @@ from headwater.intake.decider import Door, Intake, Sample, as_foreign
 from headwater.log.port import Log
 from headwater.models.effector import Models
 from headwater.runs import rows as run_rows
+from headwater.runs.bounds import Bounds as RunBounds
 from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
@@ -272,9 +273,10 @@ class Platform:
             dead_letter=functools.partial(_dead_letter, self.group(f"runs.{agent}")),
             version=self.app.version,
             versions=self.parts.versions,
-            executions_max=self.parts.executions_max,
+            bounds=RunBounds(
+                executions_max=self.parts.executions_max, failed_ms_max=self.parts.failed_ms_max
+            ),
             large=self._large(),
-            failed_ms_max=self.parts.failed_ms_max,
             going_on=going_on,
         )
 

@@ -52,6 +52,9 @@ class Facts:
     writes: tuple[str, ...]
 
 
+CANCELLED = "Cancelled"
+"""Name of the error of a run that was cancelled."""
+
 DeadLetter = Callable[[Record, str, Raised, Facts], Draft]
 """Builds the dead letter of a failed run's task: (the task as a record, topic, error, the run)."""
 

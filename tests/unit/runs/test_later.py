@@ -42,12 +42,6 @@ class Rolling(World):
         self.fleet = Fleet()
         super().__init__(function, versions=self.fleet, **options)
 
-    def _decider(self):
-        decider = super()._decider()
-        decider._version = self.version
-        decider._later._own = self.version
-        return decider
-
     def move(self, version):
         """Have a worker of another version take the partition up."""
         self.version = version

@@ -31,6 +31,7 @@ from headwater.core.messages import Address, Meta, Position, RunId
 from headwater.core.state import Rows
 from headwater.durable.running import Running, Session
 from headwater.errors import BlobLostError, PoisonError
+from headwater.runs.bounds import Bounds
 from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
@@ -141,8 +142,14 @@ class Shelf:
         return ref
 
 
+BOUNDS = {field.name for field in dataclasses.fields(Bounds)}
+"""Options that are bounds on runs; the others are the decider's own."""
+
+
 class World:
     """Takes turns, keeps rows, collects what was sent; `crash` forgets all but rows."""
+
+    version = "1"
 
     def __init__(self, function: Function, *, judge: Judge | None = None, **options: Any) -> None:
         limits = options.pop("limits", Limits())
@@ -168,8 +175,9 @@ class World:
             judge=self.judge,
             routes=routes(),
             dead_letter=self._dead_letter,
-            version="1",
-            **self.options,
+            version=self.version,
+            bounds=Bounds(**{k: v for k, v in self.options.items() if k in BOUNDS}),
+            **{k: v for k, v in self.options.items() if k not in BOUNDS},
         )
 
     def _dead_letter(self, record: Record, topic: str, error: Raised, facts: Facts) -> Draft:
