@@ -185,6 +185,8 @@ class Fleet:
                 Gauge(name=f"what {who} has in hand", most=most, bound=_bound(who))
                 for who, most in self._most.items()
             ],
+            # Resumed after the log refused its turn, such a run waits for the answer in quarantine.
+            open=frozenset(t for t, q in self._questions.items() if q.startswith("huge")),
             agents=self.platform.app.agents,
             skew_ms=2 * SKEW_MS,
         )

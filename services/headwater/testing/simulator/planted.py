@@ -21,7 +21,7 @@ from headwater.runs import calls, journal
 from headwater.runs.holds import Holds
 from headwater.runs.life import Life
 from headwater.runs.rows import Held
-from headwater.runtime import deciding, table
+from headwater.runtime import restoring, table
 from headwater.runtime.noting import Noting
 from headwater.runtime.performing import Performing
 from headwater.runtime.receipts import Known
@@ -191,7 +191,7 @@ def timer_lost() -> contextlib.AbstractContextManager[None]:
         del rows
         return Timers()
 
-    return instead(deciding, "Timers", timers)
+    return instead(restoring, "Timers", timers)
 
 
 def cancel_overtaking() -> contextlib.AbstractContextManager[None]:
