@@ -34,7 +34,8 @@ GROUPS = {
     "tools.desk": "req.tool.desk",
 }
 """Groups, and what each consumes."""
-SAFETIES = {"small": "paid", "digits": "read", "file": "write", "pay": "irreversible"}
+SAFETIES = {"small": "paid", "file": "write", "pay": "irreversible"}
+"""Of the calls that are counted; reads are not, which are made again whenever partitions move."""
 CALL_S_MAX = 30.0
 READ_S_MAX = 120.0
 SLACK_MS = 2

@@ -12,10 +12,10 @@ import pathlib
 import random
 import signal
 import threading
-import time
 from collections.abc import Collection
 from typing import Any
 
+from headwater.durable import confine
 from headwater.log import kafka_transactor
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.log.kafka_worker import KafkaWorker
@@ -103,7 +103,7 @@ class Points:
 
     def _die(self) -> None:
         with self._path.open("a") as file:
-            file.write(f"{time.time_ns() // 1_000_000}\n")
+            file.write(f"{confine.wall_ms()}\n")
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -21,12 +21,11 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from tests.chaos import pulse
 from tests.chaos.fleet import Fleet, Seat
 from tests.chaos.run import QUIET
-from tests.e2e import plain
 
 from headwater.log.broker import Broker
 
@@ -92,6 +91,53 @@ class Stream:
                 return
 
 
+class Pulse:
+    """Reads outcomes as they come."""
+
+    def __init__(self) -> None:
+        self.beats: dict[int, list[int]] = collections.defaultdict(list)
+        """Append times by the partition of the run."""
+        self._stop = threading.Event()
+        self._news = threading.Event()
+        self._thread = threading.Thread(target=lambda: None)
+
+    def begin(self, bootstrap: str, topic: str) -> None:
+        """Read a topic from now on."""
+        consumer = Consumer(
+            {
+                **QUIET,
+                "bootstrap.servers": bootstrap,
+                "group.id": uuid.uuid4().hex,
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+            }
+        )
+        numbers = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
+        self._thread = threading.Thread(target=self._run, args=(consumer,), name="pulse")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the next beats, for a second at most."""
+        self._news.clear()
+        self._news.wait(1.0)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def _run(self, consumer: Consumer) -> None:
+        while not self._stop.is_set():
+            for message in consumer.consume(1_000, 0.1):
+                if message.error() is None:
+                    number = int(message.key().split(b".")[1])
+                    self.beats[number].append(message.timestamp()[1])
+                    self._news.set()
+        consumer.close()
+
+
 class Story:
     """A coordinator, two workers of the agent, and a stream of tasks.
 
@@ -112,6 +158,8 @@ class Story:
         }
         self.fleet = Fleet(bootstrap, self.namespace, path, settings)
         self._admin = AdminClient({**QUIET, "bootstrap.servers": bootstrap})
+        self._pulse = Pulse()
+        self._beats = self._pulse.beats
 
     def tell(self) -> Found:
         """Measure all of it, and end the fleet."""
@@ -119,6 +167,7 @@ class Story:
         stream = None
         try:
             self.fleet.start(Seat(instance="coordinator", roles="coordinator"))
+            self._pulse.begin(self._bootstrap, f"{self.namespace}.evt.pulse.v1")
             stream = Stream(self._bootstrap, f"{self.namespace}.cmd.pulse.v1")
             began = _now_ms()
             self.fleet.start(Seat(instance=AGENTS[0], roles="agents"))
@@ -142,6 +191,7 @@ class Story:
         finally:
             if stream is not None:
                 stream.close()
+            self._pulse.close()
             self.fleet.stop()
         ms = (cold, moved - killed, gaps, usual, back)
         return Found(**dict(zip(Found.__slots__, (one / 1000 for one in ms), strict=True)))
@@ -162,37 +212,32 @@ class Story:
             assert time.monotonic() < until, f"the workers do not share: {owned}"
             time.sleep(0.1)
 
-    def _beats(self) -> dict[int, list[int]]:
-        """Return the append times of outcomes by the partition of their run."""
-        found: dict[int, list[int]] = collections.defaultdict(list)
-        for record in plain.read(self._bootstrap, [f"{self.namespace}.evt.pulse.v1"]):
-            found[int(record["key"].split(".")[1])].append(record["time_ms"])
-        return {number: sorted(times) for number, times in found.items()}
-
     def _first_after(self, at_ms: int) -> int:
         until = time.monotonic() + BOUND_S
         while True:
-            times = [t for beats in self._beats().values() for t in beats if t > at_ms]
+            times = [t for beats in self._beats.values() for t in [*beats] if t > at_ms]
             if times:
                 return min(times)
             assert time.monotonic() < until, "nothing is answered"
+            self._pulse.wait()
 
     def _all_after(self, at_ms: int, numbers: set[int]) -> int:
         """Return when the last of some partitions went on after a time."""
         until = time.monotonic() + BOUND_S
         while True:
-            beats = self._beats()
             # what its transaction had committed just before it died may be appended just after
-            first = [min((t for t in beats[n] if t > at_ms + 100), default=0) for n in numbers]
+            later = at_ms + 100
+            first = [min((t for t in [*self._beats[n]] if t > later), default=0) for n in numbers]
             if all(first):
                 return max(first)
             assert time.monotonic() < until, f"some of {numbers} do not go on"
+            self._pulse.wait()
 
     def _gap(self, numbers: set[int], start_ms: int, end_ms: int) -> int:
-        beats = self._beats()
         longest = 0
         for number in numbers:
-            times = [start_ms, *(t for t in beats[number] if start_ms < t < end_ms), end_ms]
+            beats = sorted(t for t in [*self._beats[number]] if start_ms < t < end_ms)
+            times = [start_ms, *beats, end_ms]
             longest = max(longest, *(b - a for a, b in itertools.pairwise(times)))
         return longest
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import time
 from collections.abc import Iterator
+
+from headwater.durable import confine
 
 BEGUN, ANSWERED = "begun", "answered"
 
@@ -45,8 +46,11 @@ class World:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def note(self, event: str, name: str, what: str, key: str = "") -> None:
-        """Write a deed down; from here on it has happened, whoever dies."""
-        parts = (str(time.time_ns() // 1_000_000), event, name, what, key, self._holder)
+        """Write a deed down; from here on it has happened, whoever dies.
+
+        The real clock: a process that hosts agents too shows a run's time while it takes a turn.
+        """
+        parts = (str(confine.wall_ms()), event, name, what, key, self._holder)
         os.write(self._file, ("\t".join(parts) + "\n").encode())
 
     def deeds(self) -> Iterator[Deed]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +28,8 @@ from headwater.log.port import Claim, Work
 from headwater.testing.conformance_world import Follower, put, read_all, until, values
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-owner")]
+
+COMMITS_MAX = 2_000
 
 
 class Desk:
@@ -257,3 +261,40 @@ def test_a_cluster_that_is_away_is_said_once(
     assert "away.group waits for the cluster" in said()[0]
     own_kafka.start()
     desk.close()
+
+
+def test_a_commit_that_meets_a_new_generation_goes_through_for_what_stays(kafka: str) -> None:
+    """Whoever joins costs the others nothing of what they keep: neither their claims nor their tables."""
+    name = f"own-{uuid.uuid4().hex[:8]}"
+    inbox, out, group = f"{name}.inbox", f"{name}.out", f"{name}.group"
+    log = KafkaLog(KafkaConfig(bootstrap=kafka, session_ms=6_000, heartbeat_ms=200))
+    admin = KafkaAdmin(log.config)
+    admin.create(inbox, partitions=2, replication=1, config={})
+    admin.create(out, partitions=1, replication=1, config={})
+    admin.begin_group(group, {inbox: 2})
+    first = Follower(log.own([inbox], group=group, instance="a"), log, group)
+    first.until_owning(2)
+    claims = {*first.claims.values()}
+    other = Follower(log.own([inbox], group=group, instance="b"), log, group)
+    joining = threading.Thread(target=other.until_owning, args=(1,))
+    joining.start()
+    owner = first.member
+    assert isinstance(owner, KafkaOwner)
+    written = 0
+    for written in range(COMMITS_MAX):
+        drafts = [Draft(topic=out, value=b"%d" % written)]
+        works = [Work(claim=claim, next_offset=0, drafts=drafts) for claim in claims]
+        held = owner.commit(works)
+        if held != claims:
+            break
+    assert len(held) == 1
+    assert held < claims
+    poll = owner.poll(records_max=1, wait_ms=0)
+    assert (poll.lost, poll.gained) == (claims - held, frozenset())
+    expected = [b"%d" % n for n in range(written) for _ in claims] + [b"%d" % written]
+    assert values(read_all(log, Partition(out, 0))) == expected
+    until(lambda: not owner.poll(records_max=1, wait_ms=50).gained and not joining.is_alive(), "b")
+    joining.join()
+    for follower in (first, other):
+        follower.member.close()
+    log.close()

@@ -64,6 +64,8 @@ class KafkaMember:
         self._said_away = False
         self._closed = False
         self._errors: list[KafkaError] = []
+        self._early: list[Message] = []
+        """Read between polls, for the next."""
         self._consumer = Consumer(
             {
                 **config.member(group, instance),
@@ -85,7 +87,8 @@ class KafkaMember:
             SettingsError: Another process has joined under this name, or records expired unread.
         """
         assert not self._closed, "a closed member does not poll"
-        records = self._records(self._consume(records_max, wait_ms))
+        early, self._early = self._early[:records_max], self._early[records_max:]
+        records = self._records(early or self._consume(records_max, wait_ms))
         while self._errors:
             self._trouble(self._errors.pop())
         lost, gained = frozenset(self._lost), frozenset(self._gained)
@@ -150,6 +153,13 @@ class KafkaMember:
                 return [first]
             # `consume(n, t)` would wait for all n.
             return [first, *self._consumer.consume(records_max - 1, 0)]
+
+    def _read_ahead(self, wait_s: float) -> None:
+        """Have the client take note of what the group says; a message that comes waits for a poll."""
+        with WATCHDOG.over(f"poll of {self.group}", wait_s + self.config.call_s * 2):
+            message = self._consumer.poll(wait_s)
+        if message is not None:
+            self._early.append(message)
 
     def _before_revoke(self, claims: Collection[Claim]) -> None:
         """Finish what is under way for claims that are about to go; nothing here."""

@@ -20,6 +20,11 @@ from headwater.log.port import Claim, Poll, Work
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"CGMDv2:"
+_MOVED_ON = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
+"""The group has a new generation, or is about to: what we still own in it can be written in it."""
+_GENERATIONS_MAX = 5
+"""How often in a row one piece of work may meet that."""
+_CATCH_UP_POLL_S = 0.01
 
 
 class _AbortedError(Exception):
@@ -27,6 +32,18 @@ class _AbortedError(Exception):
 
     Args:
         error: Why.
+    """
+
+    def __init__(self, error: KafkaError) -> None:
+        super().__init__(error.str())
+        self.error = error
+
+
+class _MovedOnError(Exception):
+    """The transaction was aborted, because the group has moved on.
+
+    Args:
+        error: What the broker said.
     """
 
     def __init__(self, error: KafkaError) -> None:
@@ -78,9 +95,26 @@ class KafkaTransactor(KafkaMember):
         Raises:
             WorkRefusedError: The log refused it twice; nothing was written, the claims still hold.
         """
-        held = [one for one in work if self.holds(one.claim)]
-        if not held:
-            return frozenset()
+        for _ in range(_GENERATIONS_MAX):
+            held = [one for one in work if self.holds(one.claim)]
+            if not held:
+                return frozenset()
+            try:
+                return self._write(held)
+            except _MovedOnError as moved:
+                if not self._catch_up():
+                    self._give_up(KafkaException(moved.error))
+                    return frozenset()
+        self._give_up(TimeoutError("the group does not settle"))
+        return frozenset()
+
+    def _write(self, held: Sequence[Work]) -> frozenset[Claim]:
+        """Write, a second time if the first was refused; return the claims, or none of them.
+
+        Raises:
+            WorkRefusedError: It was refused twice.
+            _MovedOnError: Nothing was written, because the group has a new generation.
+        """
         for again in (False, True):
             try:
                 self._transact(held)
@@ -95,6 +129,21 @@ class KafkaTransactor(KafkaMember):
             else:
                 return frozenset(one.claim for one in held)
         raise AssertionError("the second try returns or raises")  # pragma: no cover - for the types
+
+    def _catch_up(self) -> bool:
+        """Poll until we are in the group's new generation, and know what we own there.
+
+        The transaction was aborted, so a revocation finds nothing under way. What is read meanwhile
+        is for the next poll. A member whose partitions stay goes on with them at once.
+        """
+        before = self._generation()
+        until = time.monotonic() + 2 * self.config.heartbeat_ms / 1000 + 1
+        while self._generation() in {before, -1}:
+            if time.monotonic() > until:
+                return False
+            self._read_ahead(_CATCH_UP_POLL_S)
+            self._metadata = self._consumer.consumer_group_metadata()
+        return True
 
     def close(self, *, leave: bool = False) -> None:
         """End the membership; whatever is to be written was."""
@@ -192,7 +241,11 @@ class KafkaTransactor(KafkaMember):
             self._delivery_error = error  # what was purged with it says less
 
     def _abort(self, error: KafkaError) -> bool:
-        """Abort; `False` if that is no answer to the error, or came to nothing: the claims are lost."""
+        """Abort; `False` if that is no answer to the error, or came to nothing: the claims are lost.
+
+        Raises:
+            _MovedOnError: The error was that the group has a new generation.
+        """
         producer = self._producer
         assert producer is not None, "a transaction has a producer"
         try:
@@ -203,6 +256,8 @@ class KafkaTransactor(KafkaMember):
             return False
         if error.code() in kafka_errors.FORBIDDEN:
             raise kafka_errors.forbidden(f"write for {self.group}", error)
+        if error.code() in _MOVED_ON:
+            raise _MovedOnError(error)
         if error.code() not in kafka_errors.REFUSED:
             # The group has moved on or the cluster is away: the record is not to blame.
             self._give_up(KafkaException(error))
