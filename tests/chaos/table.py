@@ -37,6 +37,10 @@ payments of `rolling-deploy` take ten minutes. A run that fails leaves what its 
 directory that `chaos.json` names.
 
 """
+RELATED = """`make kill-test` kills workers in the middle of 100 slow model calls and 100 payments over HTTP;
+`make recovery` prints how long partitions stand still when their worker is killed.
+
+"""
 NEWEST = "## The newest table\n\n"
 
 
@@ -105,7 +109,7 @@ class Table:
         self._kept.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         rules = "".join(f"{number}. {words}\n" for number, words in RULES.items())
         head = HEAD.replace("@RULES@\n", f"{rules}\n")
-        self._page.write_text(head + NEWEST + _markdown(rows), encoding="utf-8")
+        self._page.write_text(head + RELATED + NEWEST + _markdown(rows), encoding="utf-8")
 
 
 def _markdown(rows: Sequence[Row]) -> str:
