@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import dataclasses
 import pathlib
 import signal
 import sys
@@ -26,20 +27,35 @@ UNTOLD = frozenset({"the fault", "processes"})
 """What does not hold of a control's run, and shows nothing of the protection."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One run of a cell.
+
+    Args:
+        cell: The cell.
+        seed: Its seed.
+        control: The protection that is taken out; empty for none.
+    """
+
+    cell: Cell
+    seed: int
+    control: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.cell.name} {self.control or f'seed {self.seed}'}"
+
+
 class Matrix:
     """Runs cells, some at once, each worker on a broker of its own.
 
     Args:
         table: Where rows go.
         messages: Least number of records a run consumes.
-        seeds: The seeds.
         directory: For brokers.
     """
 
-    def __init__(
-        self, table: Table, *, messages: int, seeds: Sequence[int], directory: pathlib.Path
-    ) -> None:
-        self._table, self._messages, self._seeds = table, messages, tuple(seeds)
+    def __init__(self, table: Table, *, messages: int, directory: pathlib.Path) -> None:
+        self._table, self._messages = table, messages
         self._directory = directory
         self._lock = threading.Lock()
         self._brokers: dict[int, Broker] = {}
@@ -47,13 +63,13 @@ class Matrix:
         self._said: dict[str, str] = {}
         self._shown_s = 0.0
 
-    def run(self, cells: Sequence[Cell], *, jobs: int) -> list[Row]:
-        """Run them, and return their rows; on Ctrl-C those that are under way clean up first."""
-        rows: list[Row] = []
+    def run(self, parts: Sequence[Part], *, jobs: int) -> None:
+        """Run parts of cells; on Ctrl-C those that are under way clean up first."""
         pool = concurrent.futures.ThreadPoolExecutor(jobs, "cell")
         try:
-            futures = [pool.submit(self._cell, cell) for cell in cells]
-            rows.extend(one.result() for one in concurrent.futures.as_completed(futures))
+            futures = [pool.submit(self._part, part) for part in parts]
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
         except BaseException:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -62,64 +78,62 @@ class Matrix:
             pool.shutdown()
             for broker in self._brokers.values():
                 broker.kill()
-        return rows
 
-    def _cell(self, cell: Cell) -> Row:
+    def _part(self, part: Part) -> None:
         began = time.monotonic()
-        row = self._played(cell)
+        cell = part.cell
+        lacks = cell.lacks()
+        if lacks:
+            row, state = Row(cell=cell.name, messages=self._messages, skipped=lacks), lacks
+        elif part.control:
+            row, state = self._control(part)
+        else:
+            row, state = self._seed(part)
         with self._lock:
-            self._said.pop(cell.name, None)
-            self._table.put(row, [one.name for one in CELLS])
-        state = f"skipped: {row.skipped}" if row.skipped else "holds" if row.good else "FAILS"
-        self._line(
-            f"{cell.name}: {state}; {row.tasks:,} tasks, {row.records:,} records, {row.faults} "
-            f"faults, controls {dict(row.controls)}, {time.monotonic() - began:.0f} s"
-        )
-        for of, what in row.violations.items():
-            self._line(f"  seed {of}: {what}")
-        return row
+            self._said.pop(str(part), None)
+            self._table.add(row, [one.name for one in CELLS])
+        self._line(f"{part}: {state}; {time.monotonic() - began:.0f} s")
 
-    def _played(self, cell: Cell) -> Row:
-        if lacks := cell.lacks():
-            return Row(cell=cell.name, messages=self._messages, seeds=(), skipped=lacks)
-        tasks = -(-self._messages // RECORDS_A_TASK)
-        verdicts = {seed: self._play(cell, tasks, seed) for seed in self._seeds}
-        violations = {str(seed): what for seed, v in verdicts.items() if (what := _words(v))}
-        if short := [v.records for v in verdicts.values() if v.records < self._messages]:
-            violations["all"] = f"a run consumed {min(short):,} records, not {self._messages:,}"
-        few = min(tasks, max(CONTROL_TASKS, tasks // 4))
-        controls = {}
-        for kind in cell.controls:
-            noticed = self._play(cell, few, self._seeds[0], kind).violations
-            controls[kind] = ", ".join(rule for rule in noticed if rule not in UNTOLD)
-        return Row(
-            cell=cell.name,
+    def _seed(self, part: Part) -> tuple[Row, str]:
+        verdict = self._play(part, -(-self._messages // RECORDS_A_TASK))
+        wrong = _words(verdict)
+        if not wrong and verdict.records < self._messages:
+            wrong = f"it consumed {verdict.records:,} records, not {self._messages:,}"
+        row = Row(
+            cell=part.cell.name,
             messages=self._messages,
-            seeds=self._seeds,
-            tasks=sum(v.tasks for v in verdicts.values()),
-            records=sum(v.records for v in verdicts.values()),
-            faults=sum(v.met for v in verdicts.values()),
-            seconds=round(sum(v.seconds for v in verdicts.values()), 1),
-            violations=violations,
-            controls=controls,
-            words="; ".join({v.words: None for v in verdicts.values() if v.words}),
-            logs=tuple(str(v.logs) for v in verdicts.values() if v.violations),
+            seeds=(part.seed,),
+            tasks=verdict.tasks,
+            records=verdict.records,
+            faults=verdict.met,
+            seconds=round(verdict.seconds, 1),
+            violations={str(part.seed): wrong} if wrong else {},
+            words=(verdict.words,) if verdict.words else (),
+            logs=(str(verdict.logs),) if verdict.logs else (),
         )
+        size = f"{verdict.tasks:,} tasks, {verdict.records:,} records, {verdict.met} faults"
+        return row, f"{size}: {wrong or 'holds'}"
 
-    def _play(self, cell: Cell, tasks: int, seed: int, sabotage: str = "") -> Verdict:
+    def _control(self, part: Part) -> tuple[Row, str]:
+        tasks = -(-self._messages // RECORDS_A_TASK)
+        verdict = self._play(part, min(tasks, max(CONTROL_TASKS, tasks // 4)))
+        rules = ", ".join(rule for rule in verdict.violations if rule not in UNTOLD)
+        row = Row(cell=part.cell.name, messages=self._messages, controls={part.control: rules})
+        return row, f"noticed by {rules}" if rules else "NOT NOTICED"
+
+    def _play(self, part: Part, tasks: int) -> Verdict:
         def say(done: int, of: int) -> None:
             if self._stop.is_set():
                 raise StoppedError
-            what = sabotage or f"seed {seed}"
-            self._show(cell.name, f"{cell.name} {what} {done:,}/{of:,}")
+            self._show(str(part), f"{part} {done:,}/{of:,}")
 
         broker = self._broker()
         run = Run(
             broker.start(),
-            cell.fault(),
+            part.cell.fault(),
             tasks=tasks,
-            seed=seed,
-            sabotage=sabotage,
+            seed=part.seed,
+            sabotage=part.control,
             say=say,
             broker=broker,
         )
@@ -170,27 +184,35 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="how many cells at once")
     given = parser.parse_args(arguments)
     table = Table(given.out)
-    done = {
-        row.cell
-        for row in table.rows()
-        if given.resume
-        and row.good
-        and row.messages >= given.messages
-        and len(row.seeds) >= given.seeds
-    }
-    wanted = [c for c in CELLS if c.name in (given.cell or names) and c.name not in done]
+    wanted = [cell for cell in CELLS if cell.name in (given.cell or names)]
+    if not given.resume:
+        table.drop([cell.name for cell in wanted])
+    parts = _parts(wanted, range(1, given.seeds + 1), table.rows(), given.messages)
     signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="headwater-chaos-") as directory:
-        matrix = Matrix(
-            table,
-            messages=given.messages,
-            seeds=range(1, given.seeds + 1),
-            directory=pathlib.Path(directory),
-        )
-        rows = matrix.run(wanted, jobs=given.jobs)
-    bad = [row.cell for row in rows if not row.good and not row.skipped]
+        matrix = Matrix(table, messages=given.messages, directory=pathlib.Path(directory))
+        matrix.run(parts, jobs=given.jobs)
+    rows = [row for row in table.rows() if row.cell in {cell.name for cell in wanted}]
+    bad = [row.cell for row in rows if not row.good]
     sys.stdout.write(f"{len(rows)} cells, {len(bad)} fail{': ' * bool(bad)}{', '.join(bad)}\n")
     return 1 if bad else 0
+
+
+def _parts(
+    cells: Sequence[Cell], seeds: Sequence[int], rows: Sequence[Row], messages: int
+) -> list[Part]:
+    """Return what is still to be run: of every cell one seed, then the controls, then the other seeds."""
+    known = {row.cell: row for row in rows if row.messages == messages}
+    first, rest = seeds[:1], seeds[1:]
+    found = []
+    for some in (first, (), rest):
+        for cell in cells:
+            row = known.get(cell.name, Row(cell=cell.name, messages=messages))
+            found += [Part(cell=cell, seed=seed) for seed in some if seed not in row.seeds]
+            if not some:
+                missing = [kind for kind in cell.controls if not row.controls.get(kind)]
+                found += [Part(cell=cell, seed=seeds[0], control=kind) for kind in missing]
+    return found
 
 
 def _interrupt(*_: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from headwater.testing.invariants import RULES
@@ -65,7 +65,7 @@ class Row:
 
     cell: str
     messages: int
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = ()
     tasks: int = 0
     records: int = 0
     faults: int = 0
@@ -73,13 +73,29 @@ class Row:
     violations: Mapping[str, str] = dataclasses.field(default_factory=dict)
     controls: Mapping[str, str] = dataclasses.field(default_factory=dict)
     skipped: str = ""
-    words: str = ""
+    words: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
-        """Whether everything holds, and every control was noticed."""
-        return not self.violations and all(self.controls.values())
+        """Whether everything holds, and every control was noticed; or it says why it could not run."""
+        held = bool(self.seeds) and not self.violations and all(self.controls.values())
+        return bool(self.skipped) or held
+
+    def plus(self, other: Row) -> Row:
+        """Return what both found together."""
+        return dataclasses.replace(
+            self,
+            seeds=tuple(sorted({*self.seeds, *other.seeds})),
+            tasks=self.tasks + other.tasks,
+            records=self.records + other.records,
+            faults=self.faults + other.faults,
+            seconds=round(self.seconds + other.seconds, 1),
+            violations={**self.violations, **other.violations},
+            controls={**self.controls, **other.controls},
+            words=tuple(dict.fromkeys([*self.words, *other.words])),
+            logs=self.logs + other.logs,
+        )
 
 
 class Table:
@@ -96,15 +112,24 @@ class Table:
         """Return the rows of earlier."""
         if not self._kept.exists():
             return []
-        return [
-            Row(**{**row, "seeds": tuple(row["seeds"]), "logs": tuple(row["logs"])})
-            for row in json.loads(self._kept.read_text(encoding="utf-8"))
-        ]
+        found = json.loads(self._kept.read_text(encoding="utf-8"))
+        lists = ("seeds", "words", "logs")
+        return [Row(**row | {name: tuple(row[name]) for name in lists}) for row in found]
 
-    def put(self, row: Row, order: Sequence[str]) -> None:
-        """Keep a row instead of the cell's earlier one, and write the page anew."""
-        by_cell = {one.cell: one for one in self.rows()} | {row.cell: row}
-        rows = [by_cell[name] for name in order if name in by_cell]
+    def drop(self, cells: Collection[str]) -> None:
+        """Forget what some cells came to."""
+        if self._kept.exists():
+            self._keep([row for row in self.rows() if row.cell not in cells])
+
+    def add(self, row: Row, order: Sequence[str]) -> None:
+        """Add to what a cell came to, and write the page anew."""
+        by_cell = {one.cell: one for one in self.rows()}
+        before = by_cell.get(row.cell)
+        together = before is not None and before.messages == row.messages and not row.skipped
+        by_cell[row.cell] = before.plus(row) if before is not None and together else row
+        self._keep([by_cell[name] for name in order if name in by_cell])
+
+    def _keep(self, rows: Sequence[Row]) -> None:
         kept: list[dict[str, Any]] = [dataclasses.asdict(one) for one in rows]
         self._kept.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         rules = "".join(f"{number}. {words}\n" for number, words in RULES.items())
@@ -132,7 +157,6 @@ def _markdown(rows: Sequence[Row]) -> str:
             f"| {row.seconds:.0f} | {verdict} | {controls} |"
         )
         notes += [f"- `{row.cell}`, seed {of}: {what}" for of, what in row.violations.items()]
-        if row.words:
-            notes.append(f"- `{row.cell}`: {row.words}")
+        notes += [f"- `{row.cell}`: {words}" for words in row.words]
     text = "\n".join(lines) + "\n"
     return text + ("\n" + "\n".join(notes) + "\n" if notes else "")
