@@ -117,3 +117,40 @@ def test_control_a_seek_made_while_the_client_looks_the_end_up_is_undone(
 
     monkeypatch.setattr(KafkaMember, "_on_assign", at_the_end)
     assert any(len(follow(one)) < RECORDS for one in itertools.islice(shelves, TRIES))
+
+
+def test_nothing_that_was_read_between_polls_outlives_a_claim(shelves: Iterator[Shelf]) -> None:
+    """A partition that is claimed anew begins where it is resumed; a message read before is not what follows."""
+    shelf = next(shelves)
+    owner = shelf.log.own([shelf.topic], group=shelf.group, instance="a")
+    assert isinstance(owner, KafkaMember)
+    gained: list[Claim] = []
+
+    def claimed() -> bool:
+        gained[:] = owner.poll(records_max=1, wait_ms=POLL_MS).gained
+        return bool(gained)
+
+    until(claimed, "the partition")
+    owner.resume(dict.fromkeys(gained, 0))
+    for _ in range(5):
+        put(shelf.direct, Draft(topic=shelf.topic, key=b"k", value=b"v"))
+
+    def ahead() -> bool:
+        owner._read_ahead(POLL_MS / 1000)
+        return len(owner._early) >= 4
+
+    until(ahead, "what is read between polls")
+    owner.poll(records_max=1, wait_ms=0)
+    owner._lose_all()
+    until(claimed, "the partition again")
+    owner.resume(dict.fromkeys(gained, 0))
+    offsets: list[int] = []
+
+    def last() -> bool:
+        found = owner.poll(records_max=1, wait_ms=POLL_MS).records
+        offsets.extend(record.offset for _, record in found)
+        return bool(offsets) and offsets[-1] == 4
+
+    until(last, "the last record")
+    owner.close()
+    assert offsets == [*range(5)]

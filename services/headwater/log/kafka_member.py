@@ -87,7 +87,8 @@ class KafkaMember:
             SettingsError: Another process has joined under this name, or records expired unread.
         """
         assert not self._closed, "a closed member does not poll"
-        early, self._early = self._early[:records_max], self._early[records_max:]
+        # All of it, whatever was asked for: what stayed could pass for what follows a later seek.
+        early, self._early = self._early, []
         records = self._records(early or self._consume(records_max, wait_ms))
         while self._errors:
             self._trouble(self._errors.pop())
