@@ -120,7 +120,7 @@ def test_control_a_seek_made_while_the_client_looks_the_end_up_is_undone(
 
 
 def test_nothing_that_was_read_between_polls_outlives_a_claim(shelves: Iterator[Shelf]) -> None:
-    """A partition that is claimed anew begins where it is resumed; a message read before is not what follows."""
+    """A partition that is claimed anew begins where it is resumed, not at what was read before."""
     shelf = next(shelves)
     owner = shelf.log.own([shelf.topic], group=shelf.group, instance="a")
     assert isinstance(owner, KafkaMember)
