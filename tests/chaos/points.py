@@ -42,7 +42,7 @@ PASSES = {
 }
 END_TXN_S_MAX = 0.004
 """How far into the end of a transaction a death comes at most."""
-CALL_S_MAX = 0.004
+CALL_S_MAX = 0.03
 """How far beyond an INTENT: some calls have not begun by then, others are in their middle."""
 
 
