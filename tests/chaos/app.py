@@ -22,6 +22,7 @@ TOOL_MS, PAY_MS = "CHAOS_TOOL_MS", "CHAOS_PAY_MS"
 """Variables: how long a tool takes, and how long a payment."""
 GRAB_MB, GRABS_EACH = "CHAOS_GRAB_MB", 300
 """Variable: how much memory one of so many calls takes, the first time it is made."""
+HEARTBEAT_S = 20
 PAYS_EACH = 3
 """One of so many tasks pays."""
 
@@ -83,9 +84,17 @@ def _deed(
     _WORLD.note(event, name, str(number), "" if call is None else call.idempotency_key)
 
 
-async def _takes(variable: str = TOOL_MS) -> None:
-    given = os.environ.get(variable) or os.environ.get(TOOL_MS, "5")
-    await asyncio.sleep(int(given) / 1000)
+async def _takes() -> None:
+    await asyncio.sleep(int(os.environ.get(TOOL_MS, "5")) / 1000)
+
+
+async def _pays(call: headwater.Call[Any]) -> None:
+    """Take long, and say so: a call that is silent for five minutes counts as stuck."""
+    left_s = int(os.environ.get(PAY_MS) or os.environ.get(TOOL_MS, "5")) / 1000
+    while left_s > 0:
+        await asyncio.sleep(min(left_s, HEARTBEAT_S))
+        left_s -= HEARTBEAT_S
+        call.heartbeat(left_s)
 
 
 def _grab(number: int) -> None:
@@ -138,7 +147,7 @@ async def file(call: headwater.Call[Any], account: str, number: int) -> str:
 async def pay(call: headwater.Call[Any], number: int) -> str:
     """Pay; nobody can take it back."""
     _deed(BEGUN, "pay", number, call)
-    await _takes(PAY_MS)
+    await _pays(call)
     _deed(ANSWERED, "pay", number, call)
     return f"paid {number}"
 

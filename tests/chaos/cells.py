@@ -79,7 +79,7 @@ CELLS = (
     Cell(name="rolling-upgrade", fault=faults.Upgrade, controls=("unpatched",)),
     Cell(
         name="rolling-deploy",
-        fault=lambda: faults.Deploy(pay_s=LONG_S or 6, drain_s=(LONG_S or 6) + 6),
+        fault=lambda: faults.Deploy(pay_s=LONG_S or 6),
         controls=("no_hand_over",),
     ),
 )
