@@ -62,7 +62,7 @@ class Aside:
         self._next = next_offset
         self._ahead = {*done}
         self._open: dict[int, Record] = {}
-        """Set aside, and not done, whether they wait or were given back."""
+        """Set aside or taken back, and not done, whether they wait or were given back."""
         self._waiting: dict[Key, deque[Record]] = {}
         self._running: dict[Key, Ended] = {}
         self._tried: set[int] = set()
@@ -86,7 +86,7 @@ class Aside:
                 return False
         elif record.offset in self._tried or not self._trials.suspected(record):
             return False
-        if len(self._open) >= WAITING_MAX:
+        if record.offset not in self._open and len(self._open) >= WAITING_MAX:
             raise TransientError(f"{len(self._open)} records wait for trials of suspects")
         self._open[record.offset] = record
         self._next = max(self._next, record.offset + 1)
@@ -112,7 +112,7 @@ class Aside:
         """Return work whose offset stays at what waits, with what is done beyond it."""
         following = max(work.next_offset, self._next)
         left = self._open.keys() - {record.offset for record in taken}
-        base = min(left, default=following)
+        base = min([following, *left])
         ahead = {offset for offset in self._ahead if offset >= following}
         bits = bytearray((max([following, *(offset + 1 for offset in ahead)]) - base + 7) // 8)
         for offset in (*range(base, following), *ahead):
@@ -128,8 +128,9 @@ class Aside:
             self._open.pop(record.offset, None)
             self._tried.discard(record.offset)
 
-    def __bool__(self) -> bool:
-        return bool(self._open or self._ahead)
+    def taken_back(self, records: Iterable[Record]) -> None:
+        """These were passed and came to nothing: what is done beyond them says nothing of them."""
+        self._open.update((record.offset, record) for record in records)
 
     def close(self) -> None:
         """Give up the trials under way."""

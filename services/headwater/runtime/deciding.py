@@ -438,13 +438,15 @@ class Deciding:
         """Forget the turns of a batch that was not committed; its records wait in front of the others."""
         owned = self._owned[claim]
         requeue(batch, owned.backlog)
+        if owned.aside is not None:
+            owned.aside.taken_back(batch.records)
         owned.timers = Timers(owned.table.scan(Timer))
         self._decider.forget(claim.partition)
 
     def _work(self, owned: Owned, batch: Batch) -> Work:
-        """Return a batch as work; its offset stays at what was set aside."""
+        """Return a batch as work; its offset stays at what was set aside, and behind what was done."""
         work = batch.work(self._state, self._envelope)
-        return owned.aside.settle(work, batch.records) if owned.aside else work
+        return work if owned.aside is None else owned.aside.settle(work, batch.records)
 
     def _halve(self, batches: dict[Claim, Batch], error: WorkRefusedError) -> None:
         """Nothing was written: take fewer records again, down to the one that fails alone."""

@@ -10,7 +10,12 @@ from hypothesis import given, settings, strategies
 from tests.unit.runtime.test_deciding import INBOX, Adder, Script, build
 
 from headwater.contracts.records import Record
-from headwater.errors import ProcessKillerError, SettingsError, TransientError
+from headwater.errors import (
+    ProcessKillerError,
+    SettingsError,
+    TransientError,
+    WorkRefusedError,
+)
 from headwater.log.port import Claim, Work
 from headwater.runtime import aside, doneset
 from headwater.runtime.aside import Aside, Nobody
@@ -127,6 +132,42 @@ def test_what_was_done_beyond_the_offset_is_not_done_again(script):
         assert (script.offset, script.metadata) == (4, "")
 
 
+def test_what_was_done_already_stays_done_once_nothing_waits(script):
+    """The last that waited is taken before what is done behind it: the offset goes behind both."""
+    loop = build(script, Adder(), trying=Trying(0))
+    for key in (b"a", b"b"):
+        script.put(key=key)
+    steps(loop)
+    loop.close()
+    for _ in range(2):
+        script.lose()
+        again = build(script, Adder(), trying=Trying())
+        steps(again)
+        assert script.outputs() == ["m1", "m0"]
+        assert (script.offset, script.metadata) == (2, "")
+        again.close()
+
+
+def test_what_the_log_refused_is_not_said_to_be_done(script, monkeypatch):
+    """A batch is taken back: whatever is committed until it is taken again says nothing of it."""
+    loop = build(script, Adder(), trying=Trying(1, 3))
+    for key in (b"a", b"s", b"b", b"s"):
+        script.put(key=key)
+    commit, refusals = script.commit, [WorkRefusedError("no")]
+
+    def refuse_once(work):
+        if refusals:
+            raise refusals.pop()
+        return commit(work)
+
+    monkeypatch.setattr(script, "commit", refuse_once)
+    for _ in range(5):
+        loop.step()
+        said = {*range(script.offset)} | doneset.decode(script.offset, script.metadata)
+        assert {f"m{offset}" for offset in said} == {*script.outputs()}
+    assert script.outputs() == ["m0", "m2"]
+
+
 def test_a_lost_claim_gives_its_trials_up(script):
     """They are the next owner's."""
     trying = Trying(0)
@@ -189,6 +230,17 @@ def test_so_much_may_wait_and_no_more(monkeypatch):
     with pytest.raises(TransientError, match="wait for trials"):
         waits.passes(record(2))
     assert not waits.passes(record(3, b"b"))
+    waits.taken_back([record(3, b"b"), record(4, b"s")])
+    waits.committed([record(0)])
+    assert waits.passes(record(1)), "it is among them already"
+
+
+def test_the_offset_never_passes_what_is_not_done():
+    """Of a batch that was taken back, the first record is committed alone."""
+    waits = Aside(Nobody(), 5)
+    waits.taken_back([record(5), record(8)])
+    work = waits.settle(Work(claim=Claim(INBOX, 1), next_offset=6), [record(5)])
+    assert (work.next_offset, work.metadata) == (6, "")
 
 
 @pytest.mark.parametrize("key", [b"a", b"b"])
