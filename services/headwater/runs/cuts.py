@@ -8,7 +8,7 @@ import logging
 from headwater.contracts.messages import Closed, Control, Operation, Reopen, Resume, Start
 from headwater.core.allowance import plus, raised
 from headwater.core.decider import Turn
-from headwater.core.execution import Answer, Begin, Cancel, Cut, Parked, Released
+from headwater.core.execution import Answer, Begin, Cancel, Cut, Parked, Released, Tick
 from headwater.core.messages import Address
 from headwater.runs.calls import Routes
 from headwater.runs.holds import Holds
@@ -121,6 +121,8 @@ class Cuts:
         back = _back(taken, numbers, by_limit=bool(run.cancelling))
         if not journal:
             back.append(Redelivery(delivery=Begin(signals=visit.opened.signals)))
+        elif not back:  # the timer that was dropped as it failed is armed by a delivery
+            back.append(Redelivery(delivery=Tick()))
         cut = Cut(
             attempt=again.attempt,
             limits=limits,

@@ -107,7 +107,7 @@ class Life:
             visit.turn.relay(self._letter(visit, ended))
             self._retention.keep(visit)
         self._people.ended(visit, f"its run {status}", kept=status == "failed")
-        children = self._live(visit)
+        children = self._live(visit, kept=status == "failed")
         for call in children:
             self.cancel_child(visit, call, "its parent has ended")
         visit.change(
@@ -151,11 +151,7 @@ class Life:
 
         A failed run keeps the call, settled: its answer is delivered if the run is resumed.
         """
-        settle(visit, call, plus(spent, Spent(steps=1)))
-        if visit.run.state == "failed":
-            visit.put(dataclasses.replace(call, reserved=Spent(), settled=True))
-        else:
-            visit.drop(call)
+        _book(visit, call, spent, kept=visit.run.state == "failed")
         if not self.awaits_children(visit):
             self.close(visit)
 
@@ -217,7 +213,7 @@ class Life:
             Address(self._routes.inbox(child.agent), call.child, child.partition),
         )
 
-    def _live(self, visit: Visit) -> list[OpenCall]:
+    def _live(self, visit: Visit, *, kept: bool) -> list[OpenCall]:
         """Return the calls of children that are still to reply; a reply that is held has come."""
         held = {
             row.message.number: row.message
@@ -230,8 +226,7 @@ class Life:
             if reply is None:
                 live.append(call)
                 continue
-            settle(visit, call, plus(reply.spent or Spent(), Spent(steps=1)))
-            visit.drop(call)
+            _book(visit, call, reply.spent or Spent(), kept=kept)
         return live
 
     def _outcome(self, visit: Visit, ended: Returned | Raised) -> Status:
@@ -312,6 +307,15 @@ class Life:
         visit.drop(visit.opened)
         visit.drop(visit.run)
         visit.gone = True
+
+
+def _book(visit: Visit, call: OpenCall, spent: Spent, *, kept: bool) -> None:
+    """Book what a child of a run that has ended spent; of a failed run (`kept`), keep the call."""
+    settle(visit, call, plus(spent, Spent(steps=1)))
+    if kept:
+        visit.put(dataclasses.replace(call, reserved=Spent(), settled=True))
+    else:
+        visit.drop(call)
 
 
 def _blob(ref: BlobRef) -> Headers:

@@ -26,6 +26,7 @@ from headwater.contracts.messages import (
 )
 from headwater.core.decider import Timer
 from headwater.core.execution import Answer, Begin, Cancel, Cut, Tick
+from headwater.errors import PoisonError
 from headwater.runs.rows import Entry, Held, OpenCall, Opened, Run
 
 from .test_people import Careful, Petitioned
@@ -324,6 +325,50 @@ def test_a_resume_waits_until_the_children_have_ended():
     granted(world)
     assert world.outcomes()[-1] == ("worker.completed", b"Cancelled")
     assert world.messages(Closed)[-1].spent == Spent(), "a child's bill is booked once"
+
+
+def test_an_answer_of_a_child_that_waited_as_its_run_failed_is_delivered():
+    """It came while the run was paused, behind what broke it; its bill is booked once."""
+    world = World(parent := Parent())
+    world.start()
+    world.control("pause")
+    world.answer(1)
+    world.answer(2, b"C", spent=Spent(steps=2))
+    world.control("resume")
+    world.drain()
+    assert events(world)[-1].status == "failed"
+    assert world.messages(Closed) == [Closed(slot="slot1", spent=Spent(steps=4))]
+    parent.broken = False
+    granted(world)
+    assert world.outcomes()[-1] == ("worker.completed", b"C")
+    assert world.messages(Closed)[-1].spent == Spent()
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_run_that_slept_as_it_failed_sleeps_on(limited, monkeypatch):
+    """Nothing is to be delivered to it again, and its timer stands all the same."""
+
+    async def sleeper(session):
+        await asyncio.sleep(60)
+        return b"rested"
+
+    world = World(sleeper, limits=Limits(wall_ms=50_000 if limited else None))
+    world.start()
+    if limited:
+        world.wake()
+    else:
+
+        def refuse(turn, message):
+            raise PoisonError("unwritable", "the log refuses what this record leads to")
+
+        with monkeypatch.context() as refusing:
+            refusing.setattr(world.decider, "react", refuse)
+            world.control("signal", "news")
+    assert events(world)[-1].status == "failed"
+    granted(world)
+    world.crash()
+    world.wake()
+    assert world.outcomes()[-1] == ("worker.completed", b"rested")
 
 
 def test_a_resumed_child_answers_no_parent():
