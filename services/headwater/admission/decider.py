@@ -143,8 +143,8 @@ class Admission:
         place = self._placement.place(tenant, admit.task_id, count)
         run = str(RunId(admit.agent, place, admit.task_id))
         self._check_place(run)
-        if turn.get(Slot, tenant, run) is not None:
-            return  # forgotten while its run is still open: not a new task
+        if self._is_open(turn, tenant, run):
+            return  # forgotten while its run is still open, or is to be again: not a new task
         seen = Seen(
             tenant=tenant, task_id=admit.task_id, agent=admit.agent, digest=admit.digest, run=run
         )
@@ -162,9 +162,10 @@ class Admission:
         """Take a slot for a failed run that is resumed, or have it wait for one; once."""
         tenant, run = turn.meta.tenant, reopen.run
         self._check_place(run)
-        if turn.get(Slot, tenant, run) is not None or turn.get(Reopening, tenant, run) is not None:
+        if self._is_open(turn, tenant, run):
             return
-        counts = self._release(turn, turn.get(Tenant, tenant) or Tenant(tenant=tenant))
+        counts = self._unqueue(turn, turn.get(Tenant, tenant) or Tenant(tenant=tenant), run)
+        counts = self._release(turn, counts)
         if self._has_room(turn, counts):
             self._go_on(turn, counts, reopen, turn.meta)
             return
@@ -173,6 +174,23 @@ class Admission:
         self._say(
             turn, "held", _as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
         )
+
+    def _is_open(self, turn: Turn, tenant: str, run: str) -> bool:
+        """Say whether a run has a slot, or waits for one to be resumed with: it never has two."""
+        slot = turn.get(Slot, tenant, run)
+        return slot is not None or turn.get(Reopening, tenant, run) is not None
+
+    def _unqueue(self, turn: Turn, counts: Tenant, run: str) -> Tenant:
+        """A forgotten task that waits to begin as a run that is to go on is no new one."""
+        parsed = RunId.parse(run)
+        assert parsed is not None, run
+        seen = turn.get(Seen, counts.tenant, parsed.task)
+        row = None if seen is None else turn.get(Queued, counts.tenant, seen.queued)
+        if seen is None or row is None or seen.run != run:
+            return counts
+        turn.drop(row)
+        turn.put(dataclasses.replace(seen, queued=-1))
+        return dataclasses.replace(counts, queued=counts.queued - 1)
 
     def _has_room(self, turn: Turn, counts: Tenant) -> bool:
         waits = turn.get(Timer, "release", counts.tenant) is not None

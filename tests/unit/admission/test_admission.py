@@ -416,6 +416,46 @@ def test_a_resume_over_quota_waits_in_its_turn():
     assert [row.slots for row in world.rows.scan(Tenant)] == [0]
 
 
+def forgotten(**more):
+    """A world in which the run of `t1` failed so long ago that its task is forgotten, and two are open."""
+    world = World(quota=2, **more)
+    world.admit("t1", agent="b")
+    run = world.runs()[0]
+    world.close(run)
+    world.expire(until_ms=world.now_ms + DAY_MS)
+    world.admit("t2")
+    world.admit("t3")
+    return world, run
+
+
+@pytest.mark.parametrize("resumed_first", [True, False])
+def test_a_run_that_waits_to_go_on_takes_one_slot_if_its_task_comes_again(resumed_first):
+    """One row can give one slot back: a second one would be lost to the tenant for good."""
+    world, run = forgotten()
+    if resumed_first:
+        reopen(world, run)
+    world.admit("t1", agent="b")
+    reopen(world, run)
+    assert [row.queued for row in world.rows.scan(Tenant)] == [1]
+    for other in world.runs()[1:3]:
+        world.close(other)
+    assert world.started() == ["t1", "t2", "t3"]
+    assert [control.verb for control in world.messages(Control)] == ["resume"]
+    world.close(run)
+    (counts,) = world.rows.scan(Tenant)
+    assert (counts.slots, counts.queued) == (0, 0)
+    assert not [*world.rows.scan(Queued)]
+
+
+def test_a_resume_leaves_a_task_alone_that_waits_for_another_run():
+    """The same task of another agent is another run."""
+    world, _ = forgotten()
+    world.admit("t1", agent="a")
+    (seen,) = [seen for seen in world.rows.scan(Seen) if seen.task_id == "t1"]
+    reopen(world, f"b.{RunId.parse(seen.run).partition}.t1")
+    assert [type(row.wanted) for row in world.rows.scan(Queued)] == [Admit, Reopen]
+
+
 @pytest.mark.parametrize("run", ["no run", "nobody.0.x", "a.9.x"])
 def test_a_resume_of_a_run_without_an_address_is_refused(run):
     """No slot is taken for what can never give it back."""
