@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from headwater.contracts.records import Draft, Partition
-from headwater.errors import SettingsError, TransientError
+from headwater.errors import TransientError
 from headwater.log.broker import Broker
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
@@ -128,5 +128,18 @@ def test_closing_ends_the_wait_for_a_broker_that_is_away(own_kafka: Broker, log:
 def test_an_admin_without_a_cluster_names_the_setting() -> None:
     """A wrong address is a message, not a hang."""
     admin = KafkaAdmin(KafkaConfig(bootstrap="127.0.0.1:9", call_s=0.5))
-    with pytest.raises(SettingsError, match="HEADWATER_KAFKA__BOOTSTRAP"):
+    with pytest.raises(TransientError, match="HEADWATER_KAFKA__BOOTSTRAP"):
         admin.brokers()
+
+
+def test_what_a_role_checks_before_it_joins_waits_for_a_slow_cluster() -> None:
+    """Whoever does not answer in time is away: nothing of it ends the process."""
+    admin = KafkaAdmin(KafkaConfig(bootstrap="127.0.0.1:9", call_s=0.1))
+    for ask in (
+        lambda: admin.topics(["t"]),
+        admin.broker_settings,
+        lambda: admin.allowed("t"),
+        lambda: admin.beginning("t"),
+    ):
+        with pytest.raises(TransientError):
+            ask()

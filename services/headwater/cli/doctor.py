@@ -15,7 +15,7 @@ from headwater import backlogs, namespace, provisioning
 from headwater.assembly import Platform
 from headwater.blobs.store import Store
 from headwater.cli import discovery, shell, topics
-from headwater.errors import HeadwaterError, SettingsError
+from headwater.errors import HeadwaterError, SettingsError, TransientError
 from headwater.log.kafka import KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.probe import Probe
@@ -100,7 +100,7 @@ def _checks(settings: Settings, option: str, *, probe: bool) -> Iterator[Check]:
     admin = KafkaAdmin(config)
     try:
         brokers = admin.brokers()
-    except SettingsError as error:
+    except TransientError as error:
         yield Check(name="broker", state=State.FAIL, says=str(error))
         return
     yield Check(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -13,10 +14,11 @@ import typer
 from headwater import cells, fleet, hosts, namespace, provisioning, supervisor
 from headwater.cli import discovery, shell
 from headwater.durable import confine
-from headwater.errors import HeadwaterError, SettingsError
+from headwater.errors import HeadwaterError, TransientError
 from headwater.log.kafka import KafkaLog
+from headwater.log.kafka_admin import KafkaAdmin
 from headwater.runtime.lines import Line
-from headwater.settings import Kafka, Settings
+from headwater.settings import Settings
 from headwater.tracing import spans
 from headwater.watching import Limits
 
@@ -62,9 +64,9 @@ def run(
     services = [
         shell.one_of("tool service", name, loaded.services()) for name in service.split(",") if name
     ]
-    _await_cluster(settings.kafka)
-    log = KafkaLog(provisioning.config_of(settings.kafka, version=fleet.tag(loaded.version)))
     cluster = provisioning.connect(settings.kafka)
+    _await_cluster(cluster.brokers)
+    log = KafkaLog(provisioning.config_of(settings.kafka, version=fleet.tag(loaded.version)))
     tracing = spans.connect(
         os.environ, role="-".join(roles), version=loaded.version, instance=settings.instance
     )
@@ -89,12 +91,7 @@ def run(
         asyncio.run(_cell(host, settings, part, roles, services or loaded.services()))
         log.close()
         return
-    provisioning.verify(
-        cluster,
-        host.platform.needs(partitions=settings.kafka.partitions),
-        host.platform.groups(),
-    )
-    namespace.check(host.platform)
+    _await_cluster(lambda: _check(cluster, host, settings))
     try:
         asyncio.run(_serve(host, part))
     finally:
@@ -165,14 +162,13 @@ def _roles(text: str) -> list[str]:
     return [one for one in hosts.ROLES if one in named or "all" in named]
 
 
-def _await_cluster(kafka: Kafka) -> None:
-    """Wait until a broker answers; say so once."""
-    admin = provisioning.connect(kafka)
+def _await_cluster(check: Callable[[], object]) -> None:
+    """Wait until the cluster has answered what a check asks; say so once."""
     pause_s, said = 0.5, False
     while True:
         try:
-            admin.brokers()
-        except SettingsError as error:
+            check()
+        except TransientError as error:
             if not said:
                 shell.note(f"headwater: waiting: {error}")
                 said = True
@@ -180,3 +176,13 @@ def _await_cluster(kafka: Kafka) -> None:
             pause_s = min(_PAUSE_S_MAX, pause_s * 1.5)
         else:
             return
+
+
+def _check(cluster: KafkaAdmin, host: hosts.Host, settings: Settings) -> None:
+    """Refuse to join a cluster that lacks what the roles need."""
+    provisioning.verify(
+        cluster,
+        host.platform.needs(partitions=settings.kafka.partitions),
+        host.platform.groups(),
+    )
+    namespace.check(host.platform)

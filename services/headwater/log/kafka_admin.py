@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     KafkaException,
@@ -18,6 +18,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
+    ClusterMetadata,
     ConfigEntry,
     ConfigResource,
     GroupMetadata,
@@ -26,7 +27,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from headwater.errors import SettingsError
+from headwater.errors import SettingsError, TransientError
 from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_offsets import Offsets
@@ -67,27 +68,30 @@ class KafkaAdmin:
         """Return how many brokers answer.
 
         Raises:
-            SettingsError: None does.
+            TransientError: None does.
         """
         try:
-            return len(self._admin.list_topics(timeout=self._config.call_s).brokers)
+            return len(self._listed().brokers)
         except KafkaException as error:
-            raise SettingsError(
+            raise TransientError(
                 f"no Kafka answers at {self._config.bootstrap} (HEADWATER_KAFKA__BOOTSTRAP): "
                 f"{error.args[0].str()}"
             ) from error
 
     def topics(self, names: Iterable[str]) -> dict[str, TopicState]:
-        """Return those topics that exist."""
-        there = self._admin.list_topics(timeout=self._config.call_s).topics
+        """Return those topics that exist.
+
+        Raises:
+            TransientError: The cluster is away.
+        """
+        there = self._do("list its topics", self._listed).topics
         wanted = [name for name in names if name in there]
         if not wanted:
             return {}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in wanted]
-        configs = self._admin.describe_configs(resources)
+        configs = self._do("tell the settings of topics", lambda: self._configs(resources))
         found = {}
-        for resource, future in configs.items():
-            entries = future.result(self._config.call_s)
+        for resource, entries in configs.items():
             partitions = there[resource.name].partitions
             found[resource.name] = TopicState(
                 partitions=len(partitions),
@@ -100,10 +104,10 @@ class KafkaAdmin:
         """Return the topics whose names begin so, and how many partitions each has.
 
         Raises:
-            SettingsError: No broker answers.
+            TransientError: No broker answers.
         """
         self.brokers()
-        there = self._admin.list_topics(timeout=self._config.call_s).topics
+        there = self._do("list its topics", self._listed).topics
         return {name: len(of.partitions) for name, of in there.items() if name.startswith(prefix)}
 
     def create(
@@ -151,32 +155,46 @@ class KafkaAdmin:
         )
 
     def broker_settings(self) -> dict[str, str]:
-        """Return one broker's settings by name; empty where this principal may not see them."""
-        try:
-            brokers = self._admin.list_topics(timeout=self._config.call_s).brokers
-            resource = ConfigResource(ResourceType.BROKER, str(min(brokers)))
-            future = self._admin.describe_configs([resource])[resource]
-            entries = future.result(self._config.call_s)
-        except KafkaException as error:
-            if error.args[0].code() in kafka_errors.FORBIDDEN:
-                return {}
-            raise
+        """Return one broker's settings by name; empty where this principal may not see them.
+
+        Raises:
+            TransientError: The cluster is away.
+        """
+
+        def ask() -> dict[str, ConfigEntry]:
+            resource = ConfigResource(ResourceType.BROKER, str(min(self._listed().brokers)))
+            try:
+                return self._configs([resource])[resource]
+            except KafkaException as error:
+                if error.args[0].code() in kafka_errors.FORBIDDEN:
+                    return {}
+                raise
+
+        entries = self._do("tell a broker's settings", ask)
         return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
     def allowed(self, topic: str) -> frozenset[str]:
-        """Return what this principal may do with a topic: `READ`, `WRITE`, `DESCRIBE` and so on."""
-        future = self._admin.describe_topics(
-            TopicCollection([topic]),
-            include_authorized_operations=True,
-            request_timeout=self._config.call_s,
-        )[topic]
-        try:
-            operations = future.result(self._config.call_s).authorized_operations
-        except KafkaException as error:
-            if error.args[0].code() in kafka_errors.FORBIDDEN:
-                return frozenset()
-            raise
-        return frozenset(operation.name for operation in operations or ())
+        """Return what this principal may do with a topic: `READ`, `WRITE`, `DESCRIBE` and so on.
+
+        Raises:
+            TransientError: The cluster is away.
+        """
+
+        def ask() -> Sequence[Any]:
+            future = self._admin.describe_topics(
+                TopicCollection([topic]),
+                include_authorized_operations=True,
+                request_timeout=self._config.call_s,
+            )[topic]
+            try:
+                return future.result(self._config.call_s).authorized_operations or ()
+            except KafkaException as error:
+                if error.args[0].code() in kafka_errors.FORBIDDEN:
+                    return ()
+                raise
+
+        operations = self._do(f"tell what may be done with topic {topic}", ask)
+        return frozenset(operation.name for operation in operations)
 
     def client_ids(self, groups: Iterable[str]) -> list[str]:
         """Return the client ids of the members that groups have now.
@@ -186,7 +204,8 @@ class KafkaAdmin:
         do not answer to it.
 
         Raises:
-            SettingsError: The cluster is away, or refuses.
+            SettingsError: The cluster refuses.
+            TransientError: It is away.
         """
         found: list[str] = []
         for group in groups:
@@ -249,9 +268,23 @@ class KafkaAdmin:
                 error = failure.args[0]
                 if error.code() in kafka_errors.FORBIDDEN:
                     raise kafka_errors.forbidden(what, error) from failure
-                if not kafka_errors.is_away(error) or time.monotonic() > until:
+                if not kafka_errors.is_away(error):
                     raise SettingsError(f"the cluster did not {what}: {error.str()}") from failure
+                if time.monotonic() > until:
+                    raise TransientError(f"the cluster did not {what}: {error.str()}") from failure
+            except TimeoutError as late:
+                if time.monotonic() > until:
+                    raise TransientError(f"the cluster did not {what} in time") from late
             time.sleep(_LOOK_S)
+
+    def _listed(self) -> ClusterMetadata:
+        return self._admin.list_topics(timeout=self._config.call_s)
+
+    def _configs(
+        self, resources: list[ConfigResource]
+    ) -> dict[ConfigResource, dict[str, ConfigEntry]]:
+        answers = self._admin.describe_configs(resources, request_timeout=self._config.call_s)
+        return {resource: self._answer(future) for resource, future in answers.items()}
 
     def _answer(self, future: Future[T]) -> T:
         return future.result(self._config.call_s)
