@@ -210,13 +210,16 @@ class Hosting:
         execution = self._agent.begin(info, turn.load(opened.input))
         nodes: list[bytes] = []
         try:
-            journal.replay(
+            last = journal.replay(
                 execution,
                 self._each(entries),
                 self._calls.writes,
                 whole=functools.partial(values.whole, turn),
                 told=lambda asked: nodes.extend(nodes_of(asked)),
             )
+            if last is not None and last.ended is not None:
+                ended = "nothing: it has ended, where the run goes on"
+                raise NonDeterminismError(run.number + 1, "yet to come", ended)
         except BaseException:
             execution.close()
             raise

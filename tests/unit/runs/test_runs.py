@@ -648,6 +648,39 @@ def test_call_more_in_a_later_step_is_seen():
     assert "call 1 is recorded as nothing" in of(world, Run)[0].reason
 
 
+@pytest.mark.parametrize("slept", [True, False])
+def test_code_that_ends_where_its_run_waits_holds_it(slept):
+    """The journal says nothing of an end: whatever comes next waits for code that waits for it, too."""
+
+    async def waits(session):
+        first = await call(session, "read-a")
+        if slept:
+            await asyncio.sleep(60)
+        else:
+            await session.receive("go")
+        return first
+
+    async def ends(session):
+        return await call(session, "read-a")
+
+    world = World(waits)
+    world.start()
+    world.answer(1)
+    world.agent.function = ends
+    world.crash()
+    if slept:
+        world.wake()
+    else:
+        world.control("signal", "go")
+    (run,) = of(world, Run)
+    assert run.state == "held"
+    assert "call 2 is recorded as yet to come, but the code now asks for nothing" in run.reason
+    world.agent.function = waits
+    world.control("resume")
+    world.drain()
+    assert world.outcomes() == [("worker.completed", b"ok")]
+
+
 def test_held_run_can_be_cancelled_without_its_code():
     """Code that cannot be replayed cannot clean up: cancel ends the run all the same."""
     world = World(two_calls)
