@@ -25,6 +25,8 @@ from headwater.core.messages import Address, Meta, RunId
 from headwater.errors import PoisonError
 
 Message = Admit | Control | Reopen | Closed | Wake
+_GONE_S = 86_400
+"""How long a held task is remembered whose agent this app no longer has."""
 CONTROLS_MAX = 1_000
 """Signals kept for one held task."""
 
@@ -360,7 +362,8 @@ class Admission:
 
     def _remember(self, turn: Turn, seen: Seen) -> None:
         """Have a task forgotten when its time is over: one timer per bucket of time."""
-        due_ms = turn.now_ms + self._routes.dedupe_s[seen.agent] * 1000
+        dedupe_s = self._routes.dedupe_s.get(seen.agent, _GONE_S)
+        due_ms = turn.now_ms + dedupe_s * 1000
         bucket = due_ms // self._bucket_ms + 1
         turn.put(Expiry(bucket=bucket, tenant=seen.tenant, task_id=seen.task_id))
         self._arm(turn, "expiry", bucket, bucket * self._bucket_ms)

@@ -41,6 +41,7 @@ class World:
         self.offset = 0
         self.now_ms = 1_000_000
         self.more = more
+        self.agents = {"a": 86_400, "b": 60}
         self.employ(quota)
 
     def employ(self, quota):
@@ -52,7 +53,7 @@ class World:
                 events=lambda agent: f"hw.evt.{agent}.v1",
                 life="hw.evt.runs.v1",
                 partitions=lambda agent: 4,
-                dedupe_s={"a": 86_400, "b": 60},
+                dedupe_s=self.agents,
             ),
             placement=more.pop("placement", Placement()),
             quotas=Quotas(default=quota, of={"small": 1}),
@@ -414,6 +415,16 @@ def test_a_resume_over_quota_waits_in_its_turn():
     assert not [*world.rows.scan(Reopening)]
     world.close("a.1.old")
     assert [row.slots for row in world.rows.scan(Tenant)] == [0]
+
+
+def test_a_held_task_of_an_agent_that_is_gone_stops_nobody():
+    """Its time is over while it waits, and the app was rolled to one without its agent."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2", agent="b")
+    del world.agents["b"]
+    world.expire(until_ms=world.now_ms + 2 * 60_000)
+    assert [seen.task_id for seen in world.rows.scan(Seen) if seen.queued >= 0] == ["t2"]
 
 
 def forgotten(**more):
