@@ -171,7 +171,15 @@ class People:
             return f"expired at {rfc3339(asking.expires_ms)}, before the run could act on it"
         if message.digest != _about_to_send(call, asking):
             return "the decision is about other arguments"
+        if self._is_gone(call):
+            return f"this app has no {call.kind} named {call.name} any more"
         return ""
+
+    def _is_gone(self, call: OpenCall) -> bool:
+        """Say whether there is nowhere to send a call: the app was changed while it waited."""
+        if call.kind == "tool":
+            return self._catalogue.tool(call.name) is None
+        return call.kind == "agent" and self._catalogue.limits(call.name) is None
 
     def _petition(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import json
 from typing import Any
 
@@ -200,6 +201,38 @@ def test_a_call_begins_no_later_than_its_approval() -> None:
     hasty.start(deadline_ms=hasty.now_ms + 5_000)
     hasty.decided("approved")
     assert hasty.messages(Ask)[0].not_after_ms == hasty.now_ms + 5_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("tool", "irreversible-pay"), ("agent", "child"), ("model", "small")]
+)
+def test_a_yes_to_what_is_gone_sends_nothing(
+    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The app was changed while the call waited: no effector of another kind gets it."""
+    world = waiting(functools.partial(pays, name=name, kind=kind))
+    monkeypatch.setattr(world.catalogue, "tool", lambda name: None)
+    monkeypatch.setattr(world.catalogue, "limits", lambda name: None)
+    world.decided("approved")
+    if kind == "model":
+        assert world.asked() == [1]
+        return
+    assert world.asked() == []
+    assert b"Denied: " in world.result()
+    assert f"this app has no {kind} named {name} any more".encode() in world.result()
+
+
+def test_a_call_in_doubt_whose_tool_is_gone_stays_in_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That it did not happen cannot be acted upon."""
+    world = waiting(pays)
+    world.decided("approved")
+    world.in_doubt()
+    monkeypatch.setattr(world.catalogue, "tool", lambda name: None)
+    world.decided("not-happened")
+    assert world.asked() == [1]
+    assert world.result().startswith(b"InDoubt: ")
 
 
 def expired_while_paused() -> Petitioned:
