@@ -29,8 +29,8 @@ from tests.chaos.run import QUIET
 
 from headwater.log.broker import Broker
 
-A_SECOND = 200
-"""Tasks published."""
+A_SECOND = 400
+"""Tasks published; so many that no partition is left without one for long by chance."""
 SETTLE_S = 4.0
 SESSION_S = 6.0
 MOVED_S_MAX = SESSION_S + 2.0
