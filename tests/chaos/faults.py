@@ -19,7 +19,7 @@ FROZEN_S = 7.5
 """Longer than the fleet's session."""
 STARTS_MAX = 3
 """How often a broker that was killed is started."""
-HELD_S_MAX = 8.0
+HELD_S_MAX = 12.0
 """How long an end of a transaction is held back at most."""
 LOST_S = (0.5, 8.0)
 """How long the network loses packets."""
@@ -156,6 +156,8 @@ class Freezes(Timed):
 class BrokerDeaths(Timed):
     """The broker is killed as by a power failure, and comes back with its data."""
 
+    pause_s = 60.0
+
     def happen(self, run: Run) -> None:
         """Kill it, and start it again."""
         assert run.broker is not None, "the matrix has brokers of its own"
@@ -188,15 +190,15 @@ class EndsMet(Timed):
     def seats(self, run: Run) -> list[Seat]:
         """Have one of two reach the cluster through the proxy."""
         left, right = PAIR
-        self._proxy = Proxy(run.bootstrap, delay_s=2.5, release_at=ADD_OFFSETS_TO_TXN)
+        self._proxy = Proxy(run.bootstrap, delay_s=5, release_at=ADD_OFFSETS_TO_TXN)
         own = {"HEADWATER_KAFKA__BOOTSTRAP": self._proxy.bootstrap}
         return [Seat(instance=left), Seat(instance=right, settings=own)]
 
     def settings(self, run: Run) -> Mapping[str, str]:
         """Have processes wait less long for answers, so that one that is lost is missed soon."""
         return {
-            child.CALL_S: "2",
-            "HEADWATER_KAFKA__EXTRA": '{"socket.timeout.ms": "1000"}',
+            child.CALL_S: "4",
+            "HEADWATER_KAFKA__EXTRA": '{"socket.timeout.ms": "2000"}',
         }
 
     def tend(self, run: Run, share: float) -> None:
