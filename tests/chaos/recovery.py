@@ -31,6 +31,7 @@ from headwater.log.broker import Broker
 
 A_SECOND = 400
 """Tasks published; so many that no partition is left without one for long by chance."""
+PARTITIONS = 6
 SETTLE_S = 4.0
 SESSION_S = 6.0
 MOVED_S_MAX = SESSION_S + 2.0
@@ -153,7 +154,7 @@ class Story:
         path.mkdir()
         settings = {
             "HEADWATER_APP": "tests.chaos.pulse:app",
-            "HEADWATER_KAFKA__PARTITIONS": "6",
+            "HEADWATER_KAFKA__PARTITIONS": str(PARTITIONS),
             "HEADWATER_LOOPS__RUNS_OPEN_MAX": "1000000",
         }
         self.fleet = Fleet(bootstrap, self.namespace, path, settings)
@@ -174,7 +175,7 @@ class Story:
             cold = self._first_after(began) - began
             self.fleet.start(Seat(instance=AGENTS[1], roles="agents"))
             victims, others = self._shared()
-            time.sleep(SETTLE_S)
+            self._settle()
             killed = _now_ms()
             self.fleet.end(AGENTS[0])
             moved = self._all_after(killed, victims)
@@ -183,7 +184,7 @@ class Story:
             usual = self._gap(others, killed - round(SETTLE_S * 1000), killed)
             self.fleet.start(Seat(instance=AGENTS[0], roles="agents"))
             victims, _ = self._shared()
-            time.sleep(SETTLE_S)
+            self._settle()
             self.fleet.end(AGENTS[0])
             died = _now_ms()
             self.fleet.start(Seat(instance=AGENTS[0], roles="agents"))
@@ -196,6 +197,11 @@ class Story:
         ms = (cold, moved - killed, gaps, usual, back)
         return Found(**dict(zip(Found.__slots__, (one / 1000 for one in ms), strict=True)))
 
+    def _settle(self) -> None:
+        """Wait until every partition beats, and a while longer."""
+        self._all_after(_now_ms(), {*range(PARTITIONS)})
+        time.sleep(SETTLE_S)
+
     def _shared(self) -> tuple[set[int], set[int]]:
         """Return the partitions of both, once each has some."""
         group = f"{self.namespace}.runs.pulse"
@@ -207,7 +213,12 @@ class Story:
                 for member in found.members
             }
             mine, theirs = (owned.get(name, set()) for name in AGENTS)
-            if mine and theirs and len(mine | theirs) == 6 and found.state.name == "STABLE":
+            if (
+                mine
+                and theirs
+                and len(mine | theirs) == PARTITIONS
+                and found.state.name == "STABLE"
+            ):
                 return mine, theirs
             assert time.monotonic() < until, f"the workers do not share: {owned}"
             time.sleep(0.1)
