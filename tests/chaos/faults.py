@@ -196,10 +196,7 @@ class EndsMet(Timed):
 
     def settings(self, run: Run) -> Mapping[str, str]:
         """Have processes wait less long for answers, so that one that is lost is missed soon."""
-        return {
-            child.CALL_S: "4",
-            "HEADWATER_KAFKA__EXTRA": '{"socket.timeout.ms": "2000"}',
-        }
+        return {child.CALL_S: "4"}
 
     def tend(self, run: Run, share: float) -> None:
         """Let go of what was held back for long, if its client made no other transaction since."""
