@@ -393,7 +393,7 @@ class Deciding:
             held = self._owner.commit(
                 [self._work(self._owned[claim], batch) for claim, batch in batches.items()]
             )
-        except WorkRefusedError as error:
+        except (WorkRefusedError, PoisonError) as error:  # the log's word, or a row that is no Avro
             self._halve(batches, error)
             return 0
         self._commit_s = time.monotonic() - began
@@ -448,7 +448,7 @@ class Deciding:
         work = batch.work(self._state, self._envelope)
         return work if owned.aside is None else owned.aside.settle(work, batch.records)
 
-    def _halve(self, batches: dict[Claim, Batch], error: WorkRefusedError) -> None:
+    def _halve(self, batches: dict[Claim, Batch], error: WorkRefusedError | PoisonError) -> None:
         """Nothing was written: take fewer records again, down to the one that fails alone."""
         records = [record for batch in batches.values() for record in batch.records]
         if len(records) <= 1 and self._has_culprit(batches):

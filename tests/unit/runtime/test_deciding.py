@@ -351,6 +351,33 @@ def test_refused_work_is_halved_down_to_the_culprit(script):
     assert total(script) == 7
 
 
+def test_a_row_that_cannot_be_encoded_is_its_records_fault_alone(script, monkeypatch):
+    """What is remembered is encoded at the commit, after its turn was taken."""
+    encode = Json.encode
+
+    def strict(self, value):
+        if isinstance(value, Sum) and value.name == "odd":
+            raise PoisonError("invalid-value", "half of a surrogate pair")
+        return encode(self, value)
+
+    class Odd(Adder):
+        def react(self, turn, message):
+            super().react(turn, message)
+            if message.name == "odd":
+                turn.put(Sum(name="odd", total=1))
+
+    monkeypatch.setattr(Json, "encode", strict)
+    decider = Odd()
+    loop = build(script, decider, pace=Pace(records_max=4))
+    for name in ("", "odd", ""):
+        script.put(name)
+    for _ in range(10):
+        loop.step()
+    assert script.outputs() == ["m0", "m2"]
+    assert decider.refusals == ["unwritable"]
+    assert script.offset == 3
+
+
 def test_culprit_whose_quarantine_is_refused_stops_the_process(script, monkeypatch):
     """A record is quarantined or the worker stops; it is never dropped."""
     loop = build(script, Adder(), pace=Pace(records_max=1))
