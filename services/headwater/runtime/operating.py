@@ -51,7 +51,8 @@ class Wish:
         resume: The terms, where runs are resumed.
         value: Instead of the one record's own value: an edit.
         original: The value it replaces.
-        name: Names the operation; the same name goes on where it was. Empty: made of all the rest.
+        name: Names the operation; the same name of the same tenant goes on where it was. Empty: made
+            of all the rest.
     """
 
     verb: Verb
@@ -73,9 +74,9 @@ class Wish:
     @property
     def id(self) -> str:
         """The operation's id: the same for the same wish, whoever has it and however fast."""
-        if self.name:
-            return digest("operation", self.name, size=8).hex()
         wanted = self.wanted
+        if self.name:
+            return digest("operation", wanted.tenant, self.name, size=8).hex()
         places = sorted(f"{place}@{offset}" for place, offset in wanted.places)
         filters = (wanted.source, wanted.tenant, wanted.error, wanted.since_ms)
         return digest(

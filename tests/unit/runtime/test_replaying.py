@@ -12,9 +12,11 @@ from headwater.contracts.codec import Codec
 from headwater.contracts.messages import Operation
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.contracts.replays import Skipped
+from headwater.contracts.wanted import Wanted
 from headwater.errors import SettingsError
 from headwater.log.local import LocalLog
 from headwater.runtime import replaying
+from headwater.runtime.operating import Wish
 from headwater.runtime.replaying import Order, Replaying, ranges
 from headwater.views.ledger import Ledger
 
@@ -283,3 +285,14 @@ def test_the_ledger_files_what_was_done_last():
     ]  # fmt: skip
     assert ledger.of(Partition("other", 0), 1) is None
     assert (ledger.looked("replay", place), ledger.looked("x", place)) == (10, 0)
+
+
+def test_two_tenants_may_give_their_operations_the_same_name():
+    """Neither is taken for the other's, which would leave it undone."""
+
+    def wish(tenant: str) -> Wish:
+        return Wish(
+            verb="replay", letters=True, topics=(FROM,), wanted=Wanted(tenant=tenant), name="monday"
+        )
+
+    assert wish("one").id == wish("one").id != wish("other").id
