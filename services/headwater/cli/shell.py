@@ -92,20 +92,23 @@ def table(
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     console = out()
+    between = len(widths) - 1
+    gap = _GAP if sum(widths) + _GAP * between <= console.width else 1
     loose = [number for number, name in enumerate(columns) if name not in keep]
-    while sum(widths) + _GAP * (len(widths) - 1) > console.width and loose:
+    while sum(widths) + gap * between > console.width and loose:
         widest = max(loose, key=lambda number: widths[number])
         if widths[widest] <= _CELL_MIN:
             break
         widths[widest] -= 1
     shown = rich.table.Table(
-        box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_edge=False
+        box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", show_edge=False
     )
     for name, width in zip(columns, widths, strict=True):
         shown.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
     for row in cells:
         shown.add_row(*(rich.text.Text(cell) for cell in row))
-    console.print(shown, soft_wrap=sum(widths) + _GAP * (len(widths) - 1) > console.width)
+    console.width = max(console.width, sum(widths) + gap * between)  # what is kept stays whole
+    console.print(shown)
 
 
 def confirm(question: str, *, yes: bool) -> None:

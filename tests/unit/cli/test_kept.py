@@ -98,6 +98,17 @@ def test_lists_and_records_are_shown(door: Door, hw: Hw) -> None:
         assert words in shown
 
 
+def test_ids_are_whole_where_the_terminal_is_too_narrow_for_them(door: Door, hw: Hw) -> None:
+    """Both can be copied, and the lines are then longer than the terminal."""
+    record = {
+        "id": "hw.dlq.answer_question.v1:0@41", "code": "headwater.errors.Denied", "message": "no " * 30,
+        "run": "answer_question.0.66e2faf65d1b29f4d0e404ae2fba6f2c", "done": "resume",
+    }  # fmt: skip
+    door.on("GET", "/api/v1/dlq", {"records": [record]})
+    line = hw("dlq", "list").out.splitlines()[1]
+    assert line.startswith(f"{record['id']} {record['run']} ")
+
+
 def test_a_rate_that_is_none_is_refused(door: Door, hw: Hw) -> None:
     """Before anything is asked."""
     ran = hw("dlq", "replay", "x", "--rate", "fast")

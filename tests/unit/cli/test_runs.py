@@ -66,6 +66,15 @@ def test_list_shows_runs_in_eighty_columns_with_whole_ids(door: Door, hw: Hw) ->
     assert max(len(line) for line in ran.out.splitlines()) <= 80
 
 
+def test_a_status_is_not_cut_for_wide_gaps(door: Door, hw: Hw) -> None:
+    """Columns move together before they lose letters."""
+    run = "answer_letters.0.66e2faf65d1b29f4d0e404ae2fba6f2c"
+    door.on("GET", "/api/v1/runs", {"runs": [run_of(run=run, usd_nano=0)]})
+    listed = hw("runs", "list").out
+    assert run in listed
+    assert "completed" in listed
+
+
 def test_list_passes_filters_on(door: Door, hw: Hw) -> None:
     """What is asked for is what the gateway is asked for; what is not, is not sent."""
     door.on("GET", "/api/v1/runs", {"runs": []})
