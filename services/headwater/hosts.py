@@ -413,12 +413,12 @@ def bind(settings: Settings, roles: Collection[str]) -> socket.socket:
             f"HEADWATER_HTTP__HOST {http.host}: without HEADWATER_HTTP__TOKENS_FILE the gateway "
             "binds to 127.0.0.1 only"
         )
-    config = uvicorn.Config("", host=http.host, port=port, log_level="warning", lifespan="off")
+    config = uvicorn.Config("", host=http.host, port=port, log_level="critical", lifespan="off")
     try:
         return config.bind_socket()
     except SystemExit as error:
         raise SettingsError(
-            f"HEADWATER_HTTP__PORT {port}: the port is taken; name another"
+            f"HEADWATER_HTTP__PORT {port}: the port is taken; set another, or give `headwater dev` --port"
         ) from error
 
 

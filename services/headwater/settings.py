@@ -23,6 +23,7 @@ SOCKET_MS_MIN = 16_000
 _GROUPS = frozenset(
     {"http", "kafka", "registry", "prices", "loops", "store", "supervisor", "blobs"}
 )
+_UNKNOWN = "there is no such setting; `headwater doctor` lists them"
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SECRET = re.compile(r"password|secret|\.key|\.pem|jaas|oauthbearer\.config")
@@ -269,6 +270,8 @@ class Settings(pydantic_settings.BaseSettings):
             first = error.errors(include_url=False, include_input=False)[0]
             name = PREFIX + "__".join(str(part).upper() for part in first["loc"])
             said = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                said = _UNKNOWN
             raise SettingsError(said if said.startswith(PREFIX) else f"{name}: {said}") from error
 
     def describe(self) -> list[tuple[str, str, str]]:
@@ -314,7 +317,7 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
             continue
         rest = name[len(PREFIX) :]
         if rest not in known and rest.split("__")[0] not in groups:
-            raise SettingsError(f"{name}: there is no such setting; `headwater doctor` lists them")
+            raise SettingsError(f"{name}: {_UNKNOWN}")
 
 
 def _nested(environment: Mapping[str, str]) -> dict[str, Any]:

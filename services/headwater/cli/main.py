@@ -124,8 +124,7 @@ def _usage(error: TyperException, *, debug: bool) -> int:
         shell.note(words)
         return error.exit_code
     context = getattr(error, "ctx", None)
-    stop = "" if words.endswith(("?", ".")) else "."
-    hint = f"{stop} See `{context.command_path} --help`" if context is not None else ""
+    hint = f" See `{context.command_path} --help`" if context is not None else ""
     return _fail(
         error,
         words.rstrip(".") + ("" if words.endswith("?") else ".") + hint,

@@ -66,6 +66,15 @@ def test_setting_that_cannot_work_is_named(variable, value):
     )
 
 
+@pytest.mark.parametrize(
+    "variable", ["HEADWATER_HTTP__PROT", "HEADWATER_PROT", "HEADWATER_HTPT__PORT"]
+)
+def test_misspelt_setting_is_said_to_be_none(variable):
+    """In the same words, wherever the slip is."""
+    with pytest.raises(SettingsError, match="there is no such setting"):
+        Settings.of({variable: "1"})
+
+
 def test_secret_is_read_from_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """A secret in a file needs no variable of its own, in the process's own environment too."""
     file = tmp_path / "password"
