@@ -15,13 +15,12 @@ from typing import Annotated
 
 import typer
 
-from headwater import histories, hosts, namespace, provisioning
+from headwater import histories, hosts, namespace
 from headwater.assembly import Parts, Platform
-from headwater.cli import discovery, shell
+from headwater.cli import discovery, shell, topics
 from headwater.core.messages import RunId
 from headwater.durable import confine
 from headwater.histories import History, Verdict
-from headwater.log.kafka import KafkaLog
 from headwater.runs.rows import Run
 from headwater.settings import Settings
 
@@ -119,7 +118,7 @@ def reading(option: str) -> Iterator[Platform]:
     """Return the app on its cluster, with every schema that others wrote with."""
     shell.hush()
     loaded, settings = discovery.load(option), Settings.of()
-    log = KafkaLog(provisioning.config_of(settings.kafka))
+    log = topics.log_of(settings)
     try:
         name = settings.namespace or loaded.namespace
         blobs = hosts.blobs_of(settings.blobs, namespace=name)

@@ -11,13 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater import assembly, hosts, namespace, payloads, provisioning
+from headwater import assembly, hosts, namespace, payloads
 from headwater.cli import discovery, shell, topics
 from headwater.cli import histories as journaled
 from headwater.contracts import compatibility, messages
 from headwater.contracts.derive import Shape, shape_of
 from headwater.contracts.topics import Names
-from headwater.log.kafka import KafkaLog
 from headwater.sdk.app import App
 from headwater.settings import Settings
 
@@ -212,7 +211,7 @@ def _exported(directory: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _recorded(loaded: App, settings: Settings) -> list[dict[str, Any]]:
-    log = KafkaLog(provisioning.config_of(settings.kafka))
+    log = topics.log_of(settings)
     try:
         platform = topics.platform_of(loaded, log, settings)
         return [json.loads(one.schema) for one in namespace.recorded_schemas(platform)]

@@ -36,7 +36,7 @@ def plan_(
     """Show what the cluster lacks; change nothing."""
     shell.hush()
     loaded, settings = discovery.load(app), Settings.of()
-    log = KafkaLog(provisioning.config_of(settings.kafka))
+    log = log_of(settings)
     try:
         changes = _changes(platform_of(loaded, log, settings), settings, partitions)
     finally:
@@ -58,7 +58,7 @@ def apply_(
     shell.hush()
     loaded, settings = discovery.load(app), Settings.of()
     cluster = provisioning.connect(settings.kafka)
-    log = KafkaLog(provisioning.config_of(settings.kafka))
+    log = log_of(settings)
     try:
         platform = platform_of(loaded, log, settings)
         changes = _changes(platform, settings, partitions)
@@ -90,6 +90,16 @@ def _refuse_breaks(platform: Platform, changes: list[Change]) -> None:
     found = compatibility.broken(schemas_of(platform.app), old)
     if found:
         raise shell.RefusedError(f"{compatibility.refusal(found)}; nothing was done")
+
+
+def log_of(settings: Settings) -> KafkaLog:
+    """Return the cluster's log, once a broker has answered.
+
+    Raises:
+        SettingsError: None does; the client itself would go on trying without a word.
+    """
+    provisioning.connect(settings.kafka).brokers()
+    return KafkaLog(provisioning.config_of(settings.kafka))
 
 
 def platform_of(loaded: App, log: KafkaLog, settings: Settings) -> Platform:

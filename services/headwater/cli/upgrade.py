@@ -19,7 +19,6 @@ from headwater.cli import discovery, shell, topics
 from headwater.contracts.messages import VersionRecord
 from headwater.core.versions import is_later
 from headwater.durable import confine
-from headwater.log.kafka import KafkaLog
 from headwater.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Finish or undo a rolling upgrade of the app.")
@@ -147,7 +146,7 @@ def _say(
 def _platform(option: str) -> Iterator[Platform]:
     shell.hush()
     loaded, settings = discovery.load(option), Settings.of()
-    log = KafkaLog(provisioning.config_of(settings.kafka))
+    log = topics.log_of(settings)
     try:
         yield topics.platform_of(loaded, log, settings)
     finally:

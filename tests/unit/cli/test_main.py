@@ -11,6 +11,8 @@ import pytest
 from tests.unit.cli.door import Door, Hw
 
 from headwater.cli import discovery, shell
+from headwater.errors import SettingsError
+from headwater.log.kafka_admin import KafkaAdmin
 
 _HEADWATER = [sys.executable, "-m", "headwater.cli.main"]
 
@@ -21,6 +23,36 @@ def test_a_typo_is_answered_with_the_nearest_command(hw: Hw) -> None:
     assert ran.status == 2
     assert "Did you mean 'tasks'?" in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_an_option_that_is_none_is_one_sentence(hw: Hw) -> None:
+    """Whatever guesses stand behind it."""
+    for option in ("--hlp", "--xyz"):
+        ran = hw("run", option)
+        assert ran.status == 2
+        assert ".." not in ran.err
+        assert ran.err.endswith(". See `headwater run --help`\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("upgrade", "show"), ("schemas", "check"), ("topics", "plan")],
+)
+def test_a_command_that_reads_the_cluster_says_when_none_answers(
+    command: tuple[str, ...], hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends, and names the variable, where `headwater dev` is all there is."""
+    monkeypatch.setenv("HEADWATER_KAFKA__BOOTSTRAP", "127.0.0.1:1")
+    assert hw("init", "desk").status == 0
+    monkeypatch.chdir("desk")
+    monkeypatch.setattr(KafkaAdmin, "brokers", _unanswered)
+    ran = hw(*command)
+    assert ran.status == 1
+    assert "no Kafka answers at 127.0.0.1:1" in ran.err
+
+
+def _unanswered(_: KafkaAdmin) -> int:
+    raise SettingsError("no Kafka answers at 127.0.0.1:1")
 
 
 def test_no_command_shows_the_help(hw: Hw) -> None:
