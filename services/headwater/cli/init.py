@@ -30,6 +30,9 @@ only-include = ["{module}.py"]
 [tool.headwater]
 app = "{module}:app"
 tenant = "local"
+
+[tool.pytest.ini_options]
+pythonpath = ["."]
 """
 
 _MODULE = '''\
