@@ -165,7 +165,7 @@ class Client:
     async def approvals(
         self, *, status: str = "open", run: str = "", to: str = ""
     ) -> list[dict[str, Any]]:
-        """Return what waits for people, what expires first first.
+        """Return what waits for people, the soonest to expire first.
 
         Args:
             status: Only in this status: `open`, or how it ended; empty for any.

@@ -54,7 +54,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 50,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """List what waits for people, what expires first first."""
+    """List what waits for people, the soonest to expire first."""
     shell.one_of("status", status, [*STATUSES, "all"])
     params = {
         "status": "" if status == "all" else status,

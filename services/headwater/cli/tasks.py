@@ -39,7 +39,9 @@ def publish(
     ] = None,
     own_id: Annotated[
         str,
-        typer.Option("--id", help="The task's id: the same id is one task. With --file, ID-LINE."),
+        typer.Option(
+            "--id", help="Your name for the task: the same is one task. With --file, ID-LINE."
+        ),
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome.")] = False,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Wait at most so long.")] = 600.0,

@@ -95,7 +95,7 @@ class Approvals:
         ]
 
     async def list(self, request: Request) -> Response:
-        """Return what people are asked, what expires first first."""
+        """Return what people are asked, the soonest to expire first."""
         caller, query = caller_of(request, self.callers), request.query_params
         found = self.index.find(
             tenant=caller.tenant or query.get("tenant", ""),

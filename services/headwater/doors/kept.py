@@ -344,4 +344,4 @@ def _since_ms(told: Mapping[str, Any]) -> int:
 
 
 def _missing(record: str) -> ProblemError:
-    return ProblemError(404, "No such record", f"no record {record!r} is kept")
+    return ProblemError(404, "No such record", f"no record {record!r} is kept; its list names them")

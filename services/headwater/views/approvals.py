@@ -94,7 +94,7 @@ class ApprovalIndex:
     def find(
         self, *, tenant: str = "", status: str = "", run: str = "", to: str = "", limit: int = 50
     ) -> list[dict[str, Any]]:
-        """Return approvals, those that expire first first.
+        """Return approvals, the soonest to expire first.
 
         Args:
             tenant: Only of this tenant.
