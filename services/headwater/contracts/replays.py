@@ -173,7 +173,7 @@ class Anew:
 
     def _place_of(self, record: Record) -> bytes:
         place = record.partition
-        if place != self._place:
+        if place is not self._place:  # a reader of one partition gives every record the same
             self._place = place
             self._of = f"{place.topic}:{place.number}@".encode()
         return b"%b%d" % (self._of, record.offset)

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 INSTANCE = "operator"
 """One name for whoever carries an operation out: a second process fences the first."""
 BATCH = 5_000
+_SLICE = 250
+"""How many records are read or planned before the thread that writes has its turn: its client takes the
+interpreter once for each record that was written, and gets it only when it is let go."""
 REASONS_MAX = 100
 """How many records that were skipped are named one by one."""
 _JOIN_S = 60.0
@@ -244,7 +247,8 @@ class Replaying:
         try:
             batch: list[Record] = []
             while not stop.is_set():
-                found = reader.poll(records_max=most - len(batch), wait_ms=_WAIT_MS)
+                some = min(_SLICE, most - len(batch))
+                found = reader.poll(records_max=some, wait_ms=_WAIT_MS)
                 batch += [record for record in found if record.offset < end]
                 over = reader.at_end or (bool(found) and found[-1].offset >= end - 1)
                 if batch and (over or len(batch) >= most):
@@ -263,7 +267,9 @@ class Replaying:
         for batch in self._batches(place, start, stop):
             meant: list[tuple[Record, Draft]] = []
             skipped: list[tuple[Record, Skipped]] = []
-            for record in batch:
+            for number, record in enumerate(batch):
+                if not number % _SLICE:
+                    time.sleep(0)  # lets the interpreter go, and takes no time
                 made = make(record)
                 if made is None:
                     continue
