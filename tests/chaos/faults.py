@@ -257,7 +257,7 @@ class Storm(Timed):
 
     def _works(self, run: Run) -> bool:
         path = run.directory / f"{self._guest}.log"
-        return b" runs " in path.read_bytes()
+        return path.exists() and b" runs " in path.read_bytes()
 
 
 class Upgrade(Timed):
