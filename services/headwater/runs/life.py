@@ -21,7 +21,7 @@ from headwater.contracts.messages import (
 from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.core.allowance import minus, plus
 from headwater.core.decider import Encoded
-from headwater.core.execution import AgentFunction, Continued, Raised, Returned
+from headwater.core.execution import AgentFunction, Continued, Raised, Released, Returned
 from headwater.core.messages import Address, RunId
 from headwater.runs.calls import Routes
 from headwater.runs.people import People
@@ -161,8 +161,15 @@ class Life:
 
     def writes(self, visit: Visit, *, since: int = 0) -> tuple[str, ...]:
         """Name the calls of a journal, from an entry on, that may have changed the world."""
+        entries = [entry for entry in visit.scan(Entry) if entry.seq >= since]
+        released = {e.delivery.number for e in entries if isinstance(e.delivery, Released)}
         unsent = {call.number for call in visit.scan(OpenCall) if call.unsent}
-        entries = (entry for entry in visit.scan(Entry) if entry.seq >= since)
+        unsent |= {
+            made.number
+            for entry in entries
+            for made in entry.calls
+            if made.approval and made.number not in released
+        }
         return tuple(name for entry in entries for name in self._wrote(entry, unsent))
 
     def discard(self, visit: Visit) -> None:

@@ -713,3 +713,21 @@ def test_an_answer_to_a_call_that_was_let_go_is_delivered_after_a_resume():
     granted(world)
     assert world.outcomes()[-1] == ("worker.completed", b"paid")
     assert len(world.messages(Ask)) == 1
+
+
+@pytest.mark.parametrize(("decision", "wrote"), [("denied", ()), ("approved", ("1 tool write-pay",))])
+def test_a_call_that_a_person_denied_is_no_write_of_the_letter(decision, wrote):
+    """It was never sent; one that they let go was, and may have changed the world."""
+
+    async def pays(session):
+        await session.ask("tool", "write-pay", b"x")
+        raise ValueError("bad luck")
+
+    world = Petitioned(pays, judge=Careful())
+    world.start()
+    world.decided(decision)
+    if decision == "approved":
+        world.answer(1, b"B")
+    assert events(world)[-1].status == "failed"
+    letter = dict(world.drafts[0].headers)
+    assert letter.get("writes", b"") == ", ".join(wrote).encode()
