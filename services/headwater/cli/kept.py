@@ -175,6 +175,10 @@ def operate(
     _tell(found, output)
     if found["state"] == "failed":
         raise shell.RefusedError(found["error"])
+    if body.get("ids") and not found["done"] and not found["skipped"]:
+        raise shell.RefusedError(
+            f"nothing is kept as {', '.join(body['ids'])}: `list` shows what is"
+        )
 
 
 def edited(path: str, record: str, body: Mapping[str, Any], output: shell.Format) -> None:

@@ -113,3 +113,10 @@ def test_a_rate_that_is_none_is_refused(door: Door, hw: Hw) -> None:
     """Before anything is asked."""
     ran = hw("dlq", "replay", "x", "--rate", "fast")
     assert (ran.status, "write 50/s" in ran.err, door.asked) == (2, True, [])
+
+
+def test_a_name_that_nothing_has_fails_the_command(door: Door, hw: Hw) -> None:
+    """A misspelt id is no success."""
+    ready(door, "dlq/resume", action="resume", done=0, skipped={}, reasons=[])
+    ran = hw("dlq", "resume", "desk.0.misspelt", "--yes")
+    assert (ran.status, "nothing is kept as desk.0.misspelt" in ran.err) == (1, True)

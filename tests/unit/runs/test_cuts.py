@@ -715,7 +715,9 @@ def test_an_answer_to_a_call_that_was_let_go_is_delivered_after_a_resume():
     assert len(world.messages(Ask)) == 1
 
 
-@pytest.mark.parametrize(("decision", "wrote"), [("denied", ()), ("approved", ("1 tool write-pay",))])
+@pytest.mark.parametrize(
+    ("decision", "wrote"), [("denied", ()), ("approved", ("1 tool write-pay",))]
+)
 def test_a_call_that_a_person_denied_is_no_write_of_the_letter(decision, wrote):
     """It was never sent; one that they let go was, and may have changed the world."""
 
