@@ -391,7 +391,11 @@ class Host:
                 weights=loops.calls_weights,
             ),
             retry=Retry(total_s=loops.retry_s_max),
-            lease=Lease(lease_ms=round(loops.lease_s * 1000)),
+            lease=Lease(
+                lease_ms=round(loops.lease_s * 1000),
+                still_ms=settings.kafka.session_ms // 2,
+                settle_ms=settings.kafka.heartbeat_ms + 1_000,
+            ),
             observer=Meter(self._registry, self._tracing),
             calls=self._tracing,
             executions_max=loops.executions_max,

@@ -39,10 +39,15 @@ class Lease:
     Args:
         lease_ms: A call whose process says nothing for so long may be taken up by another.
         skew_ms: How far the clocks of two processes may differ.
+        still_ms: A process that has not polled for so long stood still, and may have lost its
+            partitions without knowing; 0 never suspects that.
+        settle_ms: How long such a process begins nothing but reads, until it has heard of it.
     """
 
     lease_ms: int = 10_000
     skew_ms: int = 1_000
+    still_ms: int = 0
+    settle_ms: int = 0
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -94,6 +99,8 @@ class Noting:
         self._unbegun: deque[str] = deque(maxlen=UNBEGUN_MAX)
         self._pulse: asyncio.Future[None] | None = None
         self._alones: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._looked_ms = clock()
+        self._settled_ms = 0
         self._stopping = False
 
     async def reply(self, item: Item) -> Reply:
@@ -124,6 +131,10 @@ class Noting:
             if isinstance(intended, Reply):
                 return intended
             attempt = intended
+        elif item.safety is not Safety.READ:
+            late = await self._awake(item)
+            if late is not None:
+                return late
         item.begun = True
         try:
             reply = await self._answering.reply(
@@ -218,8 +229,31 @@ class Noting:
         if self._held.pop(item, None) is not None and item.safety is Safety.READ:
             await self._append(self._result(item, reply))
 
+    async def _awake(self, item: Item) -> Reply | None:
+        """Wait, where this process stood still, until it knows what it lost; return an heir's answer.
+
+        A call that is noted before it begins needs none of this: its note tells.
+        """
+        while self._still():
+            await self._looked()
+            known = self.known.get(item.claim)
+            if known is None or self._stopping:
+                raise AbandonedError
+            if (reply := known.answer(item.call_id)) is not None:
+                return reply
+        return None
+
+    def _still(self) -> bool:
+        """Say whether this process stood still a moment ago."""
+        now_ms, lease = self._clock(), self._lease
+        if lease.still_ms and now_ms - self._looked_ms > lease.still_ms:
+            self._settled_ms, self._looked_ms = now_ms + lease.settle_ms, now_ms
+        return now_ms < self._settled_ms
+
     def look(self) -> None:
-        """Have those who wait for a lease look again."""
+        """Have those who wait for a lease, or for this process to settle, look again: it has polled."""
+        self._still()
+        self._looked_ms = self._clock()
         pulse, self._pulse = self._pulse, None
         if pulse is not None and not pulse.done():
             pulse.set_result(None)
