@@ -108,7 +108,7 @@ def other_arguments(message: Any) -> Any:
 
 CONTROLS: list[tuple[int, str, Callable[[Any], Any]]] = [
     (8, "was sent, and nobody approved it", events("approved")),
-    (8, "was sent after its approval expired", events("asked", expires_ms=1)),
+    (8, "was sent to begin after its approval expired", events("asked", expires_ms=1)),
     (8, "was approved by who asked for it", events("approved", by="kim")),
     (8, "was sent with other arguments than were approved", other_arguments),
     (8, "was made 2 times", events("not-happened")),

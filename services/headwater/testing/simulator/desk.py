@@ -10,7 +10,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserProm
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from headwater.core.prices import Price, usd_per_million
-from headwater.errors import AgentError, BudgetExceeded, Denied, ToolError
+from headwater.errors import AgentError, BudgetExceeded, DeadlineExceeded, Denied, ToolError
 from headwater.sdk.app import App
 from headwater.sdk.context import Context
 from headwater.sdk.types import Budget
@@ -135,7 +135,7 @@ def desk_app(version: str = "1") -> App:  # noqa: C901 - one place to see all th
         if careful := {"pay": pay, "wire": wire, "gift": gift}.get(kind):
             try:
                 said += f" {await careful(question)}"
-            except (ToolError, Denied) as error:
+            except (ToolError, Denied, DeadlineExceeded) as error:
                 said += f" {error.error}"
         ctx.emit(Noted(text="x" * HUGE_CHARS if kind == "huge" else said))
         opinion = await clerk(question)
