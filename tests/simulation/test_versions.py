@@ -89,7 +89,7 @@ async def history(seed: int, *, guarded: bool = True) -> tuple[list[str], set[st
         world._deciding.append(fleet)  # type: ignore[arg-type] # it steps as a loop does
         fleet.next_ms = lambda: None  # type: ignore[attr-defined] # time goes on by hand
         fleet.restoring = 0  # type: ignore[attr-defined] # restored inline
-        fleet.close = lambda: [fleet.stop(name) for name in [*fleet.members]]  # type: ignore[attr-defined]
+        fleet.close = lambda: [fleet.stop(name) for name in [*fleet.members]]  # type: ignore[attr-defined] # members by name
         runs = [await world.start(app.agents["clerk"], f"t{number}") for number in range(RUNS)]
         left = [(run, number) for run in runs for number in range(SIGNALS)]
         acts: list[Any] = [*["roll", "back"] * 4, *["signal"] * len(left)]

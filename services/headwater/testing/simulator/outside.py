@@ -89,7 +89,7 @@ class Outside:
         dice = random.Random(f"{self._seed}/{key}/{tries}")  # noqa: S311 - a seeded world
         roll = dice.random()
         if roll < 0.12 and tries <= AWAY_MAX:  # noqa: PLR2004 - one in eight is away, for certain
-            raise NotDone("the world is away") if roll < 0.08 else TransientError("away")  # noqa: PLR2004
+            raise NotDone("the world is away") if roll < 0.08 else TransientError("away")  # noqa: PLR2004 - two thirds of them say that nothing happened
         if dice.random() < 0.2:  # noqa: PLR2004 - one in five is slow
             await asyncio.sleep(dice.randint(1, SLOW_MS_MAX) / 1000)
         self._storm.reach(f"before {under.name}")
