@@ -7,6 +7,7 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.chaos.cells import CELLS, Cell
+from tests.chaos.nursery import ROOT
 from tests.chaos.run import Run, StoppedError, Verdict
 from tests.chaos.table import Row, Table
 
@@ -61,6 +63,7 @@ class Matrix:
         self._brokers: dict[int, Broker] = {}
         self._stop = threading.Event()
         self._said: dict[str, str] = {}
+        self._commit = _commit()
         self._shown_s = 0.0
 
     def run(self, parts: Sequence[Part], *, jobs: int) -> None:
@@ -89,6 +92,7 @@ class Matrix:
             row, state = self._control(part)
         else:
             row, state = self._seed(part)
+        row = dataclasses.replace(row, commits=(self._commit,))
         with self._lock:
             self._said.pop(str(part), None)
             self._table.add(row, [one.name for one in CELLS])
@@ -163,6 +167,19 @@ class Matrix:
         with self._lock:
             sys.stdout.write(("\r\x1b[2K" if sys.stderr.isatty() else "") + text + "\n")
             sys.stdout.flush()
+
+
+def _commit() -> str:
+    """Return the commit that runs, with a `+` if it was changed; nothing outside a repository."""
+    named = ("git", "describe", "--always", "--abbrev=8", "--exclude=*")
+    changed = ("git", "status", "--porcelain", "services", "tests/chaos")
+    said, more = (
+        subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip()
+        for command in (named, changed)
+    )
+    return f"{said}{'+' * bool(more)}"
 
 
 def _words(verdict: Verdict) -> str:

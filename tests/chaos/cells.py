@@ -75,7 +75,7 @@ CELLS = (
         controls=("offsets_at_poll",),
         lacks=machine.lacks_memory,
     ),
-    Cell(name="rebalance-storm", fault=lambda: faults.Storm(5), controls=("offsets_first",)),
+    Cell(name="rebalance-storm", fault=lambda: faults.Storm(5), controls=("rows_kept",)),
     Cell(name="rolling-upgrade", fault=faults.Upgrade, controls=("unpatched",)),
     Cell(
         name="rolling-deploy",

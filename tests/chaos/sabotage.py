@@ -5,6 +5,7 @@ Each fails in its own way: what was decided is lost, is doubled, or is bought ag
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
@@ -12,12 +13,17 @@ from tests.chaos.points import Points
 from tests.e2e import sabotage as e2e
 
 from headwater.contracts.messages import InDoubt, Intent, Result
+from headwater.contracts.records import Partition
+from headwater.core.decider import Timer
 from headwater.core.effector import Safety
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.runtime.noting import Noting
 from headwater.runtime.performing import Performing
 from headwater.runtime.receipts import Known
+from headwater.runtime.restoring import Restored, Restorer
 from headwater.runtime.storing import RocksStore
+from headwater.runtime.table import Table
+from headwater.runtime.timers import Timers
 from headwater.sdk.context import Context
 
 STUBBORN_TRIES = 20
@@ -121,6 +127,19 @@ def stamp_ahead(_: Points) -> None:
     RocksStore._write = write  # type: ignore[method-assign] # that is the sabotage
 
 
+def rows_kept(_: Points) -> None:
+    """Whoever has had a partition before goes on with the rows it had then; others had it since."""
+    real = Restorer._restore
+    kept: dict[tuple[str, Partition], Table] = {}
+
+    def restore(self: Any, partition: Partition) -> Restored:
+        found = real(self, partition)
+        table = kept.setdefault((self._group, partition), found.table)
+        return dataclasses.replace(found, table=table, timers=Timers(table.scan(Timer)))
+
+    Restorer._restore = restore  # type: ignore[method-assign] # that is the sabotage
+
+
 def no_hand_over(_: Points) -> None:
     """A process that is told to stop ends at once, and notes nothing of the calls under way."""
     real = Performing.run
@@ -147,6 +166,7 @@ KINDS = {
         no_receipts,
         no_dedupe,
         stamp_ahead,
+        rows_kept,
         no_hand_over,
         unpatched,
     )

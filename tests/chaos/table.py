@@ -19,9 +19,10 @@ files with a `write` tool that has an order key; each third then pays with an `i
 Afterwards plain read-committed clients read everything back.
 
 **How to read it.** *records* are the Kafka records that the roles consumed (commands, inboxes,
-requests), *faults* how often the fault happened, in all runs of the cell together. A verdict is
-`holds`, or the rules that do not hold, by number. A *control* is the same cell with one protection
-taken out: it has to be noticed, and the table shows by which rules. A cell that could not run says why.
+requests), *faults* how often the fault happened, in all runs of the cell together; *at* is the commit
+that ran, with a `+` if it was changed. A verdict is `holds`, or the rules that do not hold, by number.
+A *control* is the same cell with one protection taken out: it has to be noticed, and the table shows
+by which rules. A cell that could not run says why.
 
 The rules are the invariants of `headwater.testing.invariants`, which judge simulated histories too; here
 they are given what plain clients read back, and a file of what calls did to the world outside.
@@ -61,6 +62,7 @@ class Row:
         skipped: Why it could not run.
         words: What else there is to say.
         logs: Directories of runs that failed.
+        commits: What ran: commits of this repository.
     """
 
     cell: str
@@ -75,6 +77,7 @@ class Row:
     skipped: str = ""
     words: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
+    commits: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -95,6 +98,7 @@ class Row:
             controls={**self.controls, **other.controls},
             words=tuple(dict.fromkeys([*self.words, *other.words])),
             logs=self.logs + other.logs,
+            commits=tuple(dict.fromkeys([*self.commits, *other.commits])),
         )
 
 
@@ -113,7 +117,7 @@ class Table:
         if not self._kept.exists():
             return []
         found = json.loads(self._kept.read_text(encoding="utf-8"))
-        lists = ("seeds", "words", "logs")
+        lists = ("seeds", "words", "logs", "commits")
         return [Row(**row | {name: tuple(row[name]) for name in lists}) for row in found]
 
     def drop(self, cells: Collection[str]) -> None:
@@ -139,13 +143,13 @@ class Table:
 
 def _markdown(rows: Sequence[Row]) -> str:
     lines = [
-        "| cell | seeds | tasks | records | faults | seconds | verdict | controls |",
-        "|---|---|---|---|---|---|---|---|",
+        "| cell | seeds | tasks | records | faults | seconds | verdict | controls | at |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     notes = []
     for row in rows:
         if row.skipped:
-            lines.append(f"| `{row.cell}` | 0 | 0 | 0 | 0 | 0 | skipped: {row.skipped} | |")
+            lines.append(f"| `{row.cell}` | 0 | 0 | 0 | 0 | 0 | skipped: {row.skipped} | | |")
             continue
         verdict = "holds" if not row.violations else "**does not hold**"
         controls = "; ".join(
@@ -154,7 +158,7 @@ def _markdown(rows: Sequence[Row]) -> str:
         )
         lines.append(
             f"| `{row.cell}` | {len(row.seeds)} | {row.tasks:,} | {row.records:,} | {row.faults} "
-            f"| {row.seconds:.0f} | {verdict} | {controls} |"
+            f"| {row.seconds:.0f} | {verdict} | {controls} | {', '.join(row.commits)} |"
         )
         notes += [f"- `{row.cell}`, seed {of}: {what}" for of, what in row.violations.items()]
         notes += [f"- `{row.cell}`: {words}" for words in row.words]
