@@ -51,7 +51,6 @@ class Tally:
 def tally(first: int, seeds: int) -> Tally:
     """Play some seeds, in this process."""
     _hush()
-    gc.freeze()  # what was imported is never garbage
     failing, faults = [], 0
     for seed in range(first, first + seeds):
         verdict = judging.play(seed)
@@ -184,8 +183,13 @@ def _plant(options: argparse.Namespace, say: Say) -> int:
 
 def _pool(workers: int) -> concurrent.futures.Executor:
     return concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn")
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
     )
+
+
+def _begin() -> None:
+    """Never look for garbage in what was imported; frozen any later, what is garbage by then would stay."""
+    gc.freeze()
 
 
 def _progress(line: str) -> None:
