@@ -64,13 +64,13 @@ def _bought_again(book: Book, key: str, made: list[Act]) -> Iterator[str]:
     if not known or made[0].safety == "read":
         return
     noted_ms = min(known)
-    again = [
-        act
-        for act in made
-        if (act.at_ms if act.began_ms is None else act.began_ms) > noted_ms + book.slack_ms
-    ]
+    again = [act for act in made if _began_ms(act) > noted_ms + book.slack_ms]
     if again:
         yield f"{again[0].name} of {key} was made {len(again)} times after its answer was noted"
+
+
+def _began_ms(act: Act) -> int:
+    return act.at_ms if act.began_ms is None else act.began_ms
 
 
 def _is_answer(read: Read) -> bool:
@@ -80,9 +80,12 @@ def _is_answer(read: Read) -> bool:
 
 
 def _starts_in_order(book: Book) -> Iterator[str]:
-    """Calls with one order key start in the order of their requests."""
+    """Calls with one order key start in the order of their requests.
+
+    A repeat that began in time may act late: its first attempt was answered, and the next call began.
+    """
     newest: dict[tuple[str, str, str], tuple[int, str]] = {}
-    for act in book.acts:
+    for act in sorted(book.acts, key=_began_ms):
         ask = _ask(book, act)
         if ask is None or act.late or act.attempt > 1 or not ask.message.order_key:
             continue
