@@ -27,7 +27,7 @@ from headwater.runtime.aside import Aside, Nobody
 from headwater.runtime.committing import Batch, Bisect, Taken, requeue
 from headwater.runtime.observing import Observer, Unobserved
 from headwater.runtime.owned import Owned
-from headwater.runtime.pace import Pace
+from headwater.runtime.pace import Pace, Share
 from headwater.runtime.restoring import Restored, Restorer
 from headwater.runtime.timers import Timers
 from headwater.runtime.trying import Trying
@@ -194,6 +194,7 @@ class Deciding:
             restored.table,
             restored.timers,
             restored.next_offset,
+            since_ms=self._clock(),
         )
         if self._trying is not None or restored.done:
             trials = self._trying or Nobody()
@@ -208,40 +209,58 @@ class Deciding:
             self._decider.forget(claim.partition)
 
     def _turns(self) -> dict[Claim, Batch]:
+        """Take turns: first of partitions that have caught up, then, for less long, of the others."""
         batches: dict[Claim, Batch] = {}
-        began = time.monotonic()
-        until = began + max(self._pace.batch_ms_max / 1000, _COMMITS * self._commit_s)
-        left, drafts = self._bisect.now, 0
-        now_ms = self._clock()
-        for claim, owned in self._owned.items():
-            if owned.parked_until_ms > now_ms or not self._at_hand(claim, owned, now_ms):
-                continue
-            if owned.aside is not None:
-                owned.aside.round(owned.backlog, owned.table)
-            while owned.backlog and left > 0 and drafts < self._pace.records_max:
-                batch = batches.get(claim)
-                if batch is None:
-                    batch = batches[claim] = Batch(claim, owned.table, owned.next_offset)
-                record = owned.backlog[0]
-                try:
-                    if owned.aside is not None and owned.aside.passes(record):
-                        owned.backlog.popleft()
-                        continue
-                    drafts += self._take(batch, owned, record)
-                except TransientError as error:
-                    self._park(claim, owned, now_ms, error)
-                    break
-                except blobs.AbsentError as error:
-                    if not self._fetch(claim, owned, now_ms, error):
-                        break
-                    continue
-                owned.backlog.popleft()
-                owned.fetch = None
-                batch.passed(record)
-                left -= 1
-                if batch.puts.full or time.monotonic() >= until:
-                    left = 0
+        now_ms, batch_s = self._clock(), self._pace.batch_ms_max / 1000
+        share = Share(records=self._bisect.now, drafts=self._pace.records_max)
+        here = [claim for claim, owned in self._owned.items() if owned.caught_up]
+        behind = [claim for claim, owned in self._owned.items() if not owned.caught_up]
+        share.begin(max(batch_s, _COMMITS * self._commit_s))
+        for claim in here:
+            self._turns_of(claim, batches, share, now_ms)
+        if here:
+            share.begin(max(batch_s, self._commit_s))
+        for claim in behind:
+            self._turns_of(claim, batches, share, now_ms)
         return {claim: batch for claim, batch in batches.items() if batch.records}
+
+    def _turns_of(
+        self, claim: Claim, batches: dict[Claim, Batch], share: Share, now_ms: int
+    ) -> None:
+        """Take one partition's turns; if the share ends before its backlog, it is the last next time."""
+        owned = self._owned[claim]
+        if (
+            share.spent()
+            or owned.parked_until_ms > now_ms
+            or not self._at_hand(claim, owned, now_ms)
+        ):
+            return
+        if owned.aside is not None:
+            owned.aside.round(owned.backlog, owned.table)
+        while owned.backlog:
+            if share.spent():
+                self._owned[claim] = self._owned.pop(claim)
+                return
+            batch = batches.get(claim)
+            if batch is None:
+                batch = batches[claim] = Batch(claim, owned.table, owned.next_offset)
+            record = owned.backlog[0]
+            try:
+                if owned.aside is not None and owned.aside.passes(record):
+                    owned.backlog.popleft()
+                    continue
+                share.drafts -= self._take(batch, owned, record)
+            except TransientError as error:
+                self._park(claim, owned, now_ms, error)
+                return
+            except blobs.AbsentError as error:
+                if not self._fetch(claim, owned, now_ms, error):
+                    return
+                continue
+            owned.backlog.popleft()
+            owned.fetch = None
+            batch.passed(record)
+            share.took(last=batch.puts.full)
 
     def _take(self, batch: Batch, owned: Owned, record: Record) -> int:
         """Take one record's turn into the batch; return how many messages it sends."""
@@ -408,8 +427,9 @@ class Deciding:
                 continue
             owned = self._owned[claim]
             owned.next_offset = batch.next_offset
-            if batch.records and not owned.paused:
-                owned.retry_ms = 0
+            if batch.records:
+                owned.caught_up |= batch.records[-1].time_ms >= owned.since_ms
+                owned.retry_ms = owned.retry_ms if owned.paused else 0
             if owned.aside is not None:
                 owned.aside.committed(batch.records)
             if self._trying is not None:

@@ -21,6 +21,8 @@ class Owned:
         table: Its rows.
         timers: Those among them that are due some time.
         next_offset: Where its group goes on.
+        since_ms: When it was taken up, by the wall clock.
+        caught_up: Whether a record was taken that came after that.
         backlog: Records that were polled and not yet taken.
         parked_until_ms: Nothing is taken before.
         retry_ms: How long it waited last; 0 once something was committed after it.
@@ -32,6 +34,8 @@ class Owned:
     table: Table
     timers: Timers
     next_offset: int
+    since_ms: int = 0
+    caught_up: bool = False
     backlog: deque[Record] = dataclasses.field(default_factory=deque)
     parked_until_ms: int = 0
     retry_ms: int = 0
