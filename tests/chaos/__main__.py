@@ -201,7 +201,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="how many cells at once")
     given = parser.parse_args(arguments)
     table = Table(given.out)
-    wanted = [cell for cell in CELLS if cell.name in (given.cell or names)]
+    usual = [cell.name for cell in CELLS if not cell.long]
+    wanted = [cell for cell in CELLS if cell.name in (given.cell or usual)]
     if not given.resume:
         table.drop([cell.name for cell in wanted])
     parts = _parts(wanted, range(1, given.seeds + 1), table.rows(), given.messages)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 
 from tests.chaos import faults, machine
 from tests.chaos.run import Fault as Met
 from tests.integration.proxy import Fault
 
-LONG_S = int(os.environ.get("CHAOS_LONG_S", "0"))
-"""How long payments take during a rolling deploy: 600 for the real thing; 0 for a few seconds."""
+PAY_S, LONG_PAY_S = 6, 600
+"""How long payments take during a rolling deploy, and during the one that takes hours."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +22,14 @@ class Cell:
         fault: Makes the fault, for one run.
         controls: Protections that are taken out one at a time, each to be noticed.
         lacks: Says what this machine lacks for it; empty if nothing.
+        long: Whether it runs only if it is asked for by name.
     """
 
     name: str
     fault: Callable[[], Met]
     controls: tuple[str, ...]
     lacks: Callable[[], str] = str
+    long: bool = False
 
 
 def _deaths(point: str, *controls: str) -> Cell:
@@ -79,7 +80,13 @@ CELLS = (
     Cell(name="rolling-upgrade", fault=faults.Upgrade, controls=("unpatched",)),
     Cell(
         name="rolling-deploy",
-        fault=lambda: faults.Deploy(pay_s=LONG_S or 6),
+        fault=lambda: faults.Deploy(pay_s=PAY_S),
         controls=("no_hand_over",),
+    ),
+    Cell(
+        name="rolling-deploy-long",
+        fault=lambda: faults.Deploy(pay_s=LONG_PAY_S),
+        controls=(),
+        long=True,
     ),
 )

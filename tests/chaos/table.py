@@ -33,9 +33,10 @@ they are given what plain clients read back, and a file of what calls did to the
 
 **How to run it.** `make chaos` runs everything; `make chaos CELL=freeze` one cell;
 `make chaos MESSAGES=2000 SEEDS_A_CELL=1 OUT=/tmp/chaos.md` a quick look. Cells that the page has
-already, with as many messages and seeds, are left out with `RESUME=1`. `CHAOS_LONG_S=600` makes the
-payments of `rolling-deploy` take ten minutes. A run that fails leaves what its processes said in a
-directory that `chaos.json` names.
+already, with as many messages and seeds, are left out with `RESUME=1`. A run that fails leaves what its
+processes said in a directory that `chaos.json` names. `rolling-deploy-long`, whose payments take ten
+minutes, runs only if it is named: `make chaos CELL=rolling-deploy-long MESSAGES=5000 SEEDS_A_CELL=1`.
+It has no control of its own; that of `rolling-deploy` is the same.
 
 """
 RELATED = """`make kill-test` kills workers in the middle of 100 slow model calls and 100 payments over HTTP;
