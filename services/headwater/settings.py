@@ -18,8 +18,6 @@ from headwater.errors import SettingsError
 
 PREFIX = "HEADWATER_"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-SOCKET_MS_MIN = 16_000
-"""More than we wait for the answer to the end of a transaction."""
 _GROUPS = frozenset(
     {"http", "kafka", "registry", "prices", "loops", "store", "supervisor", "blobs"}
 )
@@ -74,21 +72,7 @@ class Kafka(pydantic.BaseModel):
                 f"{PREFIX}KAFKA__SASL_MECHANISM is set, but {PREFIX}KAFKA__SECURITY_PROTOCOL is "
                 f"{self.security_protocol}: name SASL_SSL or SASL_PLAINTEXT"
             )
-        self._patient()
         return self
-
-    def _patient(self) -> None:
-        """Refuse a client that would send the end of a transaction again while we wait for its answer.
-
-        The late twin of such a request can end the transaction after it.
-        """
-        for name in ("socket.timeout.ms", "request.timeout.ms"):
-            given = self.extra.get(name, "")
-            if given.isdecimal() and int(given) < SOCKET_MS_MIN:
-                raise ValueError(
-                    f"{PREFIX}KAFKA__EXTRA sets {name} to {given}: at least {SOCKET_MS_MIN}, or the client "
-                    "sends the end of a transaction again by itself, and the first may end a later one"
-                )
 
     def properties(self) -> dict[str, str]:
         """Return what the client is told beside the bootstrap."""

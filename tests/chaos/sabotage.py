@@ -5,6 +5,7 @@ Each fails in its own way: what was decided is lost, is doubled, or is bought ag
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -74,6 +75,7 @@ def stubborn(_: Points) -> None:
                 return
 
     KafkaOwner._end = end  # type: ignore[method-assign] # that is the sabotage
+    KafkaOwner._once = lambda _: contextlib.nullcontext()  # type: ignore[method-assign] # as above
 
 
 def blind_to_intents(_: Points) -> None:

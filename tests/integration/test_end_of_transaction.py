@@ -7,6 +7,7 @@ keeps the producer and calls commit again, as the client's documentation allows.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
 import random
@@ -28,6 +29,9 @@ from headwater.testing.conformance_world import put
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("end-of-transaction")]
 
+RESEND_TRIES = 8
+RESEND_MS, PATIENCE_S = 2_000, 8.0
+"""After how long the client sends a request again by itself; it looks each second."""
 TRIES = int(os.environ.get("HEADWATER_END_OF_TRANSACTION_TRIES", "24"))
 """How many transactions; 1,000 for the figure in the documentation."""
 CALL_S = 0.6
@@ -60,6 +64,9 @@ class Meddled(KafkaOwner):
 class Stubborn(Meddled):
     """The control: it keeps the producer and calls commit again until that says something."""
 
+    def _once(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     def _end_now(self, producer: Producer) -> None:
         for _ in range(20):
             try:
@@ -69,6 +76,16 @@ class Stubborn(Meddled):
                     raise
             else:
                 return
+
+
+class Patient(Meddled):
+    """The control: it waits for longer than the client does before it sends the end again by itself."""
+
+    def _once(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def _end_now(self, producer: Producer) -> None:
+        producer.commit_transaction(PATIENCE_S)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +98,7 @@ class Outcome:
         torn: Transactions that readers saw a part of.
         unknown: Commits whose outcome the owner did not learn.
         met: Ends of transactions that met a fault.
+        tries: Transactions.
     """
 
     lost: int
@@ -88,18 +106,27 @@ class Outcome:
     torn: int
     unknown: int
     met: int
+    tries: int
 
     def __str__(self) -> str:
         return (
-            f"{self.met} ends of {TRIES} transactions met a fault: {self.lost} outputs lost, "
+            f"{self.met} ends of {self.tries} transactions met a fault: {self.lost} outputs lost, "
             f"{self.doubled} doubled, {self.torn} transactions torn, {self.unknown} outcomes unknown"
         )
 
 
 class Bench:
-    """One inbox of `TRIES` tasks; each leads to an output in both of two topics."""
+    """One inbox of tasks; each leads to an output in both of two topics.
 
-    def __init__(self, bootstrap: str, kind: type[Meddled]) -> None:
+    Args:
+        bootstrap: The cluster.
+        kind: The owner.
+        resends: Whether the owner has more patience than its client.
+    """
+
+    def __init__(self, bootstrap: str, kind: type[Meddled], *, resends: bool) -> None:
+        self.tries = RESEND_TRIES if resends else TRIES
+        self.faults = (Fault.HOLD_REQUEST,) if resends else FAULTS
         name = f"end-{uuid.uuid4().hex[:8]}"
         self.inbox, self.left, self.right = f"{name}.inbox", f"{name}.left", f"{name}.right"
         self.group = f"{name}.group"
@@ -113,14 +140,14 @@ class Bench:
                 config={"message.timestamp.type": "LogAppendTime"},
             )
         admin.begin_group(self.group, {self.inbox: 1})
-        put(self.direct, *(Draft(topic=self.inbox, value=b"%d" % n) for n in range(TRIES)))
+        put(self.direct, *(Draft(topic=self.inbox, value=b"%d" % n) for n in range(self.tries)))
         self.proxy = Proxy(bootstrap, delay_s=CALL_S * 2)
         # A request that gets no answer is sent again while its transaction still lives.
         config = KafkaConfig(
             bootstrap=self.proxy.bootstrap,
-            call_s=CALL_S,
+            call_s=PATIENCE_S if resends else CALL_S,
             transaction_ms=20_000,
-            extra={"socket.timeout.ms": "500"},
+            extra={"socket.timeout.ms": str(RESEND_MS) if resends else "500"},
         )
         self.owner = kind(
             config, [self.inbox], group=self.group, instance="a", first=self.direct.committed
@@ -138,7 +165,7 @@ class Bench:
         """Take one task a transaction, the end of every other one meeting a fault."""
         dice = random.Random(seed)
         unknown, done = 0, 0
-        for _ in range(POLLS_MAX * TRIES):
+        for _ in range(POLLS_MAX * self.tries):
             poll = self.owner.poll(records_max=1, wait_ms=100)
             for claim in poll.gained:
                 done, _ = self.direct.committed(self.group, claim.partition)
@@ -146,11 +173,11 @@ class Bench:
             for claim, record in poll.records:
                 self._writing = record.value or b""
                 if not self.proxy.holds and dice.random() < 0.5:
-                    self.proxy.arm(dice.choice(FAULTS))
+                    self.proxy.arm(dice.choice(self.faults))
                 held = self.owner.commit([self.work(claim, record.offset)])
                 unknown += not held
                 done = record.offset + 1 if held else done
-            if done >= TRIES:
+            if done >= self.tries:
                 break
         self.proxy.release(ANSWER_S)
         met = self.proxy.met
@@ -158,13 +185,14 @@ class Bench:
             collections.Counter(read_committed(self.direct, topic))
             for topic in (self.left, self.right)
         ]
-        expected = [b"%d" % n for n in range(TRIES)]
+        expected = [b"%d" % n for n in range(self.tries)]
         return Outcome(
             lost=sum(count[value] == 0 for count in counts for value in expected),
             doubled=sum(count[value] > 1 for count in counts for value in expected),
             torn=self.owner.torn,
             unknown=unknown,
             met=met,
+            tries=self.tries,
         )
 
     def work(self, claim: Claim, offset: int) -> Work:
@@ -193,13 +221,14 @@ def read_committed(log: KafkaLog, topic: str) -> list[bytes | None]:
 
 @pytest.fixture
 def bench(kafka: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    bench = Bench(kafka, request.param)
+    kind, resends = request.param
+    bench = Bench(kafka, kind, resends=resends)
     yield bench
     bench.close()
 
 
 @pytest.mark.timeout(120 + TRIES * 6)
-@pytest.mark.parametrize("bench", [Meddled], indirect=True)
+@pytest.mark.parametrize("bench", [(Meddled, False)], indirect=True)
 def test_a_lost_end_of_a_transaction_tears_and_doubles_nothing(
     bench: Bench, say: Callable[[str], None]
 ) -> None:
@@ -212,11 +241,35 @@ def test_a_lost_end_of_a_transaction_tears_and_doubles_nothing(
 
 
 @pytest.mark.timeout(120 + TRIES * 6)
-@pytest.mark.parametrize("bench", [Stubborn], indirect=True)
+@pytest.mark.parametrize("bench", [(Stubborn, False)], indirect=True)
 def test_control_committing_again_on_the_same_producer_tears(
     bench: Bench, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A late end of one transaction ends the next one, half written."""
+    monkeypatch.setattr(kafka_transactor, "WATCHDOG", Watchdog(tick_s=60))  # it waits for long
+    outcome = bench.run(seed=1)
+    say(f"control: {outcome}")
+    assert outcome.torn + outcome.lost + outcome.doubled > 0
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("bench", [(Meddled, True)], indirect=True)
+def test_the_client_ends_no_transaction_twice_by_itself(
+    bench: Bench, say: Callable[[str], None]
+) -> None:
+    """However long an owner waits for answers, the end is waited for less long than the client does."""
+    outcome = bench.run(seed=1)
+    say(str(outcome))
+    assert (outcome.lost, outcome.doubled, outcome.torn) == (0, 0, 0)
+    assert outcome.met
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("bench", [(Patient, True)], indirect=True)
+def test_control_a_client_that_sends_the_end_again_by_itself_tears(
+    bench: Bench, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: the owner takes the second end's answer, and the first ends its next transaction."""
     monkeypatch.setattr(kafka_transactor, "WATCHDOG", Watchdog(tick_s=60))  # it waits for long
     outcome = bench.run(seed=1)
     say(f"control: {outcome}")

@@ -113,6 +113,29 @@ def test_a_producer_that_cannot_be_had_again_loses_the_claims(
     desk.follower.until_owning(1)
 
 
+def test_a_commit_whose_requests_may_have_been_sent_twice_starts_over(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late twin belongs to a producer that is fenced by then, whatever the answer was."""
+    claim = desk.claim()
+    draft = Draft(topic=desk.out, value=b"once")
+    with monkeypatch.context() as patch:
+        patch.setattr(KafkaConfig, "once_s", 5.0)
+        patch.setattr(KafkaConfig, "resend_s", 0.0)
+        assert desk.owner.commit([Work(claim=claim, next_offset=1, drafts=[draft])]) == frozenset()
+    gained: set[Claim] = set()
+
+    def came_back() -> bool:
+        gained.update(desk.owner.poll(records_max=1, wait_ms=50).gained)
+        return bool(gained)
+
+    until(came_back, "the claim")
+    (again,) = gained
+    assert again != claim
+    assert desk.owner.commit([Work(claim=again, next_offset=1, drafts=[draft])]) == {again}
+    assert desk.outputs() == [b"once"]
+
+
 @pytest.mark.parametrize("desk", [{"extra": {"queue.buffering.max.messages": "10"}}], indirect=True)
 def test_work_larger_than_the_clients_queue_is_written(desk: Desk) -> None:
     """A full queue is waited for."""

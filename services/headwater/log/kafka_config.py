@@ -43,6 +43,11 @@ OURS = frozenset(
 """Properties that the guarantees rest on; nobody may set them."""
 
 
+_SOCKET_MS = 60_000
+"""The client's own default."""
+_ONCE_SHARE = 0.8
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaConfig:
     """A cluster and the bounds of talking to it.
@@ -105,6 +110,17 @@ class KafkaConfig:
             sweep_ms: How often the broker aborts transactions that timed out.
         """
         return self.transaction_ms + sweep_ms + self.heartbeat_ms + 1_000
+
+    @property
+    def resend_s(self) -> float:
+        """After how long without an answer a client that writes transactions sends a request again."""
+        socket_ms = int(self.extra.get("socket.timeout.ms", _SOCKET_MS))
+        return min(socket_ms, self.transaction_ms) / 1000
+
+    @property
+    def once_s(self) -> float:
+        """How long a request is waited for that may be sent only once: for less than that."""
+        return min(self.call_s, self.resend_s * _ONCE_SHARE)
 
     def common(self) -> dict[str, Any]:
         """Return what every client has."""
@@ -187,6 +203,8 @@ class KafkaConfig:
             "topic.metadata.propagation.max.ms": min(60_000, self.transaction_ms * 2 // 5),
             "linger.ms": 5,
             **self.extra,
+            # The client's own default is a little less; more than the transaction's time it refuses.
+            "socket.timeout.ms": round(self.resend_s * 1000),
         }
 
 

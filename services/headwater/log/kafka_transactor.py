@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -25,6 +26,7 @@ _MOVED_ON = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PR
 _GENERATIONS_MAX = 5
 """How often in a row one piece of work may meet that."""
 _CATCH_UP_POLL_S = 0.01
+_TWICE = "the client may have sent a request twice"
 
 
 class _AbortedError(Exception):
@@ -165,20 +167,21 @@ class KafkaTransactor(KafkaMember):
                     raise _AbortedError(self._delivery_error)
                 if left:
                     raise TimeoutError(f"{left} records were not written within {call_s:g} s")
-                producer.send_offsets_to_transaction(
-                    [
-                        TopicPartition(
-                            one.claim.partition.topic,
-                            one.claim.partition.number,
-                            one.next_offset,
-                            one.metadata,
-                        )
-                        for one in held
-                    ],
-                    self._metadata,
-                    call_s,
-                )
-                self._end(producer)
+                offsets = [
+                    TopicPartition(
+                        one.claim.partition.topic,
+                        one.claim.partition.number,
+                        one.next_offset,
+                        one.metadata,
+                    )
+                    for one in held
+                ]
+                with self._once():
+                    producer.send_offsets_to_transaction(
+                        offsets, self._metadata, self.config.once_s
+                    )
+                with self._once():
+                    self._end(producer)
             except KafkaException as failure:
                 error = failure.args[0]
                 if error.txn_requires_abort() and not error.fatal():
@@ -187,7 +190,27 @@ class KafkaTransactor(KafkaMember):
 
     def _end(self, producer: Producer) -> None:
         """Commit; alone, so that a test can get between."""
-        producer.commit_transaction(self.config.call_s)
+        producer.commit_transaction(self.config.once_s)
+
+    @contextlib.contextmanager
+    def _once(self) -> Iterator[None]:
+        """Have a request sent once, or the producer thrown away.
+
+        The client sends a request again that is not answered in time. The late twin of one that ends a
+        transaction, or says how far it reached, could act on the transaction after it.
+
+        Raises:
+            TimeoutError: It was answered, but perhaps only when it had been sent again.
+        """
+        until_s = time.monotonic() + self.config.resend_s
+        try:
+            yield
+        except KafkaException as failure:
+            if failure.args[0].fatal() or time.monotonic() < until_s:
+                raise
+            raise TimeoutError(_TWICE) from failure
+        if time.monotonic() >= until_s:
+            raise TimeoutError(_TWICE)
 
     def _produce_all(self, producer: Producer, drafts: Sequence[Draft]) -> None:
         """Write drafts; the client is called without a detour as long as its queue has room."""
@@ -249,9 +272,9 @@ class KafkaTransactor(KafkaMember):
         producer = self._producer
         assert producer is not None, "a transaction has a producer"
         try:
-            with WATCHDOG.over(f"abort of {self.group}", self.config.call_s * 2):
-                producer.abort_transaction(self.config.call_s)
-        except KafkaException as failure:
+            with WATCHDOG.over(f"abort of {self.group}", self.config.call_s * 2), self._once():
+                producer.abort_transaction(self.config.once_s)
+        except (KafkaException, TimeoutError) as failure:
             self._give_up(failure)
             return False
         if error.code() in kafka_errors.FORBIDDEN:

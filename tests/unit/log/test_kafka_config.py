@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Producer
 
 from headwater.errors import SettingsError
 from headwater.log import kafka_errors
@@ -71,3 +71,26 @@ def test_errors_that_pass_by_themselves_are_told_from_those_that_do_not() -> Non
     assert kafka_errors.is_away(KafkaError(KafkaError.REQUEST_TIMED_OUT, "", retriable=True))
     assert not kafka_errors.is_away(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     assert not kafka_errors.REFUSED & kafka_errors.AWAY
+
+
+@pytest.mark.parametrize("socket_ms", [None, "500", "20000"])
+@pytest.mark.parametrize("transaction_ms", [900, 5_000, 2_000_000_000])
+@pytest.mark.parametrize("call_s", [0.1, 15.0])
+def test_the_end_of_a_transaction_is_waited_for_less_long_than_until_the_client_repeats_it(
+    socket_ms: str | None, transaction_ms: int, call_s: float
+) -> None:
+    """The late twin of an end that was sent twice can end the transaction after it."""
+    extra = {} if socket_ms is None else {"socket.timeout.ms": socket_ms}
+    config = KafkaConfig(bootstrap="b:1", extra=extra, transaction_ms=transaction_ms, call_s=call_s)
+    told_ms = config.transactional("g", "i")["socket.timeout.ms"]
+    assert told_ms == config.resend_s * 1000
+    assert told_ms <= min(transaction_ms, int(socket_ms or 60_000))
+    assert config.once_s < config.resend_s
+    assert config.once_s <= call_s
+    assert config.member("g", "i").get("socket.timeout.ms") == socket_ms
+
+
+def test_a_transactional_client_takes_what_it_is_told() -> None:
+    """It refuses a longer `socket.timeout.ms` than its transactions live, which others may well have."""
+    config = KafkaConfig(bootstrap="b:1", extra={"socket.timeout.ms": "20000"})
+    Producer(config.transactional("g", "i"))

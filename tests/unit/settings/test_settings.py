@@ -7,8 +7,7 @@ import pathlib
 import pytest
 
 from headwater.errors import SettingsError
-from headwater.log.kafka_config import KafkaConfig
-from headwater.settings import SOCKET_MS_MIN, Settings
+from headwater.settings import Settings
 
 
 def test_nothing_need_be_set():
@@ -121,14 +120,3 @@ def test_description_hides_secrets():
     assert "s3cret" not in str(described)
     assert described["HEADWATER_KAFKA__SASL_PASSWORD"][1] == "set"
     assert "client.rack" in described["HEADWATER_KAFKA__EXTRA"][0]
-
-
-def test_the_client_may_not_send_the_end_of_a_transaction_again_by_itself():
-    """Its late twin could end the transaction after it; the client's own default is long enough."""
-    with pytest.raises(SettingsError, match=r"HEADWATER_KAFKA__EXTRA.*socket\.timeout\.ms to 2000"):
-        Settings.of({"HEADWATER_KAFKA__EXTRA": '{"socket.timeout.ms": "2000"}'})
-    given = '{"socket.timeout.ms": "20000"}'
-    assert (
-        Settings.of({"HEADWATER_KAFKA__EXTRA": given}).kafka.extra["socket.timeout.ms"] == "20000"
-    )
-    assert KafkaConfig(bootstrap="kafka:9092").call_s * 1000 < SOCKET_MS_MIN
