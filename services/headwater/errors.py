@@ -25,6 +25,12 @@ class TransientError(HeadwaterError):
         self.retry_after_s = retry_after_s
 
 
+UNWRITABLE = "unwritable"
+"""Code of what the log refuses: what a record leads to. The record itself may be kept as a row."""
+UNKEEPABLE = "unkeepable"
+"""Code of what the log refuses even then: neither may be kept."""
+
+
 class PoisonError(HeadwaterError):
     """A record that nobody can take; it goes to quarantine, byte for byte.
 

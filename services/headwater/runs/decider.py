@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ from headwater.core.execution import AgentFunction, Raised
 from headwater.core.judge import Judge
 from headwater.core.messages import Address, RunId
 from headwater.core.versions import Versions
-from headwater.errors import PoisonError
+from headwater.errors import UNKEEPABLE, PoisonError
 from headwater.runs import later, values
 from headwater.runs.bounds import Bounds
 from headwater.runs.calls import Calls, Catalogue, Routes
@@ -40,8 +41,6 @@ from headwater.runs.visit import RUN_TIMER, Visit
 logger = logging.getLogger(__name__)
 
 Message = Start | Reply | Control | Wake | Drain | Decided
-UNWRITABLE = "unwritable"
-"""What a message leads to cannot be written, so it cannot be kept either."""
 
 
 class Runs:
@@ -156,8 +155,9 @@ class Runs:
         if message is None or visit is None or visit.run.ending:
             logger.warning("record %s@%d is refused: %s", record.partition, record.offset, error)
             return
-        if not isinstance(message, Drain) and error.code != UNWRITABLE:
-            self._holds.keep(visit, message)  # a resume delivers it again
+        kept = _unkept(message, error) if error.code == UNKEEPABLE else message
+        if kept is not None and not isinstance(kept, Drain):
+            self._holds.keep(visit, kept)  # a resume delivers it again
         ended = Raised(error=error.name, detail=str(error))
         self._life.end(visit, ended, cut=visit.run.seq + 1)
         visit.write(Address(self._events, visit.run.run))
@@ -342,6 +342,14 @@ def _run_of(message: Reply | Control | Wake | Drain | Decided) -> str:
         case Control():
             return message.target
     return str(message.name[-1])
+
+
+def _unkept(message: Message, error: PoisonError) -> Reply | None:
+    """Return what a resume delivers instead of a message that cannot be kept: no call waits for ever."""
+    if not isinstance(message, Reply):
+        return None
+    detail = f"the answer, or what it led to, could not be written, and is in quarantine: {error}"
+    return dataclasses.replace(message, outcome=Failed(error=error.name, detail=detail))
 
 
 def _nothing() -> None:

@@ -21,7 +21,13 @@ from headwater.core.decider import Decider, Sent, Timer, Turn
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, Position, digest
 from headwater.durable.confine import wall_ns
-from headwater.errors import PoisonError, TransientError, WorkRefusedError
+from headwater.errors import (
+    UNKEEPABLE,
+    UNWRITABLE,
+    PoisonError,
+    TransientError,
+    WorkRefusedError,
+)
 from headwater.log.port import Claim, Log, Owner, Work
 from headwater.runtime.aside import Aside, Nobody
 from headwater.runtime.committing import Batch, Bisect, Taken, requeue
@@ -100,6 +106,7 @@ class Deciding:
         self._bisect = Bisect(records_max=self._pace.records_max, now=self._pace.records_max)
         self._commit_s = 0.0
         self._culprit: tuple[Partition, int] | None = None
+        self._why = UNWRITABLE
         self.stepped_s = time.monotonic()
         """When the last step ended, for health."""
         self.oldest_ms: int | None = None
@@ -271,7 +278,7 @@ class Deciding:
         try:
             meta, message = self._open(record)
             if self._culprit == (place, record.offset):
-                raise PoisonError("unwritable", "the log refuses what this record leads to")
+                raise PoisonError(self._why, "the log refuses what this record leads to")
             turn = self._at_post(batch, owned, record, at, meta, message)
             if turn is None:
                 return 0
@@ -472,10 +479,13 @@ class Deciding:
         """Nothing was written: take fewer records again, down to the one that fails alone."""
         records = [record for batch in batches.values() for record in batch.records]
         if len(records) <= 1 and self._has_culprit(batches):
-            raise error  # even its quarantine cannot be written
-        if self._bisect.refused(len(records)):
+            if self._why == UNKEEPABLE:
+                raise error  # even its quarantine cannot be written
+            self._why = UNKEEPABLE
+        elif self._bisect.refused(len(records)):
             if not records:
                 raise error  # a wake alone cannot be written
+            self._why = UNWRITABLE
             self._culprit = (records[0].partition, records[0].offset)
         for claim, batch in batches.items():
             self._take_back(claim, batch)

@@ -26,7 +26,7 @@ from headwater.contracts.messages import (
 )
 from headwater.core.decider import Timer
 from headwater.core.execution import Answer, Begin, Cancel, Cut, Tick
-from headwater.errors import PoisonError
+from headwater.errors import UNKEEPABLE, UNWRITABLE, PoisonError
 from headwater.runs.rows import Entry, Held, OpenCall, Opened, Run
 
 from .test_people import Careful, Petitioned
@@ -359,7 +359,7 @@ def test_a_run_that_slept_as_it_failed_sleeps_on(limited, monkeypatch):
     else:
 
         def refuse(turn, message):
-            raise PoisonError("unwritable", "the log refuses what this record leads to")
+            raise PoisonError(UNKEEPABLE, "the log refuses what this record leads to")
 
         with monkeypatch.context() as refusing:
             refusing.setattr(world.decider, "react", refuse)
@@ -369,6 +369,34 @@ def test_a_run_that_slept_as_it_failed_sleeps_on(limited, monkeypatch):
     world.crash()
     world.wake()
     assert world.outcomes()[-1] == ("worker.completed", b"rested")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(UNWRITABLE, b"A"), (UNKEEPABLE, b"unkeepable")],
+)
+def test_a_run_whose_turn_could_not_be_written_gets_its_answer_again(code, told, monkeypatch):
+    """Or, where the log refuses even to keep it, a failure: it waits for nothing that never comes."""
+
+    async def emitting(session):
+        try:
+            return await call(session, "read-a")
+        except RuntimeError as error:
+            return str(error).encode()
+
+    def refuse(turn, message):
+        raise PoisonError(code, "the log refuses what this record leads to")
+
+    world = World(emitting)
+    world.start()
+    with monkeypatch.context() as refusing:
+        refusing.setattr(world.decider, "react", refuse)
+        world.answer(1, b"A", usage=Usage(input_tokens=7))
+    assert (events(world)[-1].status, events(world)[-1].error) == ("failed", code)
+    assert the_run(world).held == 1
+    granted(world)
+    assert world.outcomes()[-1] == ("worker.completed", told)
+    assert events(world)[-1].tokens == 7
 
 
 def test_a_resumed_child_answers_no_parent():

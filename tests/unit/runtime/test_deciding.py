@@ -387,10 +387,32 @@ def test_culprit_whose_quarantine_is_refused_stops_the_process(script, monkeypat
         raise WorkRefusedError("no")
 
     monkeypatch.setattr(script, "commit", refuse)
-    loop.step()
-    loop.step()
+    for _ in range(3):
+        loop.step()
     with pytest.raises(WorkRefusedError):
         loop.step()
+
+
+def test_culprit_that_cannot_be_kept_is_refused_once_more(script, monkeypatch):
+    """What a decider keeps of a record that it refuses may be what the log refuses: then it keeps nothing."""
+    decider = Adder()
+    loop = build(script, decider, pace=Pace(records_max=1))
+    commit, refused = script.commit, []
+
+    def refuse_twice(work):
+        if len(refused) < 2:
+            refused.append(work)
+            raise WorkRefusedError("too large")
+        return commit(work)
+
+    monkeypatch.setattr(script, "commit", refuse_twice)
+    for n in range(2):
+        script.put(value=b"unwritable" if n == 1 else b"")
+    for _ in range(8):
+        loop.step()
+    assert decider.refusals == ["unwritable", "unkeepable", "unwritable"]
+    assert [draft.topic for draft in script.written if draft.topic == "q"] == ["q", "q"]
+    assert script.offset == 2
 
 
 def test_wake_that_cannot_be_written_stops_the_process(script, monkeypatch):
