@@ -12,7 +12,7 @@ HOURS ?=
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover check fix bench simulate seeds planted chaos recovery kill-test probe broker clean
+.PHONY: help demo test cover check fix bench simulate seeds planted controls chaos recovery kill-test probe broker clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -54,6 +54,9 @@ seeds: simulate ## The same
 
 planted: $(READY) ## Plant bugs one at a time, and say at which of 2,000 seeds each is found
 	$(BIN)/python -m headwater.testing.simulator --planted
+
+controls: $(READY) ## Take protections out, and say in how many of 200 stormy histories each is missed
+	$(BIN)/python -m headwater.testing.simulator --controls
 
 chaos: $(READY) ## Run the matrix of faults on a real Kafka; CELL= MESSAGES= SEEDS_A_CELL= OUT= RESUME=1
 	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -q iproute2; } || echo "no network namespaces here: the table says so"

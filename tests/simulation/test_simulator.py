@@ -9,14 +9,67 @@ import sys
 
 import pytest
 
+from headwater.log.local_faults import Point
 from headwater.runs.life import Life
-from headwater.testing.simulator import command, judging, planted
+from headwater.testing.invariants import Story
+from headwater.testing.simulator import calm, command, desk, judging, planted
 from headwater.testing.simulator.choices import Choice, Choices
 from headwater.testing.simulator.shrinking import kind_of, shrink
 
 EACH = 100
 PLANTED_SEEDS = 200
 """What each planted bug gets here; `make planted` gives them ten times as many."""
+CONTROL_SEEDS = 40
+INJECTED = (
+    "death",
+    "standstill",
+    "standstill, struck off",
+    "long standstill, struck off",
+    "standstill of everyone",
+    "a second of the name",
+    "being struck off",
+    "an unknown end, aborted",
+    "an unknown end, landed",
+    "delay",
+    "second copy",
+    "away",
+    "something away",
+    "compaction",
+    "a stop in good order",
+    "a process that left in good order",
+    "calls under way handed over",
+    "another version",
+    "rolled out",
+    "rolled back",
+    "a version taken back",
+    "patches used",
+    "held for a later version",
+    "held by older code",
+    "held over quota",
+    "a clock that is off",
+    "a queue is full",
+    "a slow call",
+    "a slow answer",
+    "an answer is lost",
+    "the world is away",
+    "the world is away, nothing happened",
+    "published twice",
+    "published twice, not the same",
+    "garbage",
+    "put in quarantine",
+    "fed out of turn",
+    "told by a stranger",
+    *(f"told to {verb}" for verb in ("pause", "resume", "signal", "cancel", "discard")),
+    "sent again by an operator",
+    "asked of a person",
+    "decided",
+    *(f"decided with the wrong {what}" for what in ("digest", "group", "verdict")),
+    "resumed after a failure",
+    "runs compared with themselves alone",
+    *(f"something at {point}" for point in Point if point is not Point.BLOCKED),
+    *(f"something at {when} {name}" for when in ("before", "after") for name in ("small", "block")),
+)
+"""What a history may do, and has to: each is seen in 150 seeds."""
 ENVIRONMENT = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
@@ -55,6 +108,97 @@ def test_a_planted_bug_is_found(bug: str) -> None:
     seed, problem = command.found_at(bug, PLANTED_SEEDS)
     assert seed >= 0, f"{bug} was not found in {PLANTED_SEEDS} seeds"
     assert problem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", ["answer of another call", "held answer lost"])
+def test_the_comparison_with_a_run_without_faults_notices_what_nothing_else_does(bug: str) -> None:
+    """A wrong answer is journaled, replayed, charged and counted like a right one."""
+    with bug_named(bug).plant():
+        found = (judging.play(seed).problems for seed in range(PLANTED_SEEDS))
+        problems = next(filter(None, found))
+    assert {problem.partition(":")[0] for problem in problems} == {"invariant 13"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", [bug.name for bug in planted.CONTROLS])
+def test_a_control_is_noticed_in_most_stormy_histories(control: str) -> None:
+    """A protection that hardly any history needs would be no protection."""
+    assert len(command.failing_of(control, 0, CONTROL_SEEDS)) > CONTROL_SEEDS / 2
+
+
+@pytest.mark.slow
+def test_a_sound_program_holds_in_stormy_histories() -> None:
+    """Else the controls would show nothing."""
+    assert command.failing_of(planted.SOUND.name, 0, CONTROL_SEEDS) == ()
+
+
+@pytest.mark.slow
+def test_controls_are_told_with_their_figures() -> None:
+    """`make controls` says in how many seeds each is noticed, and in what histories."""
+    told = run("--controls", "--seeds", "20").splitlines()
+    assert told[0].startswith("stormy histories: ")
+    assert [line.partition(":")[0] for line in told[1:]] == [
+        *(bug.name for bug in planted.CONTROLS),
+        "nothing is taken out",
+    ]
+    assert told[-1] == "nothing is taken out: noticed in 0 of 20 seeds (0%)"
+
+
+@pytest.mark.slow
+def test_whatever_is_promised_to_go_wrong_does() -> None:
+    """An injection that never happens is a stub."""
+    told = json.loads(run("--seeds", "150", "--output", "json"))
+    assert told["failing"] == []
+    assert {*INJECTED} <= {*told["injected"]}
+
+
+def test_a_story_is_told_alone_and_alike() -> None:
+    """What a run comes to without faults needs no log, and is the same each time."""
+    app = desk.app_of(desk.FIRST)
+    task = app.agents["desk"].input.encode("wire 3")
+    run_id = f"desk.1.{'ab' * 16}"
+
+    def told(away: tuple[str, ...] = ()) -> list[Story]:
+        return [
+            *calm.stories(
+                run_id,
+                "t1",
+                task,
+                versions=(desk.FIRST,),
+                place=lambda *_: 0,
+                event_bytes_max=1_000,
+                away=away,
+            )
+        ]
+
+    (story,) = told()
+    assert told() == [story]
+    assert [call.name for call in story.calls.values()] == [
+        *("balance", "block", "small", "wire", "clerk")
+    ]
+    result = app.agents["desk"].output.decode(story.value, app.schemas)
+    assert result.startswith("42 card 1 is blocked about wire 3 wired wire 3 wire 3: 42 ")
+    _, failing = told((f"{run_id}/4",))
+    result = app.agents["desk"].output.decode(failing.value, app.schemas)
+    assert "TransientError" in result
+
+
+def test_what_depends_on_time_or_people_has_no_story() -> None:
+    """Nobody can say beforehand what it comes to."""
+    app = desk.app_of(desk.FIRST)
+    for kind in desk.TIMED:
+        task = app.agents["desk"].input.encode(f"{kind} 1")
+        stories = calm.stories(
+            f"desk.1.{'ab' * 16}",
+            "t1",
+            task,
+            versions=(desk.FIRST,),
+            place=lambda *_: 0,
+            event_bytes_max=1_000,
+            away=(),
+        )
+        assert [*stories] == []
 
 
 def test_a_seed_gives_one_history_in_every_process() -> None:

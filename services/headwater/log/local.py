@@ -56,6 +56,7 @@ class LocalReader:
                 moved = before != [*self._next.values()]
                 left = until - time.monotonic() if wait_ms else 0
             if records or moved or left <= 0:
+                cluster.faults.at(Point.FETCHED, "")
                 return records
             if cluster.settling:
                 continue
@@ -213,11 +214,13 @@ class LocalLog:
         while True:
             with cluster.changed:
                 cluster.tick()
-                if not cluster.pending(group, partition):
-                    marked = cluster.group(group).offsets.get(partition)
-                    if marked is None:
-                        raise local_member.missing(group, str(partition))
-                    return marked
+                pending = cluster.pending(group, partition)
+                marked = cluster.group(group).offsets.get(partition)
+            if not pending:
+                if marked is None:
+                    raise local_member.missing(group, str(partition))
+                cluster.faults.at(Point.FOUND, "")
+                return marked
             if time.monotonic() > until:
                 raise TimeoutError(f"an offset of {group} in {partition} stayed in a transaction")
             if cluster.settling:

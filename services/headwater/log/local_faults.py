@@ -26,8 +26,13 @@ class Point(StrEnum):
     APPEND = "append"
     APPENDED = "appended"
     MARK = "mark"
+    MARKED = "marked"
     READ = "read"
+    FETCHED = "fetched"
     OFFSET = "offset"
+    FOUND = "found"
+    PAUSE = "pause"
+    RESUME = "resume"
     BLOCKED = "blocked"
 
 

@@ -67,6 +67,7 @@ class LocalMember:
 
     def pause(self, claims: Collection[Claim]) -> None:
         """Stop delivering these; nothing is lost. Stale claims are ignored."""
+        self._cluster.faults.at(Point.PAUSE, self.who)
         self._paused.update(claim for claim in claims if claim in self._next)
 
     def resume(self, claims: Mapping[Claim, int | None]) -> None:
@@ -75,6 +76,7 @@ class LocalMember:
         Raises:
             SettingsError: A claim just gained is resumed from its group's offset, and there is none.
         """
+        self._cluster.faults.at(Point.RESUME, self.who)
         with self._cluster.changed:
             for claim, offset in claims.items():
                 if claim not in self._next:
@@ -310,6 +312,7 @@ class LocalWorker(LocalTransactor):
             if self._group.holds(self._me, claim):
                 self._group.offsets[claim.partition] = (next_offset, metadata)
                 self._cluster.changed.notify_all()
+        self._cluster.faults.at(Point.MARKED, self.who)
 
     def intend(self, work: Sequence[Work]) -> frozenset[Claim]:
         """Write intentions and the offsets of the claims that hold, all or none; return those claims.

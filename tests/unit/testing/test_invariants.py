@@ -11,13 +11,37 @@ import pytest
 
 import headwater
 from headwater.admission.rows import Slot
-from headwater.contracts.messages import Admit, Ask, Failed, Intent, Reply, Result, RunEvent
+from headwater.contracts.messages import (
+    Admit,
+    Answered,
+    Ask,
+    BlobRef,
+    Control,
+    Failed,
+    Intent,
+    Reply,
+    Result,
+    RunEvent,
+    RunFailed,
+    Start,
+)
 from headwater.contracts.records import Partition, Record
+from headwater.core.blobs import ref_of
 from headwater.core.execution import Answer
 from headwater.core.keys import row_key
 from headwater.runs.rows import Entry, Held
 from headwater.testing import App, Scripted
-from headwater.testing.invariants import CHECKERS, RULES, Act, Book, Death, Gauge, violations
+from headwater.testing.invariants import (
+    CHECKERS,
+    RULES,
+    Act,
+    Book,
+    Death,
+    Gauge,
+    Story,
+    Told,
+    violations,
+)
 
 Tamper = Callable[[Book], Book]
 
@@ -98,8 +122,33 @@ class World:
 
 @pytest.fixture(scope="module")
 def book() -> Book:
-    """What a sound world wrote."""
-    return asyncio.run(World().book())
+    """What a sound world wrote, and the stories that it tells."""
+    book = asyncio.run(World().book())
+    told = {run: story_of(book, run) for run in book.outcomes}
+    return dataclasses.replace(book, stories=lambda run, tenant, task: [told[run]])
+
+
+def story_of(book: Book, run: str) -> Story:
+    """Return what a run came to as what it has to come to."""
+    last = book.outcomes[run][-1]
+    status = last.header("ce_type").rpartition(".")[2]
+    failed = isinstance(last.message, RunFailed)
+    calls = {}
+    for made in (made for entry in book.entries[run] for made in entry.calls):
+        asked = book.asks[f"{run}/{made.number}"][0].message
+        calls[made.number] = Told(
+            kind=made.kind,
+            name=made.name,
+            arguments=asked.task.value if isinstance(asked, Start) else asked.arguments,
+            digest=made.digest,
+            outcome=book.replies[f"{run}/{made.number}"][0].message.outcome,
+        )
+    return Story(
+        status=status,
+        value=b"" if failed else last.record.value or b"",
+        error=last.message.error if failed else "",
+        calls=calls,
+    )
 
 
 def with_records(book: Book, records: Iterable[Record]) -> Book:
@@ -190,6 +239,81 @@ def other_calls(book: Book) -> Book:
         return None
 
     return instead(book, change)
+
+
+def other_arguments(book: Book) -> Book:
+    return instead(
+        book, lambda m: dataclasses.replace(m, arguments=b"x") if isinstance(m, Ask) else None
+    )
+
+
+def another_call(book: Book) -> Book:
+    """Have a request more, which no run without faults sends."""
+    return with_records(
+        book,
+        [*book.records, *instead(book, _renumbered).records],
+    )
+
+
+def _renumbered(message: Any) -> Any:
+    return dataclasses.replace(message, number=9) if isinstance(message, Ask) else None
+
+
+def call_more(book: Book) -> Book:
+    def change(message: Any) -> Any:
+        if isinstance(message, Entry) and message.calls:
+            more = dataclasses.replace(message.calls[0], number=9)
+            return dataclasses.replace(message, calls=(*message.calls, more))
+        return None
+
+    return instead(book, change)
+
+
+def denied_call(book: Book) -> Book:
+    def change(message: Any) -> Any:
+        if isinstance(message, Entry) and message.calls:
+            denied = Failed(error="Denied", detail="")
+            call = dataclasses.replace(message.calls[0], denied=denied)
+            return dataclasses.replace(message, calls=(call,))
+        return None
+
+    return instead(book, change)
+
+
+def another_answer(outcome: Any) -> Tamper:
+    """Deliver another answer to a tool's call than it gave."""
+
+    def change(message: Any) -> Any:
+        answer = message.delivery if isinstance(message, Entry) else None
+        if isinstance(answer, Answer) and answer.number == 2:
+            return dataclasses.replace(
+                message, delivery=dataclasses.replace(answer, outcome=outcome)
+            )
+        return None
+
+    return lambda book: instead(book, change)
+
+
+def other_error(book: Book) -> Book:
+    return instead(
+        book, lambda m: dataclasses.replace(m, error="KeyError") if is_failed(m) else None
+    )
+
+
+def is_failed(message: Any) -> bool:
+    return isinstance(message, RunFailed)
+
+
+def other_status(book: Book) -> Book:
+    """Publish a failure as a cancellation."""
+    records = []
+    for record in book.records:
+        headers = tuple(
+            (name, value.replace(b".failed", b".cancelled") if name == "ce_type" else value)
+            for name, value in record.headers
+        )
+        records.append(dataclasses.replace(record, headers=headers))
+    return with_records(book, records)
 
 
 def held_left(book: Book) -> Book:
@@ -311,6 +435,17 @@ CONTROLS: list[tuple[int, str, Tamper]] = [
     ),
     (12, "beyond its limit", overdrawn),
     (12, "was charged", charged_twice),
+    (13, "came to", other_result),
+    (13, "failed: KeyError, and without faults: ValueError", other_error),
+    (13, "is cancelled, and without faults failed", other_status),
+    (13, "never sent call", lambda b: without(b, is_a(Ask))),
+    (13, "b'x', and without faults as", other_arguments),
+    (13, "sent call 9, which is not", another_call),
+    (13, "another, and without faults as", other_calls),
+    (13, "noted call 9", call_more),
+    (13, "as denied", denied_call),
+    (13, "for an answer to call 2", another_answer(Answered(value=b"other"))),
+    (13, "for an answer to call 2", another_answer(Failed(error="Lost", detail=""))),
 ]
 
 
@@ -334,8 +469,8 @@ def test_each_invariant_is_missed_where_it_does_not_hold(
 
 
 def test_every_invariant_has_a_control_and_a_rule() -> None:
-    """Twelve are promised."""
-    assert {number for number, _, _ in CONTROLS} == {*CHECKERS} == {*range(1, 13)}
+    """Thirteen are promised."""
+    assert {number for number, _, _ in CONTROLS} == {*CHECKERS} == {*range(1, 14)}
     assert all(RULES.values())
 
 
@@ -364,3 +499,49 @@ def test_an_unrested_world_may_have_work_left(book: Book) -> None:
         offsets=dict.fromkeys(book.offsets, 0),
     )
     assert violations(early, {1, 7}) == []
+
+
+def test_a_run_that_a_person_stopped_is_compared_with_nothing(book: Book) -> None:
+    """What it comes to depends on when they did."""
+    run = next(run for run in book.outcomes if run.startswith("desk."))
+    cancel = Control(target=run, verb="cancel", reason="")
+    start = book.starts[run][0].record
+    said = dataclasses.replace(start, offset=10_000, value=book.codec.encode(cancel))
+    wrong = other_error(other_result(book))
+    assert violations(wrong, {13})
+    stopped = [
+        dataclasses.replace(
+            said, key=name.encode(), partition=book.starts[name][0].record.partition, offset=n
+        )
+        for n, name in enumerate(book.outcomes, 10_000)
+    ]
+    assert violations(with_records(wrong, [*wrong.records, *stopped]), {13}) == []
+
+
+def test_a_run_may_come_to_any_of_its_stories(book: Book) -> None:
+    """Which version of the code began it, nobody knows beforehand."""
+    other = Story(status="cancelled", calls={})
+
+    def stories(run: str, tenant: str, task: bytes) -> list[Story]:
+        return [other, *book.stories(run, tenant, task)]
+
+    assert violations(dataclasses.replace(book, stories=stories), {13}) == []
+    alone = dataclasses.replace(book, stories=lambda run, tenant, task: [other])
+    assert len(violations(alone, {13})) == len(book.outcomes)
+
+
+def test_a_value_by_reference_is_compared_by_its_name(book: Book) -> None:
+    """A blob's name is that of its content."""
+
+    def by_reference(message: Any) -> Any:
+        if isinstance(message, Ask) and message.safety == "write":
+            return dataclasses.replace(message, arguments=ref_of(message.arguments))
+        return None
+
+    def by_another(message: Any) -> Any:
+        if isinstance(message, Ask) and message.safety == "write":
+            return dataclasses.replace(message, arguments=BlobRef(name="other", size=1))
+        return None
+
+    assert violations(instead(book, by_reference), {13}) == []
+    assert violations(instead(book, by_another), {13})

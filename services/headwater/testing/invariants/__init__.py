@@ -1,4 +1,4 @@
-"""The twelve invariants: what must hold of what was written, whatever broke on the way.
+"""The thirteen invariants: what must hold of what was written, whatever broke on the way.
 
 Each checker reads a `Book`, plain records and what the world outside saw, and yields what does not
 hold. They know nothing of who wrote the records, so the same ones judge simulated histories and what
@@ -6,6 +6,18 @@ a consumer reads back from Kafka.
 """
 
 from headwater.testing.invariants.book import Act, Book, Death, Gauge
+from headwater.testing.invariants.stories import Story, Told
 from headwater.testing.invariants.verdict import CHECKERS, RULES, Violation, violations
 
-__all__ = ["CHECKERS", "RULES", "Act", "Book", "Death", "Gauge", "Violation", "violations"]
+__all__ = [
+    "CHECKERS",
+    "RULES",
+    "Act",
+    "Book",
+    "Death",
+    "Gauge",
+    "Story",
+    "Told",
+    "Violation",
+    "violations",
+]

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headwater.contracts.messages import Ask, Control, Intent, Reply, Result, RunEvent, Spent, Start
 from headwater.contracts.records import Partition, Record
@@ -18,6 +18,9 @@ from headwater.core.keys import key_of
 from headwater.core.messages import Key, RunId
 from headwater.errors import PoisonError
 from headwater.runs.rows import Entry, Opened
+
+if TYPE_CHECKING:
+    from headwater.testing.invariants.stories import Story
 
 ENDINGS = ("completed", "failed", "cancelled")
 ENDED = frozenset({*ENDINGS, "quarantined", "discarded"})
@@ -99,6 +102,10 @@ def _no_price(ask: Ask) -> Spent:
     return Spent()
 
 
+def _no_story(run: str, tenant: str, task: bytes) -> Iterable[Story]:
+    return ()
+
+
 @dataclasses.dataclass(kw_only=True)
 class Book:
     """Everything a namespace wrote.
@@ -117,6 +124,8 @@ class Book:
         agents: Agents by name, for replays; none are replayed that are not named.
         writes: Whether a call that a journal has changes the world.
         ceiling: What a model call may cost at most.
+        stories: (run, tenant, task) to what the run comes to without faults: one story, several where
+            any may be, or none where that is not known.
         rested: Whether everything had time to settle.
         slack_ms: How far clocks may differ before something counts as after something else.
         skew_ms: How far processes' clocks may differ from the log's.
@@ -135,6 +144,7 @@ class Book:
     agents: Mapping[str, AgentFunction] = dataclasses.field(default_factory=dict)
     writes: Callable[[Any], bool] = lambda made: made.kind != "model"
     ceiling: Callable[[Ask], Spent] = _no_price
+    stories: Callable[[str, str, bytes], Iterable[Story]] = _no_story
     rested: bool = True
     slack_ms: int = 0
     skew_ms: int = 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from headwater.testing.invariants import accounts, calls, replays, rest, turns
+from headwater.testing.invariants import accounts, calls, replays, rest, stories, turns
 from headwater.testing.invariants.book import Book
 
 Checker = Callable[[Book], Iterator[str]]
@@ -23,6 +23,7 @@ CHECKERS: Mapping[int, Checker] = {
     10: replays.a_replay_gives_the_same_bytes,
     11: rest.memory_stays_bounded,
     12: accounts.no_allowance_is_overdrawn,
+    13: stories.outcomes_are_those_without_faults,
 }
 """Checkers by the number of their invariant."""
 

@@ -3,6 +3,7 @@
 python -m headwater.testing.simulator --seeds 20000
 python -m headwater.testing.simulator --seed 4711
 python -m headwater.testing.simulator --planted
+python -m headwater.testing.simulator --controls
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from headwater.testing.invariants import RULES
 from headwater.testing.simulator import judging, planted
 from headwater.testing.simulator.judging import Verdict
+from headwater.testing.simulator.odds import STORMY, Odds
 from headwater.testing.simulator.shrinking import PLAYS_MAX, shrink
 
 SEEDS = 500
 PLANTED_SEEDS = 2_000
+CONTROL_SEEDS = 200
 CHUNK = 20
 FAILURES_MAX = 3
 """Failing seeds that are reduced and told in full; of further ones only the number is."""
@@ -41,23 +46,40 @@ class Tally:
         seeds: How many were played.
         failing: Those that violate something.
         faults: How many things went wrong in all of them.
+        counts: What was injected, how often.
     """
 
     seeds: int
     failing: tuple[int, ...]
     faults: int
+    counts: Counter[str]
 
 
 def tally(first: int, seeds: int) -> Tally:
     """Play some seeds, in this process."""
     _hush()
-    failing, faults = [], 0
+    failing, faults, counts = [], 0, Counter[str]()
     for seed in range(first, first + seeds):
         verdict = judging.play(seed)
+        counts.update(verdict.counts)
         faults += len(verdict.plan.choices)
         if verdict.problems:
             failing.append(seed)
-    return Tally(seeds=seeds, failing=tuple(failing), faults=faults)
+    return Tally(seeds=seeds, failing=tuple(failing), faults=faults, counts=counts)
+
+
+def failing_of(name: str, first: int, seeds: int) -> tuple[int, ...]:
+    """Return the stormy seeds that fail with a control's protection taken out; in this process."""
+    _hush()
+    bug = next(bug for bug in (*planted.CONTROLS, planted.SOUND) if bug.name == name)
+    failing = []
+    with bug.plant():
+        for seed in range(first, first + seeds):
+            verdict = judging.play(seed, odds=STORMY, log=bug.log)
+            if verdict.problems:
+                _refuse_misfit(bug, verdict.problems[0])
+                failing.append(seed)
+    return tuple(failing)
 
 
 def found_at(name: str, seeds: int) -> tuple[int, str]:
@@ -69,10 +91,14 @@ def found_at(name: str, seeds: int) -> tuple[int, str]:
             verdict = judging.play(seed, log=bug.log)
             if verdict.problems:
                 problem = verdict.problems[0]
-                if any(word in problem for word in _MISFITS):
-                    raise AssertionError(f"{name} does not fit the program any more: {problem}")
+                _refuse_misfit(bug, problem)
                 return seed, problem
     return -1, ""
+
+
+def _refuse_misfit(bug: planted.Bug, problem: str) -> None:
+    if any(word in problem for word in _MISFITS):
+        raise AssertionError(f"{bug.name} does not fit the program any more: {problem}")
 
 
 def tell(verdict: Verdict, say: Say, plays_max: int = PLAYS_MAX) -> None:
@@ -103,17 +129,20 @@ def main(arguments: Sequence[str] | None = None, say: Say | None = None) -> int:
         return 0
     if options.planted:
         return _plant(options, say)
+    if options.controls:
+        return _control(options, say)
     return _play(options, say)
 
 
 def _play(options: argparse.Namespace, say: Say) -> int:
     began = time.monotonic()
     until = began + options.hours * 3600 if options.hours else None
-    done, faults, failing = 0, 0, list[int]()
+    done, faults, failing, counts = 0, 0, list[int](), Counter[str]()
     with _pool(options.workers) as pool:
         for one in _tallies(pool, options, until):
             done += one.seeds
             faults += one.faults
+            counts += one.counts
             failing += one.failing
             for seed in one.failing if options.output == "text" else ():
                 say(f"seed {seed} fails; it is told in full at the end")
@@ -129,14 +158,17 @@ def _play(options: argparse.Namespace, say: Say) -> int:
         "first": options.first,
         "failing": sorted(failing),
         "faults": faults,
+        "injected": dict(sorted(counts.items())),
         "workers": options.workers,
         "seconds": round(took_s, 1),
     }
     if options.output == "json":
         say(json.dumps(summary))
     else:
+        for what, count in sorted(counts.items()):
+            say(f"{count:9} {what}")
         say(
-            f"{done - len(failing)} of {done} seeds hold all twelve invariants; {faults} things went "
+            f"{done - len(failing)} of {done} seeds hold all {len(RULES)} invariants; {faults} things went "
             f"wrong on the way; {took_s:.1f} s in {options.workers} processes"
         )
     return 1 if failing else 0
@@ -146,7 +178,7 @@ def _tallies(
     pool: concurrent.futures.Executor, options: argparse.Namespace, until: float | None
 ) -> Iterator[Tally]:
     """Yield tallies as they come; with an end of time instead of a number, go on until then."""
-    last = None if until is not None else options.first + options.seeds
+    last = None if until is not None else options.first + (options.seeds or SEEDS)
     starts = itertools.count(options.first, CHUNK)
     waiting: set[concurrent.futures.Future[Tally]] = set()
     more = True
@@ -181,6 +213,28 @@ def _plant(options: argparse.Namespace, say: Say) -> int:
     return 1 if missed else 0
 
 
+def _control(options: argparse.Namespace, say: Say) -> int:
+    """Take protections out one at a time; say in how many stormy histories that is noticed."""
+    seeds, wrong = options.seeds or CONTROL_SEEDS, 0
+    say(
+        f"stormy histories: at most {STORMY.faults_max} faults each instead of {Odds().faults_max}, and "
+        f"{STORMY.ending:.0%} of all ends of transactions unknown instead of {Odds().ending:.0%}"
+    )
+    with _pool(options.workers) as pool:
+        looks = {
+            bug: [
+                pool.submit(failing_of, bug.name, first, min(CHUNK, seeds + options.first - first))
+                for first in range(options.first, options.first + seeds, CHUNK)
+            ]
+            for bug in (*planted.CONTROLS, planted.SOUND)
+        }
+        for bug, parts in looks.items():
+            failing = sum(len(part.result()) for part in parts)
+            wrong += failing > 0 if bug is planted.SOUND else 2 * failing <= seeds
+            say(f"{bug.name}: noticed in {failing} of {seeds} seeds ({failing / seeds:.0%})")
+    return 1 if wrong else 0
+
+
 def _pool(workers: int) -> concurrent.futures.Executor:
     return concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
@@ -207,7 +261,11 @@ def _hush() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="headwater.testing.simulator", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds, from --first on")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        help=f"how many seeds, from --first on; {SEEDS}, or {CONTROL_SEEDS} a control",
+    )
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seed", type=int, help="play this one, and tell its history")
     parser.add_argument("--hours", type=float, default=0.0, help="go on for so long instead")
@@ -215,6 +273,11 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes; by default the cores"
     )
     parser.add_argument("--planted", action="store_true", help="look for the planted bugs instead")
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="take protections out and count the stormy histories that notice, most of which must",
+    )
     parser.add_argument(
         "--planted-seeds", type=int, default=PLANTED_SEEDS, help="seeds each bug gets, at most"
     )

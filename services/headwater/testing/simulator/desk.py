@@ -9,7 +9,7 @@ import functools
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from headwater.core.prices import Price, usd_per_million
+from headwater.core.prices import Price, Prices, usd_per_million
 from headwater.errors import AgentError, BudgetExceeded, DeadlineExceeded, Denied, ToolError
 from headwater.sdk.app import App
 from headwater.sdk.context import Context
@@ -35,10 +35,18 @@ KINDS = (
     "again",
 )
 """What a task may be; the first word of its question."""
+TIMED = frozenset({"hurry", "cleanup", "sign", "gift", "wait"})
+"""Kinds whose result rightly depends on when something happens, or on what people say."""
+FIRST, SECOND = "1", "2"
+"""Versions of the app: the second one checks with the bank before it asks the clerk."""
+PATCH = "checked"
+GO, GONE = "go", b'"gone"'
+"""The signal that tasks wait for."""
 HUGE_CHARS = 6_000
 APPROVE_S = 3.0
 STEPS, CLERK_STEPS = 20, 4
 PRICE: Price = usd_per_million(input_usd=1, output_usd=1)
+PRICES = Prices(of={"small": PRICE})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +66,7 @@ def words(question: str) -> str:
     return f"about {question}"
 
 
-def desk_app(version: str = "1") -> App:  # noqa: C901 - one place to see all that is declared
+def desk_app(version: str = FIRST) -> App:  # noqa: C901 - one place to see all that is declared
     """Return the app."""
     app = App("fleet", namespace="sim", version=version)
     small = app.model(
@@ -138,6 +146,8 @@ def desk_app(version: str = "1") -> App:  # noqa: C901 - one place to see all th
             except (ToolError, Denied, DeadlineExceeded) as error:
                 said += f" {error.error}"
         ctx.emit(Noted(text="x" * HUGE_CHARS if kind == "huge" else said))
+        if version != FIRST and ctx.patched(PATCH):
+            said += f" {await note(f'checked {question}')}"
         opinion = await clerk(question)
         if kind == "slow":
             for n in range(3):
@@ -154,16 +164,9 @@ def desk_app(version: str = "1") -> App:  # noqa: C901 - one place to see all th
     return app
 
 
-def expected(question: str) -> str:
-    """Return how the result of a question begins; empty where that depends on what broke."""
-    kind, _, number = question.partition(" ")
-    if kind == "spend":
-        return "5 were refused"
-    if kind == "again":
-        return expected(f"plain {number}")
-    if kind in {"hurry", "cleanup", "sign"}:
-        return ""
-    return f"{owed(question)} card {int(number) % 2} is blocked {words(question)}"
+def is_timed(question: str) -> bool:
+    """Say whether a question's result rightly depends on when something happens, or on people."""
+    return question.partition(" ")[0] in TIMED
 
 
 async def _answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:

@@ -6,19 +6,21 @@ import contextlib
 import dataclasses
 import random
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import stamina
 
 from headwater.log.local import LocalLog
-from headwater.runtime import answering, noting
+from headwater.runtime import answering, noting, performing
 from headwater.testing.invariants import violations
 from headwater.testing.simulator.choices import Choice, Choices
 from headwater.testing.simulator.fleet import Fleet
+from headwater.testing.simulator.odds import Odds
 from headwater.testing.simulator.planted import instead
 from headwater.testing.simulator.processes import Broken, Clock, Stuck
-from headwater.testing.simulator.storm import Odds, Storm
+from headwater.testing.simulator.storm import Storm
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +49,18 @@ class Verdict:
         problems: What does not hold; empty if everything does.
         history: What went wrong on the way, in order.
         feed: What was fed, in words.
+        counts: What was injected, how often.
     """
 
     plan: Plan
     problems: Sequence[str]
     history: Sequence[str]
     feed: Sequence[str]
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+
+HOLD_S = 0.02
+"""How long a member that stops keeps its partitions here, where calls take a tenth of a second."""
 
 stamina.instrumentation.set_on_retry_hooks([])  # a simulation has no one to tell of each try
 
@@ -78,7 +85,8 @@ def play(
     choices = Choices(seed, most=odds.faults_max, planned=None if plan is None else plan.choices)
     storm = Storm(seed, clock, choices, odds, calm_at=None if plan is None else plan.calm_at)
     problems: list[str] = []
-    with _derived_ids(seed):
+    counts: Counter[str] = Counter()
+    with _derived_ids(seed), instead(performing, "HOLD_S", HOLD_S):
         world = Fleet(
             seed,
             LocalLog(clock=clock, faults=storm, **(log or {})),
@@ -93,6 +101,7 @@ def play(
             book = world.book()
             problems += [str(violation) for violation in violations(book)]
             problems += [f"result: {problem}" for problem in world.problems(book)]
+            counts += world.seen(book)
         finally:
             storm.close()
     return Verdict(
@@ -105,6 +114,7 @@ def play(
         problems=problems,
         history=storm.history,
         feed=world.words(),
+        counts=counts + storm.counts,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+from collections import Counter
 from typing import Any, NamedTuple
 
 from headwater.contracts.messages import Ask, Failed, InDoubt
@@ -30,7 +31,7 @@ class Under(NamedTuple):
     attempt: Attempt
     name: str
     instance: str
-    outside: Outside
+    outside: Outside | Calm
 
 
 _under: contextvars.ContextVar[Under] = contextvars.ContextVar("under")
@@ -45,6 +46,22 @@ def found() -> str | None:
     """Return what this call led to, if it happened."""
     under = _under.get()
     return under.outside.done.get(under.call.id)
+
+
+class Calm:
+    """A world in which whatever is done happens at once."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, str] = {}
+
+    async def act(self, value: str) -> str:
+        """Have an effect."""
+        return value
+
+
+def calmly(call: Call, attempt: Attempt, name: str) -> None:
+    """Have the call that this task makes act on a world where nothing goes wrong."""
+    _under.set(Under(call, attempt, name, "", Calm()))
 
 
 class Outside:
@@ -63,6 +80,10 @@ class Outside:
         """Every effect, in order."""
         self.done: dict[str, str] = {}
         """What a call led to, by its idempotency key."""
+        self.counts: Counter[str] = Counter()
+        """What it did to calls, how often."""
+        self.away: set[str] = set()
+        """Calls that it was away for without a word on whether they happened."""
         self._seed = seed
         self._storm = storm
         self._tries: dict[str, int] = {}
@@ -89,16 +110,26 @@ class Outside:
         dice = random.Random(f"{self._seed}/{key}/{tries}")  # noqa: S311 - a seeded world
         roll = dice.random()
         if roll < 0.12 and tries <= AWAY_MAX:  # noqa: PLR2004 - one in eight is away, for certain
-            raise NotDone("the world is away") if roll < 0.08 else TransientError("away")  # noqa: PLR2004 - two thirds of them say that nothing happened
+            if roll < 0.08:  # noqa: PLR2004 - two thirds of them say that nothing happened
+                self.counts["the world is away, nothing happened"] += 1
+                raise NotDone("the world is away")
+            self.away.add(key)
+            self.counts["the world is away"] += 1
+            raise TransientError("away")
         if dice.random() < 0.2:  # noqa: PLR2004 - one in five is slow
+            self.counts["a slow call"] += 1
+            self._storm.under_way(under.name)
             await asyncio.sleep(dice.randint(1, SLOW_MS_MAX) / 1000)
         self._storm.reach(f"before {under.name}")
         self._note(under)
         answer = self.done.setdefault(key, value)
         self._storm.reach(f"after {under.name}")
         if dice.random() < 0.1:  # noqa: PLR2004 - one in ten answers slowly
+            self.counts["a slow answer"] += 1
             await asyncio.sleep(dice.randint(1, SLOW_MS_MAX) / 1000)
         if dice.random() < 0.04 and tries <= AWAY_MAX and call.safety is not Safety.PAID:  # noqa: PLR2004 - a lost answer
+            self.away.add(key)
+            self.counts["an answer is lost"] += 1
             raise TransientError("the answer is lost")
         return answer
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from headwater.admission.decider import Admission
 from headwater.admission.rows import Slot, Tenant
-from headwater.contracts.messages import Closed, Control, Intent, Reply, Result
-from headwater.core.decider import Turn
+from headwater.contracts.messages import Answered, Closed, Control, Failed, Intent, Reply, Result
+from headwater.contracts.records import Partition
+from headwater.core.decider import Timer, Turn
 from headwater.core.messages import digest
 from headwater.log.local_member import LocalOwner
 from headwater.log.port import Claim, Work
@@ -22,6 +23,7 @@ from headwater.runs.holds import Holds
 from headwater.runs.life import Life
 from headwater.runs.rows import Held
 from headwater.runtime import restoring, table
+from headwater.runtime.deciding import Deciding
 from headwater.runtime.noting import Noting
 from headwater.runtime.performing import Performing
 from headwater.runtime.receipts import Known
@@ -243,9 +245,69 @@ def value_not_stored() -> contextlib.AbstractContextManager[None]:
     return instead(Puts, "begin", lambda self, blobs, turn: None)
 
 
+def answer_of_another() -> contextlib.AbstractContextManager[None]:
+    """Who takes a call over answers it with whatever answer to its run is noted."""
+
+    def answer(self: Any, call_id: str) -> Reply | None:
+        run, _, number = call_id.rpartition("/")
+        mine: Reply | None = self._results.get(call_id)
+        others = (reply for reply in self._results.values() if reply.run == run)
+        other = mine or next(others, None)
+        return None if other is None else dataclasses.replace(other, number=int(number))
+
+    return instead(Known, "answer", answer)
+
+
+def held_answer_lost() -> contextlib.AbstractContextManager[None]:
+    """An answer that comes while its run is paused is kept as a failure."""
+    real = Holds.keep
+
+    def keep(self: Any, visit: Any, message: Any) -> None:
+        if isinstance(message, Reply) and isinstance(message.outcome, Answered):
+            failed = Failed(error="Lost", detail="it came while the run stood still")
+            message = dataclasses.replace(message, outcome=failed)
+        real(self, visit, message)
+
+    return instead(Holds, "keep", keep)
+
+
+def tables_kept() -> contextlib.AbstractContextManager[None]:
+    """Who gets a partition back goes on with the rows it had, whatever was written since."""
+    forgets, takes = Deciding.__dict__["_forget"], Deciding.__dict__["_take_up"]
+    kept: dict[tuple[int, Partition], table.Table] = {}
+
+    def forget(self: Any, claim: Claim) -> None:
+        if (owned := self._owned.get(claim)) is not None:
+            kept[id(self), claim.partition] = owned.table
+        forgets(self, claim)
+
+    def take_up(self: Any, claim: Claim, restored: restoring.Restored) -> None:
+        before = kept.get((id(self), claim.partition))
+        if before is not None:
+            timers = Timers(before.scan(Timer))
+            restored = dataclasses.replace(restored, table=before, timers=timers)
+        takes(self, claim, restored)
+
+    @contextlib.contextmanager
+    def both() -> Iterator[None]:
+        with instead(Deciding, "_forget", forget), instead(Deciding, "_take_up", take_up):
+            yield
+        kept.clear()
+
+    return both()
+
+
+CONTROLS: Sequence[Bug] = (
+    Bug(name="no claim check", log={"check_claims": False}),
+    Bug(name="tables kept across claims", plant=tables_kept),
+    Bug(name="claims kept after an unknown outcome", log={"lose_claims": False}),
+)
+"""Programs that fail in most stormy histories."""
+SOUND = Bug(name="nothing is taken out")
+
 BUGS: Sequence[Bug] = (
     Bug(name="offset before output", plant=offset_before_output),
-    Bug(name="no claim check", log={"check_claims": False}),
+    *CONTROLS,
     Bug(name="lost tombstone", plant=lost_tombstone),
     Bug(name="reused call number", plant=reused_number),
     Bug(name="dedupe off", plant=dedupe_off),
@@ -258,6 +320,8 @@ BUGS: Sequence[Bug] = (
     Bug(name="cancel overtaking", plant=cancel_overtaking),
     Bug(name="allowance without reserve", plant=no_reserve),
     Bug(name="slot closed twice", plant=slot_closed_twice),
+    Bug(name="answer of another call", plant=answer_of_another),
+    Bug(name="held answer lost", plant=held_answer_lost),
     Bug(name="value not stored", plant=value_not_stored),
     Bug(name="offsets after their transaction", log={"offsets_inside": False}),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 from headwater.contracts.records import Draft
@@ -57,6 +57,10 @@ class Alive:
         stills: How often it stood still for so long that others may have taken over.
         stills_before: How often it had when its step began.
         stepped_ms: When its last step began.
+        leaving: Whether it was told to end in good order.
+        left: Whether it has.
+        hasty: Whether it gives calls under way no time, so that they may be made again.
+        handed: Whether others had its partitions while it still made calls.
     """
 
     spec: Spec
@@ -68,6 +72,10 @@ class Alive:
     stills: int = 0
     stills_before: int = 0
     stepped_ms: int = 0
+    leaving: bool = False
+    left: bool = False
+    hasty: bool = False
+    handed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,12 +85,16 @@ class Spec:
     Args:
         who: `group/instance`.
         start: Builds its loop and membership.
+        leave: Has it end in good order: (process, dice for how), which sets `left` if it is done at once.
         calls: Whether it calls the world outside.
+        versioned: Whether its version makes a difference.
     """
 
     who: str
     start: Callable[[Alive], tuple[Loop, LocalMember]]
+    leave: Callable[[Alive, int], None]
     calls: bool = False
+    versioned: bool = False
 
 
 class World(Protocol):
@@ -107,6 +119,14 @@ class World(Protocol):
 
     def chatter(self, dice: random.Random) -> Draft | None:
         """Return what somebody says meanwhile, if anybody does."""
+        ...
+
+    def roll(self, spec: Spec, dice: random.Random) -> tuple[str, Collection[str]]:
+        """Choose the version that a process starts with from now on; say so, and who has to start again."""
+        ...
+
+    def stages(self) -> Iterator[tuple[Collection[str], bool]]:
+        """Yield how the world comes to its end: (who has to start again first, whether people speak)."""
         ...
 
     def before_compaction(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from headwater.testing.simulator import desk
 from headwater.testing.simulator.outside import Interrupted, Outside, Watched
 from headwater.testing.simulator.processes import Alive
 from headwater.testing.simulator.storm import Storm
-from headwater.testing.simulator.virtual import VirtualLoop
+from headwater.testing.simulator.virtual import VirtualLoop, inside
 
 
 class Tap:
@@ -66,10 +67,28 @@ class Stepped:
         self.performing = performing
         self._process = process
         self._loop = VirtualLoop(process.clock, lambda: not process.dead)
+        self._ending: asyncio.Task[None] | None = None
+
+    def leave(self, *, drain_s: float, leave: bool) -> None:
+        """Take nothing more, finish what is under way, and end.
+
+        Args:
+            drain_s: How long calls that are under way may take.
+            leave: Whether the partitions are given up at once.
+        """
+
+        async def end() -> None:
+            await self.performing.drain(drain_s)
+            await self.performing.close(leave=leave)
+
+        with inside(self._loop):
+            self._ending = self._loop.create_task(end())
 
     def step(self, wait_ms: int = 0) -> int:
         """Take what came, and let what is under way go on as far as it can without time."""
         busy = self.performing.busy
+        if self._ending is not None:
+            return self._end(self._ending)
         came = self._finish(self.performing.step())
         return came + abs(self.performing.busy - busy)
 
@@ -80,7 +99,7 @@ class Stepped:
     def next_ms(self) -> int | None:
         """Return when a call may go on."""
         dues = [self._loop.next_ms(), self.performing.next_ms()]
-        if not self.performing.busy:
+        if not self.performing.busy and self._ending is None:
             dues[0] = None  # what is left are ends of time for calls that are answered
         return min((due for due in dues if due is not None), default=None)
 
@@ -88,6 +107,18 @@ class Stepped:
         """Forget what is under way, as a death does."""
         self._loop.unwind()
         self._loop.close()
+
+    def _end(self, ending: asyncio.Task[None]) -> int:
+        """Go on with what is under way; once that has ended, so has the process."""
+        done = self._loop.spin()
+        if self._process.dead:
+            raise Crash
+        self._process.handed |= bool(self.performing.busy and not self.performing.claims)
+        if ending.done():
+            ending.result()
+            self.close()
+            self._process.left = True
+        return done
 
     def _finish(self, coroutine: Coroutine[Any, Any, int]) -> int:
         done = self._loop.finish(coroutine)

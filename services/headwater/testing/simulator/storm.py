@@ -8,9 +8,9 @@ played again with less of it.
 
 from __future__ import annotations
 
-import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 from headwater.contracts.records import Draft
 from headwater.errors import SettingsError, TransientError
@@ -18,6 +18,7 @@ from headwater.log.local import LocalLog
 from headwater.log.local_faults import Crash, Ending, Faults, Point
 from headwater.testing.invariants import Death
 from headwater.testing.simulator.choices import Choice, Choices
+from headwater.testing.simulator.odds import BETWEEN, ENDINGS, WAYS, Odds
 from headwater.testing.simulator.processes import Alive, Broken, Clock, Spec, Stuck, World
 from headwater.testing.simulator.virtual import inside
 
@@ -31,49 +32,8 @@ SKEW_MS = 20
 """How far a process's clock is off, at most."""
 PATIENCE_MS = 1_000
 """People speak up when nothing else happens for so long."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Odds:
-    """How often what goes wrong, per occasion.
-
-    Args:
-        faults_max: Most faults of one history; half of it is the fewest.
-        points: At each point of a call of the log; others never.
-        calls: Before and after an effect in the world outside.
-        ending: A transaction's end is never heard of.
-        late: A transaction becomes visible late.
-        twice: An append lands twice.
-        away: The log is away for one append, which may have landed.
-        missed: Something that a decider needs is away.
-        between: Between two steps.
-        steps_max: Steps before the calm.
-    """
-
-    faults_max: int = 40
-    points: Mapping[Point, float] = dataclasses.field(
-        default_factory=lambda: {
-            Point.POLL: 0.003,
-            Point.POLLED: 0.006,
-            Point.COMMIT: 0.08,
-            Point.WRITTEN: 0.05,
-            Point.SENT: 0.05,
-            Point.COMMITTED: 0.08,
-            Point.APPEND: 0.04,
-            Point.APPENDED: 0.05,
-            Point.MARK: 0.03,
-            Point.READ: 0.01,
-            Point.OFFSET: 0.02,
-        }
-    )
-    calls: float = 0.12
-    ending: float = 0.06
-    late: float = 0.06
-    twice: float = 0.08
-    away: float = 0.02
-    missed: float = 0.01
-    between: float = 0.05
-    steps_max: int = 260
+LOOKS_MS = 2_100
+"""Whoever looks again at what waits for another version does so within this."""
 
 
 class Storm(Faults):
@@ -103,6 +63,8 @@ class Storm(Faults):
         self.deaths: list[Death] = []
         self.history: list[str] = []
         """What went wrong, in order."""
+        self.counts: Counter[str] = Counter()
+        """What went wrong, and where, how often."""
         self._seed = seed
         self._odds = odds
         self._random = random.Random(f"schedule/{seed}")  # noqa: S311 - a seeded world
@@ -138,6 +100,8 @@ class Storm(Faults):
         if point is Point.BLOCKED:
             self._note(f"{caller.spec.who} waits for a transaction that cannot end: killed")
             self._kill(caller)
+        if point is Point.PAUSE and caller.spec.calls and not caller.leaving:
+            self.counts["a queue is full"] += 1
         if self._calm:
             return
         if point is Point.APPEND or point is Point.APPENDED:
@@ -159,11 +123,12 @@ class Storm(Faults):
         if self._calm or len(self._running) > DEPTH_MAX:
             return
         choice = self.choices.at(
-            f"{point} of {caller.spec.who}", self._odds.calls if odds is None else odds, _WAYS
+            f"{point} of {caller.spec.who}", self._odds.calls if odds is None else odds, WAYS
         )
         if choice is None:
             return
         self._tell(choice)
+        self.counts[f"something at {point}"] += 1
         if choice.what == "death":
             self._kill(caller)
         if choice.what != "standstill":
@@ -183,6 +148,17 @@ class Storm(Faults):
             self._tell(choice)
             raise TransientError("something is away")
 
+    def under_way(self, name: str) -> None:
+        """A slow call goes on: perhaps its process is told to end meanwhile."""
+        if self._calm:
+            return
+        caller = self._running[-1]
+        site = f"slow {name} of {caller.spec.who}"
+        choice = self.choices.at(site, self._odds.stops, ["a stop in good order"])
+        if choice is not None:
+            self._tell(choice)
+            self._leave(caller, choice.dice)
+
     def stills(self, *, now: bool) -> int:
         """Return how often the process that moves has stood still: by now, or when it began to move."""
         caller = self._running[-1]
@@ -192,12 +168,12 @@ class Storm(Faults):
         """Perhaps keep a transaction's end from its owner."""
         if self._calm:
             return Ending.KNOWN
-        choice = self.choices.at(f"end of {who}", self._odds.ending, [*_ENDINGS])
+        choice = self.choices.at(f"end of {who}", self._odds.ending, [*ENDINGS])
         if choice is None:
             return Ending.KNOWN
         self._tell(choice)
         self._cut_name(who)
-        return _ENDINGS[choice.what]
+        return ENDINGS[choice.what]
 
     def late(self, who: str) -> int:
         """Perhaps make a transaction visible only later."""
@@ -236,7 +212,11 @@ class Storm(Faults):
             world.look()
         self.calm_at = self._steps
         self._calm = True
-        self._settle()
+        for again, speak in world.stages():
+            for who in again:
+                if (process := self._alive.get(who)) is not None:
+                    self._leave(process, 0)
+            self._settle(speak=speak)
 
     def close(self) -> None:
         """Let go of every process."""
@@ -258,7 +238,7 @@ class Storm(Faults):
         assert self._world is not None
         self._steps += 1
         self.clock.now_ms += self._random.randint(0, 4)
-        choice = self.choices.at("step", self._odds.between, _BETWEEN)
+        choice = self.choices.at("step", self._odds.between, BETWEEN)
         if choice is not None:
             self._disturb(choice)
         roll = self._random.random()
@@ -289,6 +269,12 @@ class Storm(Faults):
             return
         process = dice.choice(alive)
         self._tell(choice, process.spec.who)
+        if choice.what == "a stop in good order":
+            self._leave(process, dice.getrandbits(16))
+            return
+        if choice.what == "another version":
+            self._roll(dice, alive)
+            return
         self._cut(process)
         if choice.what == "a second of the name":
             self._ghosts.append(process)
@@ -329,6 +315,7 @@ class Storm(Faults):
     def _start(self, spec: Spec) -> None:
         self._starts += 1
         skew = random.Random(f"{self._seed}/skew/{self._starts}").randint(-SKEW_MS, SKEW_MS)  # noqa: S311 - a seeded world
+        self.counts["a clock that is off"] += skew != 0
         clock = self.clock
         process = Alive(spec, lambda: clock.now_ms + skew, stepped_ms=clock.now_ms)
         process.loop, process.member = spec.start(process)
@@ -362,6 +349,39 @@ class Storm(Faults):
         del self._alive[process.spec.who]
         if gone:  # it stays away for a session
             self.log.evict(process.member)
+
+    def _roll(self, dice: random.Random, alive: Sequence[Alive]) -> None:
+        assert self._world is not None
+        process = dice.choice([one for one in alive if one.spec.versioned] or alive)
+        words, again = self._world.roll(process.spec, dice)
+        self._note(f"  {words}")
+        for one in alive:
+            if one.spec.who in again:
+                self._leave(one, dice.getrandbits(16))
+
+    def _leave(self, process: Alive, dice: int) -> None:
+        """Have a process end in good order; one that has calls under way goes on until they have ended."""
+        if process.leaving:
+            return
+        process.leaving = True
+        self._running.append(process)
+        try:
+            process.spec.leave(process, dice)
+        finally:
+            self._running.pop()
+        if process.left:
+            self._left(process)
+
+    def _left(self, process: Alive) -> None:
+        process.dead = True
+        self.counts["a process that left in good order"] += 1
+        self.counts["calls under way handed over"] += process.handed
+        if process.hasty:
+            self._cut(process)
+        if self._alive.get(process.spec.who) is process:
+            del self._alive[process.spec.who]
+        elif process in self._ghosts:
+            self._ghosts.remove(process)
 
     def _strike_off(self, process: Alive) -> None:
         self.log.evict(process.member)
@@ -411,6 +431,9 @@ class Storm(Faults):
             else:
                 raise Broken(process.spec.who, error) from error
         else:
+            if process.left:
+                self._left(process)
+                return done + 1
             if not process.dead:
                 process.stepped_ms = self.clock.now_ms
                 return done
@@ -421,7 +444,7 @@ class Storm(Faults):
 
     # The calm
 
-    def _settle(self) -> None:
+    def _settle(self, *, speak: bool) -> None:
         """Let everyone finish without faults, and people do what is theirs, until nothing is due."""
         assert self._world is not None
         quiet = 0
@@ -439,9 +462,12 @@ class Storm(Faults):
                 quiet = 0
             elif quiet < QUIET_ROUNDS:
                 continue
-            elif said := self._world.people():
+            elif speak and (said := self._world.people()):
                 for draft in said:
                     self._append(draft)
+                quiet = 0
+            elif due is not None and due - self.clock.now_ms <= LOOKS_MS:
+                self.clock.now_ms += self._world.lease_ms // 4
                 quiet = 0
             else:
                 return  # what is due so much later are ends of time, which would hide what is lost
@@ -460,29 +486,9 @@ class Storm(Faults):
         return done
 
     def _tell(self, choice: Choice, more: str = "") -> None:
+        self.counts[choice.what] += 1
         self._note(f"{choice}{': ' + more if more else ''}")
 
     def _note(self, what: str) -> None:
         depth = "  " * len(self._running)
         self.history.append(f"step {self._steps:3}: {depth}{what}")
-
-
-_WAYS = (
-    "death",
-    "death",
-    "standstill",
-    "standstill, struck off",
-    "standstill, struck off",
-    "long standstill, struck off",
-)
-_BETWEEN = (
-    "a second of the name",
-    "being struck off",
-    "compaction",
-    "death",
-    "standstill of everyone",
-)
-_ENDINGS = {
-    "an unknown end, landed": Ending.LANDED_UNKNOWN,
-    "an unknown end, aborted": Ending.ABORTED_UNKNOWN,
-}
