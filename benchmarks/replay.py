@@ -4,14 +4,22 @@ The copy reads records, writes them with their headers and commits its offset wi
 nothing else. A replay reads why each failed, gives it the identity of a new task, takes the headers of
 its failure off, marks it, skips what was done before, and notes what it did; order is compared.
 
-`python -m benchmarks.replay --records 1000000` asks about a million, and says how memory went.
+Each side has a process of its own, which begins with nothing, so what either holds at most can be
+told. `BENCH_LETTERS=1000000 make bench BENCH=replay` asks about a million; `python -m
+benchmarks.replay --letters 1000000 --repetitions 3` does, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import concurrent.futures
+import multiprocessing
+import os
+import pathlib
+import statistics
 import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from benchmarks import cluster
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -23,13 +31,17 @@ from headwater.contracts.wanted import Wanted
 from headwater.durable import confine
 from headwater.hosts import calm_collector
 from headwater.log.kafka import KafkaConfig, KafkaLog
-from headwater.runtime.operating import Operating, Wish
+from headwater.runtime.operating import Wish
 from headwater.sdk.app import App
 from headwater.sdk.context import Context
 
-RECORDS = 60_000
-BATCH = 5_000
+LETTERS = int(os.environ.get("BENCH_LETTERS") or 200_000)
+CHUNK = 20_000
+"""Letters that are made at a time."""
+BARE_BATCH = 20_000
+"""Records of one transaction of the copy: the size at which it was fastest."""
 WAIT_S = 60.0
+LONGEST_S = 3_600.0
 
 app = App("bench", namespace="bench")
 
@@ -43,11 +55,19 @@ async def triage(ctx: Context, task: str) -> str:
 Row = tuple[bytes, bytes, list[tuple[str, bytes]]]
 
 
-def letters(platform: Platform, count: int) -> list[Row]:
-    """Return dead letters as runs write them."""
+class Seen(NamedTuple):
+    """What one side did in a process of its own."""
+
+    speed: cluster.Speed
+    peak_mib: int
+    """Most memory that was resident."""
+
+
+def letters(platform: Platform, first: int, count: int) -> list[Row]:
+    """Return some dead letters as runs write them."""
     value = triage.input.encode("a claim of the usual length, which nobody could decide about")
     found: list[Row] = []
-    for number in range(count):
+    for number in range(first, first + count):
         record = Record(
             partition=Partition(platform.names.cmd("triage"), 0),
             offset=number,
@@ -76,16 +96,17 @@ def letters(platform: Platform, count: int) -> list[Row]:
     return found
 
 
-def bare(config: KafkaConfig, source: str, sink: str, count: int) -> float:
-    """Return records a second of a copy that a careful hand would write with the client alone."""
+def copied(config: KafkaConfig, source: str, sink: str, count: int, batch: int) -> Seen:
+    """Copy records as a careful hand would, with the client alone; the first batch is not timed."""
+    calm_collector()
     group = cluster.fresh("copy")
     consumer = Consumer({**config.consumer(), "group.id": group, "auto.offset.reset": "earliest"})
     producer = Producer({**config.transactional(group, "copy")})
     producer.init_transactions(WAIT_S)
     consumer.assign([TopicPartition(source, 0, 0)])
-    done, began = 0, 0.0
+    done, first, watch = 0, 0, cluster.Stopwatch()
     while done < count:
-        messages = consumer.consume(BATCH, 0.2)
+        messages = consumer.consume(batch, 0.2)
         if not messages:
             continue
         producer.begin_transaction()
@@ -110,15 +131,18 @@ def bare(config: KafkaConfig, source: str, sink: str, count: int) -> float:
         )
         producer.commit_transaction(WAIT_S)
         done += len(messages)
-        if not began:
-            began, first = time.perf_counter(), done
-    seconds = time.perf_counter() - began
+        if not first:
+            first, watch = done, cluster.Stopwatch()
+    seen = Seen(watch.speed(count - first), peak_mib())
     consumer.close()
-    return (count - first) / seconds
+    return seen
 
 
-def replayed(log: KafkaLog, platform: Platform, count: int, rss: list[int]) -> float:
-    """Return records a second of one replay, from its first batch on: joining comes before."""
+def replayed(config: KafkaConfig, namespace: str, count: int) -> Seen:
+    """Replay dead letters; joining and the first batch are not timed."""
+    calm_collector()
+    log = KafkaLog(config)
+    platform = _platform(log, namespace)
     operating = platform.operating(lambda run: [])
     wish = Wish(
         verb="replay",
@@ -129,68 +153,100 @@ def replayed(log: KafkaLog, platform: Platform, count: int, rss: list[int]) -> f
         name=cluster.fresh("bench"),
     )
     operation = operating.begin(wish)
-    first = 0
-    while not first:
+
+    def done() -> int:
+        state = operating.state(operation)
+        assert state is not None, "it was begun here"
+        return int(state["done"])
+
+    while not (first := done()):
         time.sleep(0.002)
-        first = _done(operating, operation)
-    began = time.perf_counter()
-    operating.join(operation, timeout_s=3_600)
-    seconds = time.perf_counter() - began
+    watch = cluster.Stopwatch()
+    operating.join(operation, timeout_s=LONGEST_S)
+    seen = Seen(watch.speed(count - first), peak_mib())
     state = operating.state(operation)
-    assert state is not None
+    assert state is not None, "it was begun here"
     assert (state["state"], state["done"]) == ("done", count), state
-    rss.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-    return (count - first) / seconds
+    log.close()
+    return seen
 
 
-def _done(operating: Operating, operation: str) -> int:
-    state = operating.state(operation)
-    assert state is not None
-    return int(state["done"])
+def peak_mib() -> int:
+    """Return how much of this process was resident at most.
+
+    `getrusage` would tell the parent's peak where that was higher: it outlives the start of a program.
+    """
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def in_order(log: KafkaLog, topic: str, count: int) -> bool:
-    """Say whether the last replay wrote the letters in their order."""
-    end = log.ends([Partition(topic, 0)])[Partition(topic, 0)]
-    reader = log.read({Partition(topic, 0): max(0, end - count - 100)})
-    seen: list[bytes] = []
+def apart(work: Callable[..., Seen], *arguments: Any) -> Seen:
+    """Do some work in a process of its own."""
+    fresh = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=fresh) as pool:
+        return pool.submit(work, *arguments).result(LONGEST_S)
+
+
+def order_kept(log: KafkaLog, place: Partition, start: int, count: int) -> bool:
+    """Say whether every letter was written from an offset on, once and in order."""
+    reader = log.read({place: start})
+    seen, last = 0, -1
     while not reader.at_end:
-        for record in reader.poll(records_max=BATCH, wait_ms=200):
-            seen.append(record.header("__replay.of") or b"")  # noqa: PERF401 - it grows from poll to poll
+        for record in reader.poll(records_max=CHUNK, wait_ms=200):
+            of = int((record.header("__replay.of") or b"@-1").rpartition(b"@")[2])
+            if of <= last:
+                return False
+            seen, last = seen + 1, of
     reader.close()
-    places = [int(of.rpartition(b"@")[2]) for of in seen[-count:]]
-    return places == sorted(places) and len(set(places)) == count
+    return seen == count
 
 
-def main(records: int = RECORDS, repetitions: int = cluster.REPETITIONS) -> None:
+def pairs(
+    config: KafkaConfig, count: int, repetitions: int, batch: int
+) -> Iterator[tuple[Seen, Seen, bool]]:
+    """Yield what a replay and a copy came to, in turn, and whether order was kept."""
+    namespace = cluster.fresh("replay")
+    log = KafkaLog(config)
+    platform = _platform(log, namespace)
+    for need in platform.needs(partitions=1, coordinators=1):
+        cluster.topic(config, need.name, compacted=need.compacted)
+    source, sink = platform.names.dlq("triage"), cluster.topic(config, cluster.fresh("sink"))
+    for first in range(0, count, CHUNK):
+        cluster.fill(config, source, letters(platform, first, min(CHUNK, count - first)))
+    place = Partition(platform.names.cmd("triage"), 0)
+    for _ in range(repetitions):
+        yardstick = apart(copied, config, source, sink, count, batch)
+        start = log.ends([place])[place]
+        candidate = apart(replayed, config, namespace, count)
+        yield candidate, yardstick, order_kept(log, place, start, count)
+    log.close()
+
+
+def _platform(log: KafkaLog, namespace: str) -> Platform:
+    return Platform(app, log, Parts(clock=confine.wall_ms, instance="bench"), namespace=namespace)
+
+
+def main(
+    letters: int = LETTERS, repetitions: int = cluster.REPETITIONS, batch: int = BARE_BATCH
+) -> None:
     """Alternate, and print the ratio."""
-    calm_collector()
     with cluster.config() as config:
-        namespace = cluster.fresh("replay")
-        log = KafkaLog(config)
-        platform = Platform(
-            app, log, Parts(clock=confine.wall_ms, instance="bench"), namespace=namespace
-        )
-        for need in platform.needs(partitions=1, coordinators=1):
-            cluster.topic(config, need.name, compacted=need.compacted)
-        source, sink = platform.names.dlq("triage"), cluster.topic(config, cluster.fresh("sink"))
-        for start in range(0, records, 50_000):
-            cluster.fill(config, source, letters(platform, records)[start : start + 50_000])
-        pairs, rss = [], list[int]()
-        for _ in range(repetitions):
-            yardstick = bare(config, source, sink, records)
-            pairs.append((replayed(log, platform, records, rss), yardstick))
-        cluster.report("replay", pairs, unit="letters/s against records/s")
-        order = in_order(log, platform.names.cmd("triage"), records)
-        print(
-            f"  {records:,} letters; order {'kept' if order else 'LOST'}; most memory after each "
-            f"repetition: {', '.join(map(str, rss))} MiB"
-        )
-        log.close()
+        seen = [*pairs(config, letters, repetitions, batch)]
+    ours, bare, kept = zip(*seen, strict=True)
+    rates = [(one.speed.per_s, other.speed.per_s) for one, other in zip(ours, bare, strict=True)]
+    cluster.report("replay", rates, unit="letters/s against records/s; at least 0.7")
+    work = [statistics.median(one.speed.cpu_us for one in side) for side in (ours, bare)]
+    peaks = [", ".join(str(one.peak_mib) for one in side) for side in (ours, bare)]
+    print(f"  {work[0]:.1f} us of processor time a letter against {work[1]:.1f} us a record")
+    print(
+        f"  {letters:,} letters; order {'kept' if all(kept) else 'LOST'}; most memory "
+        f"{peaks[0]} MiB against {peaks[1]} MiB"
+    )
 
 
 if __name__ == "__main__":
     given = argparse.ArgumentParser()
-    given.add_argument("--records", type=int, default=RECORDS)
+    given.add_argument("--letters", type=int, default=LETTERS)
     given.add_argument("--repetitions", type=int, default=cluster.REPETITIONS)
+    given.add_argument("--batch", type=int, default=BARE_BATCH, help="of the copy")
     main(**vars(given.parse_args()))

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import struct
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -160,8 +160,14 @@ class KafkaTransactor(KafkaMember):
         with WATCHDOG.over(f"transaction of {self.group}", call_s * 6):
             try:
                 producer.begin_transaction()
-                for one in held:
-                    self._produce_all(producer, one.drafts)
+                try:
+                    for one in held:
+                        self._produce_all(producer, one.drafts)
+                except (KafkaException, TimeoutError, _AbortedError):
+                    raise
+                except Exception:
+                    self._take_back(producer)  # what makes the drafts broke, not the log
+                    raise
                 left = _flush(producer, call_s)
                 if self._delivery_error is not None:
                     raise _AbortedError(self._delivery_error)
@@ -188,6 +194,14 @@ class KafkaTransactor(KafkaMember):
                     raise _AbortedError(error) from failure
                 raise
 
+    def _take_back(self, producer: Producer) -> None:
+        """Abort what was begun, or let go of its producer."""
+        try:
+            with self._once():
+                producer.abort_transaction(self.config.once_s)
+        except (KafkaException, TimeoutError) as failure:
+            self._give_up(failure)
+
     def _end(self, producer: Producer) -> None:
         """Commit; alone, so that a test can get between."""
         producer.commit_transaction(self.config.once_s)
@@ -212,7 +226,7 @@ class KafkaTransactor(KafkaMember):
         if time.monotonic() >= until_s:
             raise TimeoutError(_TWICE)
 
-    def _produce_all(self, producer: Producer, drafts: Sequence[Draft]) -> None:
+    def _produce_all(self, producer: Producer, drafts: Iterable[Draft]) -> None:
         """Write drafts; the client is called without a detour as long as its queue has room."""
         produce, delivered = producer.produce, self._delivered
         for draft in drafts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Collection, Mapping, Sequence
 
@@ -198,6 +199,8 @@ class LocalTransactor(LocalMember):
         """
         cluster = self._cluster
         cluster.faults.at(Point.COMMIT, self.who)
+        # Drafts may be made by reading the log, which the lock below is of.
+        work = [dataclasses.replace(item, drafts=[*item.drafts]) for item in work]
         with cluster.changed:
             cluster.tick()
             held = [item for item in work if self._holds(item.claim)]

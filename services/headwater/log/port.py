@@ -7,7 +7,7 @@ that transacts its reply, a zombie's write (work carries its claim).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from headwater.contracts.records import Draft, Partition, Record
@@ -49,13 +49,14 @@ class Work:
     Args:
         claim: Of which claim.
         next_offset: Where its group goes on.
-        drafts: What is written.
+        drafts: What is written; gone through once for each try, so they may be made as they are written.
+            What breaks while they are made is raised, nothing is written, and the claims still hold.
         metadata: What is kept beside the offset; effectors keep there what is done beyond it.
     """
 
     claim: Claim
     next_offset: int
-    drafts: Sequence[Draft] = ()
+    drafts: Iterable[Draft] = ()
     metadata: str = ""
 
 

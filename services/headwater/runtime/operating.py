@@ -297,7 +297,7 @@ class Operating:
         try:
             return f"{self._log.topic_id(place.topic)}/{place.number}/{why.offset}"
         except SettingsError:
-            return id_of(record)
+            return id_of(record.partition, record.offset)
 
     def _words(self, wish: Wish) -> Callable[[Record, Reason], Draft | Skipped]:
         """Return the word to its run that a dead letter leads to."""

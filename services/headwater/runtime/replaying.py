@@ -8,12 +8,14 @@ notes, and goes on. So an operation is done once, whoever dies half-way and howe
 from __future__ import annotations
 
 import collections
-import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from headwater.contracts.messages import Operation
@@ -21,15 +23,20 @@ from headwater.contracts.records import Draft, Partition, Record
 from headwater.contracts.replays import Skipped
 from headwater.errors import HeadwaterError, WorkRefusedError
 from headwater.log.port import Claim, Log, Owner, Work
+from headwater.runtime.stretches import CutShortError, Reading, Stretch
 
 logger = logging.getLogger(__name__)
 
 INSTANCE = "operator"
 """One name for whoever carries an operation out: a second process fences the first."""
-BATCH = 5_000
-_SLICE = 250
-"""How many records are read or planned before the thread that writes has its turn: its client takes the
-interpreter once for each record that was written, and gets it only when it is let go."""
+BATCH = 20_000
+"""Most records of one transaction."""
+BATCH_BYTES = 32 * 1024 * 1024
+"""About how many bytes of them; the first transactions are small, and tell how large records are."""
+BATCH_S = 1.0
+"""About how long a transaction may be open: the cluster ends one that is open for long."""
+_FIRST = 250
+_GROWTH_MAX = 4.0
 REASONS_MAX = 100
 """How many records that were skipped are named one by one."""
 _JOIN_S = 60.0
@@ -102,26 +109,16 @@ class Progress:
     looked: int = 0
     total: int = 0
 
-    def skip(self, record: Record, reason: Skipped) -> None:
+    def skip(self, of: str, reason: Skipped) -> None:
         """Count a record that was skipped."""
         self.skipped[reason.kind] += 1
         if len(self.reasons) < REASONS_MAX:
-            self.reasons.append((id_of(record), reason.why))
+            self.reasons.append((of, reason.why))
 
 
-def id_of(record: Record) -> str:
+def id_of(place: Partition, offset: int) -> str:
     """Return how people name a kept record."""
-    return f"{record.partition.topic}:{record.partition.number}@{record.offset}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """What one batch leads to."""
-
-    meant: Sequence[tuple[Record, Draft]]
-    skipped: Sequence[tuple[Record, Skipped]]
-    looked: int
-    next_offset: int
+    return f"{place.topic}:{place.number}@{offset}"
 
 
 class Replaying:
@@ -163,12 +160,22 @@ class Replaying:
         )
 
     def preview(self, stop: threading.Event) -> Progress:
-        """Count what would be done; write nothing."""
+        """Count what would be done; write nothing.
+
+        Raises:
+            SettingsError: The log may not be read.
+        """
         self._ledger.catch_up()
         for place in self._places:
-            for plan in self._plans(place, self._start(place), stop):
-                self._count(plan)
-                self.progress.done += len(plan.meant)
+            with contextlib.closing(Reading(self._log, place, stop)) as reading:
+                for stretch in self._stretches(reading, place, self._start(place), stop):
+                    try:
+                        collections.deque(stretch.drafts(), maxlen=0)
+                    except CutShortError as cut:
+                        _tell(cut)
+                        return self.progress
+                    self.progress.done += len(stretch.offsets)
+                    self._count(place, stretch)
         return self.progress
 
     def run(self, stop: threading.Event) -> Progress:
@@ -218,138 +225,129 @@ class Replaying:
             # What was done before counts for nothing here, but for what this operation has done.
             start = max(start, self._ledger.looked(self._order.operation.id, place))
         began, done = time.monotonic(), self.progress.done
-        plans = self._plans(place, start, stop)
-        # The next batch is read and planned while this one is written: half of either is waiting.
-        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="replaying") as pool:
-            ahead = pool.submit(next, plans, None)
-            try:
-                while (plan := ahead.result()) is not None:
-                    ahead = pool.submit(next, plans, None)
-                    if not self._commit(owner, claim, plan):
-                        return False
-                    if rate := self._order.rate:
-                        due_s = (self.progress.done - done) / rate - (time.monotonic() - began)
-                        stop.wait(max(0.0, due_s))
-            finally:
-                concurrent.futures.wait([ahead])
-                plans.close()
+        with contextlib.closing(Reading(self._log, place, stop)) as reading:
+            for stretch in self._stretches(reading, place, start, stop):
+                if not self._commit(owner, claim, stretch):
+                    return False
+                if rate := self._order.rate:
+                    due_s = (self.progress.done - done) / rate - (time.monotonic() - began)
+                    stop.wait(max(0.0, due_s))
         return not stop.is_set()
 
-    def _batches(
-        self, place: Partition, start: int, stop: threading.Event
-    ) -> Iterator[list[Record]]:
-        """Yield the records of a partition, up to the end that it had when this began."""
-        end, rate = self._ends[place], self._order.rate
-        most = min(BATCH, max(1, int(rate))) if rate else BATCH
-        if start >= end:
-            return
-        reader = self._log.read({place: start})
-        try:
-            batch: list[Record] = []
-            while not stop.is_set():
-                some = min(_SLICE, most - len(batch))
-                found = reader.poll(records_max=some, wait_ms=_WAIT_MS)
-                batch += [record for record in found if record.offset < end]
-                over = reader.at_end or (bool(found) and found[-1].offset >= end - 1)
-                if batch and (over or len(batch) >= most):
-                    yield batch
-                    batch = []
-                if over:
-                    return
-        finally:
-            reader.close()
+    def _stretches(
+        self, reading: Reading, place: Partition, start: int, stop: threading.Event
+    ) -> Iterator[Stretch]:
+        """Yield a partition's stretches, up to the end that it had when this began.
 
-    def _plans(
-        self, place: Partition, start: int, stop: threading.Event
-    ) -> Generator[_Plan, None, None]:
-        """Yield what the batches of a partition lead to."""
-        make, ledger, again = self._order.make, self._ledger, self._order.again
-        for batch in self._batches(place, start, stop):
-            meant: list[tuple[Record, Draft]] = []
-            skipped: list[tuple[Record, Skipped]] = []
-            for number, record in enumerate(batch):
-                if not number % _SLICE:
-                    time.sleep(0)  # lets the interpreter go, and takes no time
-                made = make(record)
-                if made is None:
-                    continue
-                if not again and (before := ledger.of(place, record.offset)) is not None:
-                    who = before.actor or "?"
-                    made = Skipped(kind="done before", why=f"{before.action} by {who}")
-                if isinstance(made, Skipped):
-                    skipped.append((record, made))
-                else:
-                    meant.append((record, made))
-            yield _Plan(
-                meant=meant,
-                skipped=skipped,
-                looked=len(batch),
-                next_offset=batch[-1].offset + 1,
+        Each is as large as the one before makes seem good.
+        """
+        order, end = self._order, self._ends[place]
+        most = min(BATCH, max(1, int(order.rate))) if order.rate else BATCH
+        size = min(most, _FIRST)
+        while start < end and not stop.is_set():
+            until = min(start + size, end)
+            stretch = Stretch(
+                functools.partial(reading.between, start, until),
+                order.make if order.again else self._make,
+                functools.partial(self._noted, place, next_offset=until),
+                until,
+                sends=order.sends,
             )
+            yield stretch
+            room = min(BATCH_BYTES / max(1, stretch.bytes), BATCH_S / max(1e-9, stretch.took_s))
+            size = min(most, math.ceil(size * min(_GROWTH_MAX, room)))
+            start = until
 
-    def _count(self, plan: _Plan) -> None:
-        self.progress.looked += plan.looked
-        for record, reason in plan.skipped:
-            self.progress.skip(record, reason)
+    def _make(self, record: Record) -> Draft | Skipped | None:
+        """Return what a record leads to, unless something was done to it before."""
+        made = self._order.make(record)
+        if made is None:
+            return None
+        before = self._ledger.of(record.partition, record.offset)
+        if before is None:
+            return made
+        return Skipped(kind="done before", why=f"{before.action} by {before.actor or '?'}")
 
-    def _commit(self, owner: Owner, claim: Claim, plan: _Plan) -> bool:
-        """Write what a batch leads to, and the note of it; `False` if the claim was lost."""
+    def _noted(self, place: Partition, offsets: Sequence[int], *, next_offset: int) -> Draft:
+        return self._note(
+            dataclasses.replace(
+                self._order.operation,
+                at_ms=self._clock(),
+                topic=place.topic,
+                partition=place.number,
+                offsets=ranges(offsets),
+                next_offset=next_offset,
+            )
+        )
+
+    def _count(self, place: Partition, stretch: Stretch) -> None:
+        self.progress.looked += stretch.looked
+        for offset, reason in stretch.skipped:
+            self.progress.skip(id_of(place, offset), reason)
+
+    def _commit(self, owner: Owner, claim: Claim, stretch: Stretch) -> bool:
+        """Write what a stretch leads to, and the note of it; `False` if that came to nothing."""
         if claim in owner.poll(records_max=1, wait_ms=0).lost:
             return False
+        began = time.monotonic()
         try:
-            held = self._write(owner, claim, plan.meant, plan.next_offset)
-        except WorkRefusedError as error:
-            if not self._one_by_one(owner, claim, plan.meant, error):
-                return False
-            self._count(plan)
-            return True
+            held = self._try(owner, claim, stretch)
+        except CutShortError as cut:
+            _tell(cut)
+            return False
+        stretch.took_s = time.monotonic() - began
         if held:
-            self._count(plan)
-            self.progress.done += len(plan.meant)
+            self._count(claim.partition, stretch)
+        return held
+
+    def _try(self, owner: Owner, claim: Claim, stretch: Stretch) -> bool:
+        work = Work(claim=claim, next_offset=stretch.next_offset, drafts=stretch)
+        try:
+            held = claim in owner.commit([work])
+        except WorkRefusedError as error:
+            drafts = [*stretch.drafts()]
+            return self._one_by_one(owner, claim, stretch.offsets, drafts, error)
+        if held:
+            self.progress.done += len(stretch.offsets)
         return held
 
     def _write(
         self,
         owner: Owner,
         claim: Claim,
-        planned: Sequence[tuple[Record, Draft]],
+        offsets: Sequence[int],
+        drafts: Sequence[Draft],
         next_offset: int,
     ) -> bool:
-        drafts = [draft for _, draft in planned] if self._order.sends else []
-        if planned:
-            noted = dataclasses.replace(
-                self._order.operation,
-                at_ms=self._clock(),
-                topic=claim.partition.topic,
-                partition=claim.partition.number,
-                offsets=ranges([record.offset for record, _ in planned]),
-                next_offset=next_offset,
-            )
-            drafts.append(self._note(noted))
-        work = Work(claim=claim, next_offset=next_offset, drafts=drafts)
-        return claim in owner.commit([work])
+        note = self._noted(claim.partition, offsets, next_offset=next_offset)
+        written = [*drafts, note] if self._order.sends else [note]
+        return claim in owner.commit([Work(claim=claim, next_offset=next_offset, drafts=written)])
 
     def _one_by_one(
         self,
         owner: Owner,
         claim: Claim,
-        planned: Sequence[tuple[Record, Draft]],
+        offsets: Sequence[int],
+        drafts: Sequence[Draft],
         error: WorkRefusedError,
     ) -> bool:
-        """The log refused a batch: write halves of it, down to the record that fails alone."""
-        if len(planned) <= 1:
-            for record, draft in planned:
+        """The log refused some: write halves of them, down to the record that fails alone."""
+        if len(offsets) <= 1:
+            for offset, draft in zip(offsets, drafts, strict=True):
                 why = f"{draft.topic} does not take it: {error}"
-                self.progress.skip(record, Skipped(kind="refused by the log", why=why))
+                skipped = Skipped(kind="refused by the log", why=why)
+                self.progress.skip(id_of(claim.partition, offset), skipped)
             return True
-        middle = len(planned) // 2
-        for half in (planned[:middle], planned[middle:]):
+        middle = len(offsets) // 2
+        for half in (slice(middle), slice(middle, None)):
+            mine, written = offsets[half], drafts[half]
             try:
-                held = self._write(owner, claim, half, half[-1][0].offset + 1)
+                held = self._write(owner, claim, mine, written, mine[-1] + 1)
             except WorkRefusedError as worse:
-                held = self._one_by_one(owner, claim, half, worse)
+                held = self._one_by_one(owner, claim, mine, written, worse)
             else:
-                self.progress.done += len(half)
+                if held:
+                    self.progress.done += len(mine)
             if not held:
                 return False
         return True
@@ -360,6 +358,12 @@ class Replaying:
     def _end(self, place: Partition) -> int:
         end = self._log.offset_at(place, _FAR_MS)
         return end if self._order.offsets is None else min(end, self._order.offsets[1] + 1)
+
+
+def _tell(cut: CutShortError) -> None:
+    """Raise what broke, if it was not that we were told to stop."""
+    if cut.__cause__ is not None:
+        raise cut.__cause__
 
 
 def ranges(offsets: Sequence[int]) -> tuple[int, ...]:

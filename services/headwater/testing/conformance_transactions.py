@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 
@@ -156,6 +157,43 @@ class TransactionClaims:
         assert not follower.poll().lost
         assert values(read_all(world.log, Partition(out, 0))) == [b"good"]
         assert world.log.committed(group, claim.partition)[0] == 2
+
+    def test_drafts_may_be_made_of_what_is_read_while_they_are_written(self, world: World) -> None:
+        """They are gone through as they are written, so that nobody has to hold them all."""
+        topic, out = world.topic(), world.topic("out")
+        put(world.log, *(Draft(topic=topic, value=b"%d" % n) for n in range(3)))
+        owner, follower = world.own(topic, world.group(topic))
+        follower.until_owning(1)
+        (claim,) = follower.claims.values()
+
+        def drafts() -> Iterator[Draft]:
+            for record in read_all(world.log, Partition(topic, 0)):
+                yield Draft(topic=out, value=record.value)
+
+        assert owner.commit([Work(claim=claim, next_offset=3, drafts=drafts())]) == {claim}
+        assert values(read_all(world.log, Partition(out, 0))) == [b"0", b"1", b"2"]
+
+    def test_what_breaks_while_drafts_are_made_leaves_nothing(self, world: World) -> None:
+        """It is told as it is, no transaction stays open, and the claim goes on."""
+        topic, out = world.topic(), world.topic("out")
+        group = world.group(topic)
+        owner, follower = world.own(topic, group)
+        follower.until_owning(1)
+        (claim,) = follower.claims.values()
+
+        def drafts() -> Iterator[Draft]:
+            yield Draft(topic=out, value=b"half")
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            owner.commit([Work(claim=claim, next_offset=3, drafts=drafts())])
+        put(world.log, Draft(topic=out, value=b"after"))
+        assert values(read_until(world.log.read({Partition(out, 0): 0}), 1)) == [b"after"]
+        assert world.log.committed(group, claim.partition)[0] == 0
+        whole = [Draft(topic=out, value=b"whole")]
+        assert owner.commit([Work(claim=claim, next_offset=3, drafts=whole)]) == {claim}
+        assert not follower.poll().lost
+        assert values(read_all(world.log, Partition(out, 0))) == [b"after", b"whole"]
 
     def test_what_an_owner_writes_to_its_own_inbox_comes_back_to_it(self, world: World) -> None:
         """A wake is a record like any other, after the transaction that wrote it."""

@@ -14,7 +14,7 @@ from headwater.contracts.records import Draft, Partition, Record
 from headwater.contracts.replays import Skipped
 from headwater.contracts.wanted import Wanted
 from headwater.errors import SettingsError
-from headwater.log.local import LocalLog
+from headwater.log.local import LocalLog, LocalReader
 from headwater.runtime import replaying
 from headwater.runtime.operating import Wish
 from headwater.runtime.replaying import Order, Replaying, ranges
@@ -77,7 +77,7 @@ def go() -> threading.Event:
 
 
 def test_everything_is_copied_in_order_and_noted(monkeypatch):
-    """In batches; each note says which, and how far it looked."""
+    """In stretches; each note says which, and how far it looked."""
     monkeypatch.setattr(replaying, "BATCH", 4)
     world = World(10)
     progress = world.replaying().run(go())
@@ -112,19 +112,15 @@ def test_a_process_that_dies_half_way_is_followed_by_one_that_goes_on(monkeypatc
     class DiedError(Exception):
         pass
 
-    first = world.replaying(again=again)
-    real = first._write
-
-    def dying(*arguments, **more):
+    def dying(record: Record) -> Draft | Skipped | None:
         nonlocal calls
         calls += 1
-        if calls == 3:
+        if calls == 6:
             raise DiedError
-        return real(*arguments, **more)
+        return copy(record)
 
-    first._write = dying
     with pytest.raises(DiedError):
-        first.run(go())
+        world.replaying(again=again, make=dying).run(go())
     assert len(world.values()) == 4
     world.replaying(again=again).run(go())
     assert world.values() == [str(number).encode() for number in range(7)]
@@ -176,6 +172,59 @@ def test_a_record_that_the_log_refuses_is_skipped_alone(monkeypatch):
     assert world.values() == [b"0", b"1", b"2", b"4", b"5", b"6", b"7"]
     assert (progress.done, dict(progress.skipped)) == (7, {"refused by the log": 1})
     assert world.replaying(make=large).run(go()).done == 0
+
+
+def test_stretches_grow_while_records_are_small_and_transactions_short(monkeypatch):
+    """The first is small; what it came to says how large the next may be."""
+    monkeypatch.setattr(replaying, "_FIRST", 2)
+    monkeypatch.setattr(replaying, "BATCH", 12)
+    world = World(40)
+    world.replaying().run(go())
+    assert [note.next_offset for note in world.notes()] == [2, 10, 22, 34, 40]
+
+
+@pytest.mark.parametrize(("bound", "value"), [("BATCH_BYTES", 3), ("BATCH_S", 1e-9)])
+def test_stretches_shrink_where_one_was_too_much(monkeypatch, bound, value):
+    """Control of the above: what a transaction may hold and how long it may take are bounds."""
+    monkeypatch.setattr(replaying, "_FIRST", 5)
+    monkeypatch.setattr(replaying, bound, value)
+    world = World(9)
+    world.replaying().run(go())
+    assert world.values() == [str(number).encode() for number in range(9)]
+    assert [note.next_offset for note in world.notes()][:2] == ([5, 8] if value == 3 else [5, 6])
+
+
+def test_told_to_stop_while_nothing_comes_it_does(monkeypatch):
+    """What it had begun is undone; begun again, it does all of it."""
+    world, stop = World(2), go()
+    transaction = world.log.hold([Draft(topic=FROM, value=b"2", partition=0)])
+
+    def stopping(record: Record) -> Draft | Skipped | None:
+        stop.set()
+        return copy(record)
+
+    one = world.replaying(make=stopping)
+    one.run(stop)
+    assert (one.progress.done, world.values(), world.notes()) == (0, [], [])
+    assert one.preview(stop).done == 0
+    transaction.commit()
+    world.replaying().run(go())
+    assert world.values() == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("verb", ["run", "preview"])
+def test_what_breaks_in_reading_ends_it(monkeypatch, verb):
+    """It is told as it is, and not taken for a commit that came to nothing and is tried again."""
+    world = World(3)
+    one = world.replaying()
+
+    def broken(self, **_: int) -> None:
+        raise TimeoutError("no such partition")
+
+    monkeypatch.setattr(LocalReader, "poll", broken)
+    monkeypatch.setattr(Ledger, "catch_up", lambda self: None)
+    with pytest.raises(TimeoutError, match="no such partition"):
+        getattr(one, verb)(go())
 
 
 def test_only_some_offsets_are_looked_at():
@@ -234,10 +283,18 @@ def test_a_rate_bounds_the_batches():
     stop = go()
     world.replaying(rate=2_000.0).run(stop)
     assert len(world.values()) == 30
+    assert [len(note.offsets) // 2 for note in world.notes()] == [1]
     small = World(6)
-    one = small.replaying(rate=3.0)
-    sizes = [len(batch) for batch in one._batches(Partition(FROM, 0), 0, stop)]
-    assert sizes == [3, 3]
+    waits: list[float] = []
+
+    class Hurried(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            return False
+
+    small.replaying(rate=3.0).run(Hurried())
+    assert [note.offsets for note in small.notes()] == [(0, 2), (3, 5)]
+    assert 0.9 < waits[0] <= 1 < waits[1] <= 2
 
 
 def test_an_older_process_is_fenced():
