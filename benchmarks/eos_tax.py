@@ -35,8 +35,7 @@ class PlainOwner(KafkaOwner):
         producer = self._producer
         assert producer is not None, "a poll has opened it"
         for one in held:
-            for draft in one.drafts:
-                self._produce(producer, draft)
+            self._produce_all(producer, one.drafts)
         left = producer.flush(_CALL_S)
         assert left == 0, f"{left} records were not written"
         places = [(one.claim.partition, one.next_offset) for one in held]

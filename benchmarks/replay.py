@@ -38,7 +38,7 @@ from headwater.sdk.context import Context
 LETTERS = int(os.environ.get("BENCH_LETTERS") or 200_000)
 CHUNK = 20_000
 """Letters that are made at a time."""
-BARE_BATCH = 20_000
+BARE_BATCH = 5_000
 """Records of one transaction of the copy: the size at which it was fastest."""
 WAIT_S = 60.0
 LONGEST_S = 3_600.0
