@@ -31,7 +31,7 @@ from headwater.contracts.wanted import Wanted
 from headwater.durable import confine
 from headwater.hosts import calm_collector
 from headwater.log.kafka import KafkaConfig, KafkaLog
-from headwater.runtime.operating import Wish
+from headwater.runtime.operating import Operating, Wish
 from headwater.sdk.app import App
 from headwater.sdk.context import Context
 
@@ -142,6 +142,26 @@ def replayed(config: KafkaConfig, namespace: str, count: int) -> Seen:
     """Replay dead letters; joining and the first batch are not timed."""
     calm_collector()
     log = KafkaLog(config)
+    operating, operation = begun(log, namespace, cluster.fresh("bench"))
+    while not (first := done(operating, operation)):
+        time.sleep(0.002)
+    watch = cluster.Stopwatch()
+    operating.join(operation, timeout_s=LONGEST_S)
+    seen = Seen(watch.speed(count - first), peak_mib())
+    assert done(operating, operation) == count, operating.state(operation)
+    log.close()
+    return seen
+
+
+def whole(log: KafkaLog, namespace: str, name: str) -> int:
+    """Replay dead letters under a name; return how many that did."""
+    operating, operation = begun(log, namespace, name)
+    operating.join(operation, timeout_s=LONGEST_S)
+    return done(operating, operation)
+
+
+def begun(log: KafkaLog, namespace: str, name: str) -> tuple[Operating, str]:
+    """Begin to replay every dead letter."""
     platform = _platform(log, namespace)
     operating = platform.operating(lambda run: [])
     wish = Wish(
@@ -150,25 +170,17 @@ def replayed(config: KafkaConfig, namespace: str, count: int) -> Seen:
         topics=(platform.names.dlq("triage"),),
         wanted=Wanted(),
         again=True,
-        name=cluster.fresh("bench"),
+        name=name,
     )
-    operation = operating.begin(wish)
+    return operating, operating.begin(wish)
 
-    def done() -> int:
-        state = operating.state(operation)
-        assert state is not None, "it was begun here"
-        return int(state["done"])
 
-    while not (first := done()):
-        time.sleep(0.002)
-    watch = cluster.Stopwatch()
-    operating.join(operation, timeout_s=LONGEST_S)
-    seen = Seen(watch.speed(count - first), peak_mib())
+def done(operating: Operating, operation: str) -> int:
+    """Return how many it has done."""
     state = operating.state(operation)
     assert state is not None, "it was begun here"
-    assert (state["state"], state["done"]) == ("done", count), state
-    log.close()
-    return seen
+    assert state["state"] in {"running", "done"}, state
+    return int(state["done"])
 
 
 def peak_mib() -> int:
@@ -201,18 +213,24 @@ def order_kept(log: KafkaLog, place: Partition, start: int, count: int) -> bool:
     return seen == count
 
 
+def prepared(config: KafkaConfig, log: KafkaLog, namespace: str, count: int) -> Platform:
+    """Create the topics of a namespace, and dead letters."""
+    platform = _platform(log, namespace)
+    for need in platform.needs(partitions=1, coordinators=1):
+        cluster.topic(config, need.name, compacted=need.compacted)
+    for first in range(0, count, CHUNK):
+        made = letters(platform, first, min(CHUNK, count - first))
+        cluster.fill(config, platform.names.dlq("triage"), made)
+    return platform
+
+
 def pairs(
     config: KafkaConfig, count: int, repetitions: int, batch: int
 ) -> Iterator[tuple[Seen, Seen, bool]]:
     """Yield what a replay and a copy came to, in turn, and whether order was kept."""
-    namespace = cluster.fresh("replay")
-    log = KafkaLog(config)
-    platform = _platform(log, namespace)
-    for need in platform.needs(partitions=1, coordinators=1):
-        cluster.topic(config, need.name, compacted=need.compacted)
+    namespace, log = cluster.fresh("replay"), KafkaLog(config)
+    platform = prepared(config, log, namespace, count)
     source, sink = platform.names.dlq("triage"), cluster.topic(config, cluster.fresh("sink"))
-    for first in range(0, count, CHUNK):
-        cluster.fill(config, source, letters(platform, first, min(CHUNK, count - first)))
     place = Partition(platform.names.cmd("triage"), 0)
     for _ in range(repetitions):
         yardstick = apart(copied, config, source, sink, count, batch)
