@@ -84,7 +84,7 @@ class Fleet:
         self._versions: dict[str, str] = {}
         """Who has another version than the first."""
         self._rolled = False
-        self._detour = random.Random(f"stages/{seed}").random() < 0.4  # noqa: PLR2004, S311 - a seeded world
+        self._detour = random.Random(f"stages/{seed}").random() < 0.25  # noqa: PLR2004, S311 - a seeded world
         self._known = Versions()
         for need in self.platform.needs(partitions=PARTITIONS, coordinators=PARTITIONS):
             small = need.name == self.platform.names.evt("desk")
@@ -155,6 +155,7 @@ class Fleet:
             yield self._all(desk.SECOND), False
             self._known = Versions(withdrawn=frozenset({desk.SECOND}))
             self.counts["a version taken back"] += 1
+            self._people.begin_again(1)
             yield self._all(desk.FIRST), True
             self._people.begin_again()
         yield self._all(desk.SECOND) if self._rolled else (), True

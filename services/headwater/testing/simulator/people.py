@@ -51,6 +51,7 @@ class People:
         self._letters = reader(log, *aside, names.dlq("desk"))
         self._put_aside: list[Record] = []
         self._said: dict[str, int] = {}
+        self._patience = SAID_MAX
         self._words = 0
         self.counts: Counter[str] = Counter()
         """What they did that is not just their duty, how often."""
@@ -60,8 +61,9 @@ class People:
         """How much they were asked."""
         return len(self._petitions)
 
-    def begin_again(self) -> None:
-        """Have patience once more with everyone."""
+    def begin_again(self, patience: int = SAID_MAX) -> None:
+        """Have patience once more with everyone: so many words."""
+        self._patience = patience
         self._said.clear()
 
     def speak(self) -> Sequence[Draft]:
@@ -71,7 +73,7 @@ class People:
             self._last[event.run or event.task_id] = event
         for target, event in self._last.items():
             verb = self._word(event)
-            if verb and self._said.get(target, 0) < SAID_MAX:
+            if verb and self._said.get(target, 0) < self._patience:
                 self._said[target] = self._said.get(target, 0) + 1
                 self._words += 1
                 said.append(control(self._platform, event.tenant, target, verb, count=self._words))

@@ -468,7 +468,6 @@ class Storm(Faults):
                 quiet = 0
             elif due is not None and due - self.clock.now_ms <= LOOKS_MS:
                 self.clock.now_ms += self._world.lease_ms // 4
-                quiet = 0
             else:
                 return  # what is due so much later are ends of time, which would hide what is lost
         raise Stuck(f"not at rest after {ROUNDS_MAX} rounds")
