@@ -195,8 +195,11 @@ class EndsMet(Timed):
         return [Seat(instance=left), Seat(instance=right, settings=own)]
 
     def settings(self, run: Run) -> Mapping[str, str]:
-        """Have processes wait less long for answers, so that one that is lost is missed soon."""
-        return {child.CALL_S: "4"}
+        """Have processes wait less long for answers, and clients send again before the broker aborts."""
+        return {
+            child.CALL_S: "4",
+            "HEADWATER_KAFKA__EXTRA": '{"socket.timeout.ms": "2000"}',
+        }
 
     def tend(self, run: Run, share: float) -> None:
         """Let go of what was held back for long, if its client made no other transaction since."""

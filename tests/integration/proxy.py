@@ -15,6 +15,7 @@ from enum import Enum
 LIST_OFFSETS = 2
 ADD_OFFSETS_TO_TXN = 25
 END_TXN = 26
+LATE_S = 1.0
 _SIZE = struct.Struct(">i")
 _HEADER = struct.Struct(">hhi")
 
@@ -36,8 +37,8 @@ class Proxy:
         delay_s: How late a delayed reply comes.
         slow: Requests, by API key, whose replies are all delayed.
         host: Where to listen; as many characters as the broker's own host has.
-        release_at: Lets go of what was held back right after the same client's next request of this
-            API key; -1 for whoever calls `release`.
+        release_at: Lets go of what was held back once the same client's next request of this API key is
+            answered, just before the client hears it; -1 for whoever calls `release`.
     """
 
     def __init__(
@@ -108,11 +109,16 @@ class Proxy:
         with self._lock:
             self._held = (link, frame)
 
-    def passed(self, key: int, frame: bytes) -> None:
-        """Let go of what was held back, if this is what it was held for."""
+    def waits_for(self, key: int, frame: bytes) -> bool:
+        """Say whether what is held back is let go of at the answer to this request."""
         held = self._held
-        if held is not None and key == self._release_at and _client(held[1]) == _client(frame):
-            self.release(0)
+        return held is not None and key == self._release_at and _client(held[1]) == _client(frame)
+
+    def let_go(self, by: Link) -> None:
+        """Let go of what is held back, and wait until the broker has answered, unless this link is asked."""
+        held = self._held
+        if held is not None:
+            self.release(0 if held[0] is by else LATE_S)
 
     def disguise(self, answer: bytes) -> bytes:
         """Replace the broker's address by ours."""
@@ -146,6 +152,8 @@ class Link:
         self._client = client
         self._broker = broker
         self._replies: dict[int, Fault] = {}
+        self._lets_go: set[int] = set()
+        """Requests at whose answers what is held back is let go of."""
         self._late: int | None = None
         self._late_answered = threading.Event()
         for run in (self._requests, self._answers):
@@ -175,15 +183,19 @@ class Link:
                 fault = Fault.DELAY_REPLY
             if fault is not Fault.NONE:
                 self._replies[correlation] = fault
+            if self._proxy.waits_for(key, frame):
+                self._lets_go.add(correlation)
             if not _send(self._broker, frame):
                 return
-            self._proxy.passed(key, frame)
 
     def _answers(self) -> None:
         for frame in _frames(self._broker):
             (correlation,) = _SIZE.unpack_from(frame)
             if correlation == self._late:
                 self._late_answered.set()
+            if correlation in self._lets_go:
+                self._lets_go.discard(correlation)
+                self._proxy.let_go(self)
             fault = self._replies.pop(correlation, Fault.NONE)
             if fault is Fault.SWALLOW_REPLY:
                 continue
