@@ -518,6 +518,10 @@ class AppCatalogue:
             self._terms[name] = found
         return found
 
+    def model(self, name: str) -> bool:
+        """Say whether the app has such a model."""
+        return name in self._app.models
+
     def limits(self, agent: str) -> Limits | None:
         """Return an agent's own limits."""
         found = self._app.agents.get(agent)

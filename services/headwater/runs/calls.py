@@ -45,6 +45,10 @@ class Catalogue(Protocol):
         """Return a tool's terms."""
         ...
 
+    def model(self, name: str) -> bool:
+        """Say whether there is such a model."""
+        ...
+
     def limits(self, agent: str) -> Limits | None:
         """Return a child agent's own limits, or `None` if there is no such agent."""
         ...

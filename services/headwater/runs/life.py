@@ -141,6 +141,8 @@ class Life:
             signals=continued.signals,
             journal=visit.opened.journal + 1,
             wrote=tuple(wrote[:WRITES_MAX]),
+            attempt=visit.run.attempt,
+            added=visit.opened.added if visit.run.again is None else visit.run.again.added,
         )
         visit.reopen(opened)
         visit.change(seq=0, journal_bytes=0, reason="it continues as another task")

@@ -179,6 +179,8 @@ class People:
         """Say whether there is nowhere to send a call: the app was changed while it waited."""
         if call.kind == "tool":
             return self._catalogue.tool(call.name) is None
+        if call.kind == "model":
+            return not self._catalogue.model(call.name)
         return call.kind == "agent" and self._catalogue.limits(call.name) is None
 
     def _petition(

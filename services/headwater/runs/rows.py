@@ -20,6 +20,7 @@ from headwater.contracts.messages import (
     Usage,
     Wake,
 )
+from headwater.core.allowance import raised
 from headwater.core.execution import (
     Answer,
     Begin,
@@ -48,6 +49,8 @@ class Opened:
         signals: Those that came before it continued, and that nobody had received.
         journal: How often it has continued.
         wrote: Calls of journals before this one that may have changed the world; the first of them.
+        attempt: Which attempt it was when it continued.
+        added: What resumes had added to its limits by then.
     """
 
     run: str
@@ -65,6 +68,8 @@ class Opened:
     signals: tuple[Signal, ...] = ()
     journal: int = 0
     wrote: tuple[str, ...] = ()
+    attempt: int = 1
+    added: Spent = dataclasses.field(default_factory=Spent)
 
     @property
     def key(self) -> Key:
@@ -85,7 +90,8 @@ class Opened:
             actor=self.actor,
             correlation_id=self.correlation_id,
             deadline_ms=self.deadline_ms,
-            limits=self.limits,
+            limits=raised(self.limits, self.added),
+            attempt=self.attempt,
             journal=self.journal,
             by_reference=by_reference,
         )

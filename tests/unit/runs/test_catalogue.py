@@ -24,3 +24,11 @@ def test_people_are_asked_about_a_tool_that_was_removed_meanwhile():
     gone = AppCatalogue(headwater.App("bank"), Prices())
     assert gone.decides("pay") == "group:*"
     assert json.loads(gone.shown("tool", "pay", arguments)) == {"bytes": len(arguments)}
+
+
+def test_a_model_that_was_removed_is_known_to_be_gone():
+    """A call that a person lets go afterwards is refused, not sent to where nobody knows it."""
+    app = headwater.App("bank")
+    app.model("small", "test", price=headwater.usd_per_million(input_usd=0, output_usd=0))
+    assert AppCatalogue(app, Prices()).model("small")
+    assert not AppCatalogue(headwater.App("bank"), Prices()).model("small")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.sdk.host import info
 
-from headwater.contracts.messages import Ask, Closed, Control, Limits, ReplyTo, Spent
+from headwater.contracts.messages import Ask, Closed, Control, Limits, ReplyTo, Resume, Spent
 from headwater.core.decider import Timer
 from headwater.core.execution import Begin
 from headwater.runs.rows import Entry, Held, OpenCall, Opened, Run
@@ -367,3 +367,30 @@ def test_fresh_function_that_ends_at_once_leaves_nothing_to_drain():
     world.drain()
     assert world.outcomes() == [("worker.completed", b"out")]
     assert len(world.rows) == 0
+
+
+def test_a_run_that_was_resumed_continues_as_the_attempt_it_is_with_what_it_may_spend():
+    """What its function knows of it when it begins afresh is what was true when it continued."""
+    broken = True
+
+    async def function(session):
+        await call(session, "read-a")
+        if broken:
+            raise ValueError("the ledger is away")
+        session.continue_as(b"again")
+
+    world = World(function, limits=Limits(steps=3, usd_nano=7))
+    world.start()
+    world.answer(1)
+    broken = False
+    terms = Resume(slot=world.run, added=Spent(steps=2))
+    world.take(Control(target=world.run, verb="resume", resume=terms))
+    world.drain()
+    (opened,) = of(world, Opened)
+    assert (opened.journal, opened.limits) == (1, Limits(steps=3, usd_nano=7))
+    begun = opened.info()
+    assert (begun.attempt, begun.limits) == (2, Limits(steps=5, usd_nano=7))
+    world.answer(2)  # and once more: what was added once is counted once
+    world.drain()
+    (opened,) = of(world, Opened)
+    assert (opened.journal, opened.info().attempt, opened.info().limits.steps) == (2, 2, 5)

@@ -72,6 +72,9 @@ class Catalogue:
             else ToolTerms(service="main", safety=name.split("-", maxsplit=1)[0])
         )
 
+    def model(self, name: str) -> bool:
+        return True
+
     def limits(self, agent: str) -> Limits | None:
         return None if agent == "nobody" else Limits()
 
