@@ -163,7 +163,7 @@ def whole(log: KafkaLog, namespace: str, name: str) -> int:
 def begun(log: KafkaLog, namespace: str, name: str) -> tuple[Operating, str]:
     """Begin to replay every dead letter."""
     platform = _platform(log, namespace)
-    operating = platform.operating(lambda run: [])
+    operating = platform.operating(lambda run: None)
     wish = Wish(
         verb="replay",
         letters=True,

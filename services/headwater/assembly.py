@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
 from headwater.admission import rows as admission_rows
@@ -317,11 +317,11 @@ class Platform:
         """What operators did to kept records."""
         return Ledger(self.log, self.codec, self.names.of("audit", "operators"))
 
-    def operating(self, writes: Callable[[str], Sequence[str]]) -> Operating:
+    def operating(self, run: Callable[[str], Mapping[str, Any] | None]) -> Operating:
         """Build what carries operators' wishes out.
 
         Args:
-            writes: A failed run's id to the calls that its resume would repeat.
+            run: A run's id to what is known of it, if anything is.
         """
         return Operating(
             self.log,
@@ -330,7 +330,7 @@ class Platform:
             names=self.names,
             admission=self.admission_address,
             group=lambda operation: self.group(f"operation.{operation}"),
-            writes=writes,
+            run=run,
             clock=self.parts.clock,
         )
 

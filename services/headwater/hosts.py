@@ -331,7 +331,7 @@ class Host:
             callers=callers,
             body_bytes_max=self._settings.http.body_bytes_max,
         )
-        self._operating = platform.operating(self._index.writes)
+        self._operating = platform.operating(self._index.get)
         surface = Surface(
             log=platform.log,
             envelope=platform.envelope("gateway"),

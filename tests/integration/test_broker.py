@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -58,7 +59,8 @@ def test_a_port_that_is_taken_is_said(tmp_path: pathlib.Path) -> None:
 def test_the_command_starts_tells_and_stops(tmp_path: pathlib.Path) -> None:
     """`headwater broker start|status|stop`, with exit statuses that scripts can use."""
 
-    def run(verb: str, *more: str) -> subprocess.CompletedProcess[str]:
+    def run(verb: str, *more: str, at: str = "") -> subprocess.CompletedProcess[str]:
+        given = {k: v for k, v in os.environ.items() if k != "HEADWATER_KAFKA__BOOTSTRAP"}
         return subprocess.run(
             [
                 sys.executable,
@@ -74,6 +76,7 @@ def test_the_command_starts_tells_and_stops(tmp_path: pathlib.Path) -> None:
             text=True,
             timeout=120,
             check=False,
+            env=given | ({"HEADWATER_KAFKA__BOOTSTRAP": at} if at else {}),
         )
 
     assert run("status").returncode == 1
@@ -85,4 +88,9 @@ def test_the_command_starts_tells_and_stops(tmp_path: pathlib.Path) -> None:
     socket.create_connection((host, int(port)), timeout=5).close()
     assert run("stop").stdout == "stopped\n"
     assert run("status").returncode == 1
+    again = run("start", "--output", "json", at=told["bootstrap"])  # as `start` said to export it
+    assert json.loads(again.stdout)["bootstrap"] == told["bootstrap"]
+    assert run("stop").stdout == "stopped\n"
+    away = run("start", at="127.0.0.1:1")
+    assert (away.returncode, "unset it to start a local Kafka" in away.stderr) == (1, True)
     assert "no local broker" in run("stop").stderr

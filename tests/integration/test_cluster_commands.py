@@ -251,6 +251,8 @@ def test_versions_are_taken_back_by_name(operator: Operator) -> None:
     ]
     refused = operator.hw("upgrade", "rollback", "9")
     assert (refused.returncode, "add --yes" in refused.stderr) == (2, True)
+    assert "nobody has version 9 now, and it was never applied" in refused.stderr
+    assert "nobody has version" not in tried.stderr
     said = operator.hw("upgrade", "rollback", "9", "--reason", "it lies", "--actor", "ana", "--yes")
     assert said.returncode == 0, said.stderr
     shown = json.loads(operator.hw("upgrade", "show", "--output", "json").stdout)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -13,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from headwater.cli import runs, shell
-from headwater.cli.gateway import Gateway, connect
+from headwater.cli.gateway import Gateway, by, connect
 
 app = typer.Typer(no_args_is_help=True, help="See what waits for people, and decide.")
 
@@ -173,6 +171,10 @@ def _decide(
     with connect() as gateway:
         found = gateway.get(_path(approval))
         _check(found, verdict, digest)
+        if dry_run and found["status"] != "open":
+            raise shell.RefusedError(
+                f"{approval} is {found['status']} already, so nothing would be done"
+            )
         if dry_run:
             _would(found, verdict, body, output)
             return
@@ -244,9 +246,7 @@ _SAYS = {
 
 def _body(reason: str, as_: str) -> dict[str, Any]:
     """Return what every decision says; a token says itself who decides."""
-    named = os.environ.get("HEADWATER_TOKEN") or os.environ.get("HEADWATER_TOKEN_FILE")
-    by = as_ or ("" if named else getpass.getuser())
-    return {"reason": reason} | ({"by": by} if by else {})
+    return {"reason": reason} | by(as_)
 
 
 def _path(approval: str, *rest: str) -> str:

@@ -35,6 +35,11 @@ def start(
     with shell.progress("starting Kafka (the first time brings its jars)"):
         found.start(port)
     running = found.status()
+    if running is None and (named := os.environ.get("HEADWATER_KAFKA__BOOTSTRAP", "")):
+        raise shell.RefusedError(
+            f"HEADWATER_KAFKA__BOOTSTRAP names {named}, where nothing answers, so no other is started: "
+            "unset it to start a local Kafka here"
+        )
     if running is None:
         raise shell.RefusedError(f"the broker ended as soon as it started: see {found.log_path}")
     _tell(running, output)

@@ -54,6 +54,12 @@ def resume(
     add_usd: AddUsd = 0.0,
     add_steps: AddSteps = 0,
     repeat_writes: kept.RepeatWrites = False,
+    despite_no: Annotated[
+        bool,
+        typer.Option(
+            "--despite-no", help="Also where a person said no: the agent is told so again."
+        ),
+    ] = False,
     rate: kept.Rate = "",
     reason: kept.Reason = "",
     yes: shell.Yes = False,
@@ -63,7 +69,7 @@ def resume(
     """Have failed runs go on before the turn that failed; nothing that was answered is asked again."""
     chosen = _chosen(record, id, tenant, agent, error, since, all_=all_)
     body = _body(chosen, all_, reason, dry_run, rate, repeat_writes)
-    body |= {"add_usd": add_usd, "add_steps": add_steps}
+    body |= {"add_usd": add_usd, "add_steps": add_steps, "despite_no": despite_no}
     ask = "" if chosen.ids else "Resume the runs of {n} dead letters?"
     kept.operate(f"{PATH}/resume", body, output, ask=ask, yes=yes)
 
@@ -79,6 +85,7 @@ def replay(
     id: kept.Ids = None,  # noqa: A002 - the option's name
     all_: kept.All = False,
     repeat_writes: kept.RepeatWrites = False,
+    edit: kept.Edit = False,
     rate: kept.Rate = "",
     again: kept.Again = False,
     operation: kept.OperationName = "",
@@ -91,6 +98,9 @@ def replay(
     chosen = _chosen(record, id, tenant, agent, error, since, all_=all_)
     body = _body(chosen, all_, reason, dry_run, rate, repeat_writes)
     body |= {"again": again, "operation": operation}
+    if edit:
+        kept.edited(PATH, kept.one(chosen), body, output)
+        return
     ask = "" if chosen.ids and not repeat_writes else "Replay {n} dead letters?"
     if repeat_writes:
         ask = "Replay {n} dead letters, and make calls that changed the world again?"

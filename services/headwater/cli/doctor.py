@@ -307,6 +307,8 @@ def _replication(there: Mapping[str, provisioning.There], brokers: int) -> Check
 
 
 def _rights(admin: KafkaAdmin, names: list[str]) -> Check:
+    if not names:
+        return Check(name="rights", state=State.SKIPPED, says="there are no topics yet")
     for name in names:
         missing = _WANTED - admin.allowed(name)
         if missing:

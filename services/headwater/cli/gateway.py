@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from headwater.cli.shell import WRONG_USAGE, RefusedError
+from headwater.cli.shell import WRONG_USAGE, RefusedError, user
 
 URL = "http://127.0.0.1:8080"
 _TIMEOUT_S = 30.0
@@ -148,6 +148,13 @@ def connect() -> Iterator[Gateway]:
         gateway.close()
 
 
+def by(name: str = "") -> dict[str, str]:
+    """Return who wants something, as a body says it; a token says that itself."""
+    named = os.environ.get("HEADWATER_TOKEN") or os.environ.get("HEADWATER_TOKEN_FILE")
+    said = name or ("" if named else user())
+    return {"by": said} if said else {}
+
+
 def parse(lines: Iterator[str]) -> Iterator[Event]:
     """Read server-sent events from lines.
 
@@ -176,8 +183,14 @@ def _given(params: Mapping[str, str] | None) -> dict[str, str]:
 
 def _away(url: str, error: Exception) -> str:
     if isinstance(error, httpx.TimeoutException):
-        return f"{url} did not answer in time ({type(error).__name__}): is it overloaded? Try again"
-    return f"cannot reach {url} ({error}): start `headwater dev`, or set HEADWATER_URL"
+        return (
+            f"{url} did not answer in time ({type(error).__name__}): its Kafka is away, which `headwater "
+            "doctor` tells, or it has too much to do. Try again"
+        )
+    return (
+        f"cannot reach {url} ({error}): start `headwater run --role gateway`, or `headwater dev`; or set "
+        "HEADWATER_URL"
+    )
 
 
 def _problem(response: httpx.Response) -> str:

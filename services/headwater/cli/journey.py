@@ -75,7 +75,13 @@ def _calls(run: Run) -> Sequence[Mapping[str, Any]]:
 
 def _head(run: Run) -> rich.text.Text:
     status = str(run.get("status") or "unknown")
-    parts = [_took(run), f"{run.get('steps') or 0} steps", f"{run.get('tokens') or 0} tokens"]
+    attempt = int(run.get("attempt") or 1)
+    parts = [
+        f"attempt {attempt}" if attempt > 1 else "",
+        _took(run),
+        f"{run.get('steps') or 0} steps",
+        f"{run.get('tokens') or 0} tokens",
+    ]
     parts.append(shell.money(int(run.get("usd_nano") or 0)))
     name = str(run.get("run") or run.get("task_id") or run.get("id") or "")
     text = rich.text.Text.assemble(

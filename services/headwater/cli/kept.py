@@ -19,7 +19,7 @@ import rich.progress
 import typer
 
 from headwater.cli import shell
-from headwater.cli.gateway import Gateway, connect
+from headwater.cli.gateway import Gateway, by, connect
 from headwater.cli.runs import parse, seconds
 
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Only this one; may be repeated.")]
@@ -32,6 +32,7 @@ Rate = Annotated[str, typer.Option(help="At most so many a second, for example 5
 Again = Annotated[
     bool, typer.Option("--again", help="Also those to which something was done before.")
 ]
+Edit = Annotated[bool, typer.Option("--edit", help="Change the one's value first, in $EDITOR.")]
 OperationName = Annotated[
     str, typer.Option("--operation", help="Names the operation: the same name goes on with it.")
 ]
@@ -42,6 +43,8 @@ RepeatWrites = Annotated[
 
 _LOOK_S = 0.1
 _LOOK_S_MAX = 1.0
+STILL_S = 20.0
+"""How long an operation may stand still before the person is told."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +79,20 @@ class Chosen:
         """
         if not all_ and not self.told():
             raise shell.RefusedError(
-                "which ones? Name some by --id, --topic, --agent, --tenant, --error or --since, "
-                "or say --all",
+                "which ones? Name some by ID, or by --agent, --tenant, --error or --since, or say --all",
                 status=shell.WRONG_USAGE,
             )
+
+
+def one(chosen: Chosen) -> str:
+    """Return the one record that is meant.
+
+    Raises:
+        RefusedError: It is none, or several.
+    """
+    if len(chosen.ids) != 1:
+        raise shell.RefusedError("--edit takes one ID", status=shell.WRONG_USAGE)
+    return chosen.ids[0]
 
 
 def listed(
@@ -100,8 +113,10 @@ def listed(
         shell.document(records)
         return
     if not records:
-        shell.note(empty)
+        shell.note("nothing that is kept is so" if params else empty)
         return
+    for of in records:  # the module before a class leaves no room for the class
+        of["code"] = str(of.get("code") or "").rpartition(".")[2]
     shell.table(
         [*columns],
         [[of.get(name) for name in columns.values()] for of in records],
@@ -128,11 +143,19 @@ def shown(path: str, record: str, output: shell.Format) -> None:
         print(
             f"done     {found['done']} by {found.get('done_by') or '?'}{f': {why}' if why else ''}"
         )
+    if (found.get("deliveries") or 0) > 1:
+        print(f"came     {found['deliveries']} times")
     for name, value in (found.get("headers") or {}).items():
-        print(f"header   {name}: {value}")
+        print(f"header   {name}: {_indented(value)}")
     print(f"key      {found.get('key')}\nvalue    {found.get('value')}")
     if found.get("decoded") is not None:
         print(f"decoded  {json.dumps(found['decoded'], ensure_ascii=False)}")
+
+
+def _indented(value: str | None) -> str:
+    """Return a text of several lines with each below the first, such as a stack trace."""
+    lines = (value or "").splitlines()
+    return "\n         ".join(["", *lines]) if len(lines) > 1 else value or ""
 
 
 def per_second(text: str) -> float:
@@ -168,17 +191,31 @@ def operate(
         RefusedError: It failed, or the person said no.
     """
     with connect() as gateway:
+        body = {**body, **by()}
         if ask and not yes and not body.get("dry_run"):
             count = _followed(gateway, path, {**body, "dry_run": True})["done"]
-            shell.confirm(ask.format(n=count), yes=yes)
+            if count:
+                shell.confirm(ask.format(n=count), yes=yes)
         found = _followed(gateway, path, body)
     _tell(found, output)
     if found["state"] == "failed":
         raise shell.RefusedError(found["error"])
-    if body.get("ids") and not found["done"] and not found["skipped"]:
-        raise shell.RefusedError(
-            f"nothing is kept as {', '.join(body['ids'])}: `list` shows what is"
-        )
+    _refuse_nothing(body.get("ids") or (), found)
+
+
+def _refuse_nothing(ids: Sequence[str], found: Mapping[str, Any]) -> None:
+    """Say that nothing was done to what was named; what was done before is done, and so is the command.
+
+    Raises:
+        RefusedError: None of it is there, or it may not be done to any of it.
+    """
+    if not ids or found["done"]:
+        return
+    if not found["skipped"]:
+        raise shell.RefusedError(f"nothing is kept as {', '.join(ids)}: `list` shows what is")
+    verb = str(found["action"])
+    if any(not str(one["why"]).startswith(f"{verb} by ") for one in found["reasons"]):
+        raise shell.RefusedError(f"nothing was {_DONE.get(verb, verb)}: see why above")
 
 
 def edited(path: str, record: str, body: Mapping[str, Any], output: shell.Format) -> None:
@@ -200,7 +237,7 @@ def edited(path: str, record: str, body: Mapping[str, Any], output: shell.Format
         if body.get("dry_run"):
             shell.document({"would": "edit", "id": record, "value": value})
             return
-        answer = gateway.post(f"{own}/edit", {**body, "value": value})
+        answer = gateway.post(f"{own}/edit", {**body, **by(), "value": value})
         found = _wait(gateway, answer["operation"])
     _tell(found, output)
     if found["state"] == "failed":
@@ -227,7 +264,7 @@ def _followed(gateway: Gateway, path: str, body: Mapping[str, Any]) -> dict[str,
 def _wait(gateway: Gateway, operation: str) -> dict[str, Any]:
     """Follow an operation, with a bar on a terminal."""
     console = rich.console.Console(stderr=True, emoji=False)
-    pause_s = _LOOK_S
+    pause_s, moved_s, looked, said = _LOOK_S, time.monotonic(), -1, False
     with rich.progress.Progress(
         "{task.description}",
         rich.progress.BarColumn(),
@@ -243,6 +280,14 @@ def _wait(gateway: Gateway, operation: str) -> dict[str, Any]:
             bar.update(task, completed=found["looked"], total=found["total"] or None)
             if found["state"] != "running":
                 return found
+            if found["looked"] != looked:
+                looked, moved_s = found["looked"], time.monotonic()
+            elif not said and time.monotonic() - moved_s > STILL_S:
+                said = True
+                shell.note(
+                    f"nothing has moved for {STILL_S:g} s: is Kafka away? `headwater doctor` tells. It goes "
+                    "on by itself when it can; if you stop here, the same command follows it again"
+                )
             time.sleep(pause_s)
             pause_s = min(_LOOK_S_MAX, pause_s * 1.5)
 

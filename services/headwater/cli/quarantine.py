@@ -55,7 +55,7 @@ def replay(
     id: kept.Ids = None,  # noqa: A002 - the option's name
     all_: kept.All = False,
     to: Annotated[str, typer.Option(help="Send them here, not where they came from.")] = "",
-    edit: Annotated[bool, typer.Option("--edit", help="Change the one's value first.")] = False,
+    edit: kept.Edit = False,
     rate: kept.Rate = "",
     again: kept.Again = False,
     operation: kept.OperationName = "",
@@ -70,9 +70,7 @@ def replay(
     chosen.need_some(all_=all_)
     body = {"reason": reason, "to": to, "dry_run": dry_run, "again": again, "operation": operation}
     if edit:
-        if len(ids) != 1:
-            raise shell.RefusedError("--edit takes one ID", status=shell.WRONG_USAGE)
-        kept.edited(PATH, ids[0], body, output)
+        kept.edited(PATH, kept.one(chosen), body, output)
         return
     body |= {**chosen.told(), "all": all_, "rate": kept.per_second(rate)}
     ask = "" if ids else "Replay {n} records?"

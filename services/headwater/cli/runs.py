@@ -13,7 +13,7 @@ from urllib.parse import quote
 import typer
 
 from headwater.cli import discovery, journey, shell
-from headwater.cli.gateway import Gateway, connect
+from headwater.cli.gateway import Gateway, by, connect
 from headwater.contracts.messages import Status
 
 app = typer.Typer(no_args_is_help=True, help="List, show, tail and control runs.")
@@ -30,6 +30,8 @@ RepeatWrites = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is journaled.")]
 
+SEEN_S = 2.0
+"""How long a gateway may take to hear of a run that was published just now."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -64,6 +66,9 @@ def list_(
     if output is shell.Format.JSON:
         shell.document(runs)
         return
+    if not runs:
+        shell.note("there are no such runs" if any(params.values()) else "there are no runs")
+        return
     now_ms = time.time_ns() // 1_000_000
     shell.table(
         ["run", "status", "tokens", "money", "age"],
@@ -85,7 +90,7 @@ def list_(
 def show(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
     """Show a run's journey as a tree: steps, times, tokens, money."""
     with connect() as gateway:
-        found = gateway.get(path_of(run))
+        found = known(gateway, run)
 
         def fetch(child: str) -> Mapping[str, Any] | None:
             answer: Mapping[str, Any] = gateway.get(path_of(child))
@@ -93,8 +98,6 @@ def show(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
 
         if output is shell.Format.JSON:
             shell.document(journey.gather(found, fetch))
-        elif found.get("status") == "unknown":
-            print(f"{run}: unknown; this gateway has not seen it yet")
         else:
             shell.out().print(journey.tree(found, fetch))
 
@@ -103,15 +106,18 @@ def show(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
 def tail(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
     """Follow a run until it ends: its events, and its models' tokens as they stream."""
     streaming = False
-    with connect() as gateway, contextlib.closing(gateway.events(path_of(run, "events"))) as events:
-        for event in events:
-            data = json.loads(event.data)
-            if output is shell.Format.JSON:
-                print(json.dumps({"id": event.id, "event": event.type, "data": data}), flush=True)
-            else:
-                streaming = _tell(event.type, data, streaming)
-            if data.get("status") in journey.ENDED:
-                return
+    with connect() as gateway:
+        path = path_of(_id(known(gateway, run), run), "events")
+        with contextlib.closing(gateway.events(path)) as events:
+            for event in events:
+                data = json.loads(event.data)
+                if output is shell.Format.JSON:
+                    told = {"id": event.id, "event": event.type, "data": data}
+                    print(json.dumps(told), flush=True)
+                else:
+                    streaming = _tell(event.type, data, streaming)
+                if data.get("status") in journey.ENDED:
+                    return
 
 
 @app.command()
@@ -123,9 +129,8 @@ def cancel(
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Cancel a run; its code gets the budget's cleanup steps, then it is over."""
-    if not dry_run:
-        shell.confirm(f"Cancel {run}?", yes=yes)
-    _control(run, "cancel", {"reason": reason}, dry_run, output)
+    ask = f"Cancel {run}?"
+    _control(run, "cancel", {"reason": reason}, dry_run, output, ask="" if yes else ask)
 
 
 @app.command()
@@ -156,12 +161,16 @@ def resume(
     is asked again.
     """
     with connect() as gateway:
-        found = gateway.get(path_of(run))
+        found = known(gateway, run)
     writes = [*(found.get("writes") or ())] if found.get("status") == "failed" else []
     if writes and not dry_run and not repeat_writes:
         shell.note(f"the failing turn of {run} had changed the world: {', '.join(writes)}")
         shell.confirm("Resume it, and make these calls again?", yes=yes)
         repeat_writes = True
+    if found.get("status") == "failed" and found.get("error") == "headwater.errors.Denied":
+        shell.note(f"{run} failed on a person's no, or on nobody's yes: it is told so again")
+        if not dry_run:
+            shell.confirm("Resume it all the same?", yes=yes)
     body = {
         "reason": reason,
         "attempt": found.get("attempt") or 0,
@@ -181,9 +190,8 @@ def discard(
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Drop a failed run: it can be resumed no more. Who did it and why is kept."""
-    if not dry_run:
-        shell.confirm(f"Discard {run} for good?", yes=yes)
-    _control(run, "discard", {"reason": reason}, dry_run, output)
+    ask = f"Discard {run} for good?"
+    _control(run, "discard", {"reason": reason}, dry_run, output, ask="" if yes else ask)
 
 
 @app.command()
@@ -198,6 +206,30 @@ def signal(
     """Send a run a signal: a person's decision, a piece of news."""
     body = {"value": parse(value, "--json"), "reason": reason}
     _control(run, f"signals/{name}", body, dry_run, output)
+
+
+def known(gateway: Gateway, run: str) -> Mapping[str, Any]:
+    """Return a run that this gateway has heard of.
+
+    Args:
+        gateway: Where it is asked for.
+        run: A run id, a task id, or the `--id` that it was published with.
+
+    Raises:
+        RefusedError: It has not, and does not within `SEEN_S`.
+    """
+    until = time.monotonic() + SEEN_S
+    while True:
+        params = {"tenant": discovery.tenant("")}
+        found: Mapping[str, Any] = gateway.get(path_of(run), params)
+        if found.get("status") != "unknown":
+            return found
+        if time.monotonic() > until:
+            raise shell.RefusedError(
+                f"this gateway knows no run {run}: was it published, in this namespace and for this tenant? "
+                "See `headwater runs list`"
+            )
+        time.sleep(0.1)
 
 
 def parse(text: str, where: str) -> Any:
@@ -270,18 +302,47 @@ def _control(
     dry_run: bool,
     output: shell.Format,
     *,
+    ask: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    path = path_of(run, *verb.split("/", 1))
-    if dry_run:
-        answer: Any = {"would": verb, "run": run, "body": dict(body), **(more or {})}
-    else:
-        with connect() as gateway:
-            answer = gateway.post(path, body, params={"tenant": discovery.tenant("")})
+    """Look at a run, ask, and send it a word, unless it can be seen to do nothing."""
+    with connect() as gateway:
+        found = known(gateway, run)
+        path = path_of(_id(found, run), *verb.split("/", 1))
+        _refuse_ended(found, run, verb)
+        if dry_run:
+            answer: Any = {"would": verb, "run": run, "body": dict(body), **(more or {})}
+        else:
+            if ask:
+                shell.confirm(ask, yes=False)
+            params = {"tenant": discovery.tenant("")}
+            answer = gateway.post(path, {**body, **by()}, params=params)
     if output is shell.Format.JSON:
         shell.document(answer)
     else:
         print(f"{'would send' if dry_run else 'sent'} {verb} to {run}")
+
+
+def _refuse_ended(found: Mapping[str, Any], run: str, verb: str) -> None:
+    """Refuse what can be seen to do nothing.
+
+    Raises:
+        RefusedError: The run has ended; or it has not failed, and what has not is not discarded.
+    """
+    status = str(found.get("status"))
+    if status == "failed" and verb not in ("resume", "discard"):
+        raise shell.RefusedError(
+            f"{run} has failed, so {verb} would do nothing: `headwater runs resume {run}` has it go on, "
+            f"`headwater runs discard {run}` drops it"
+        )
+    if status in journey.ENDED and status != "failed":
+        raise shell.RefusedError(f"{run} is {status} already, so {verb} would do nothing")
+    if status != "failed" and verb == "discard":
+        raise shell.RefusedError(f"{run} is {status}: only a failed run is discarded; see cancel")
+
+
+def _id(found: Mapping[str, Any], run: str) -> str:
+    return str(found.get("run") or found.get("task_id") or run)
 
 
 def _status(run: Mapping[str, Any]) -> str:

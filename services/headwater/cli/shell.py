@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import getpass
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -67,6 +69,14 @@ def out() -> rich.console.Console:
 def note(text: str) -> None:
     """Tell the person something that is no result, on stderr."""
     print(text, file=sys.stderr)
+
+
+def user() -> str:
+    """Return who types here: a name, or the number of a user for whom the machine has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def hush() -> None:
@@ -146,9 +156,9 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"did you mean {near[0]!r}? There" if near else "there"
     there = ", ".join(names) if names else "none"
-    raise RefusedError(f"no {kind} {name!r}: {hint}There are: {there}", status=WRONG_USAGE)
+    raise RefusedError(f"no {kind} {name!r}: {hint} are: {there}", status=WRONG_USAGE)
 
 
 def money(usd_nano: int) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import getpass
 import importlib.metadata
 from collections.abc import Iterator
 from typing import Annotated
@@ -77,7 +76,7 @@ def finalize(
             version=version or _applied(platform),
             state="final",
             platform=importlib.metadata.version("headwater"),
-            actor=actor or getpass.getuser(),
+            actor=actor or shell.user(),
             reason=reason,
             at_ms=confine.wall_ms(),
         )
@@ -107,7 +106,7 @@ def rollback(
         record = VersionRecord(
             version=version or _applied(platform),
             state="withdrawn",
-            actor=actor or getpass.getuser(),
+            actor=actor or shell.user(),
             reason=reason,
             at_ms=confine.wall_ms(),
         )
@@ -117,6 +116,12 @@ def rollback(
             raise shell.RefusedError(
                 f"version {behind[-1]} is final, so {record.version} cannot be taken back: publish a "
                 "later version that undoes the change"
+            )
+        found = {*_members(platform), *(one.version for one in namespace.version_records(platform))}
+        if record.version not in found | {_applied(platform)}:
+            shell.note(
+                f"nobody has version {record.version} now, and it was never applied: if that is no typo, go "
+                f"on. Known are {_list([*found | {_applied(platform)}])}"
             )
         question = (
             f"Take version {record.version} back? Older code replays the runs that it wrote, and "

@@ -20,7 +20,7 @@ class Wanted:
         runs: Runs whose dead letters are meant.
         source: Topic they came from.
         tenant: Whose they are, as far as they say.
-        error: Class of the error.
+        error: Class of the error, with or without the module before it.
         since_ms: Kept at this time or later.
     """
 
@@ -45,7 +45,7 @@ class Wanted:
         return (
             (not self.source or why.source.topic == self.source)
             and (not self.tenant or tenant_of(record, why) == self.tenant)
-            and (not self.error or why.code == self.error)
+            and (not self.error or self.error in (why.code, why.code.rpartition(".")[2]))
             and record.time_ms >= self.since_ms
         )
 

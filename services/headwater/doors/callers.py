@@ -22,11 +22,13 @@ class Caller:
         tenant: Whose they are; none means any.
         actor: Who they are.
         groups: Groups they are in, for decisions that are put to one; `*` is all.
+        anybody: Whether no token says who they are, because there are none here: they say so themselves.
     """
 
     tenant: str = ""
     actor: str = ""
     groups: tuple[str, ...] = ()
+    anybody: bool = False
 
 
 def read(file: pathlib.Path | None) -> dict[str, Caller]:
@@ -63,7 +65,7 @@ def caller_of(request: Request, callers: Mapping[str, Caller]) -> Caller:
         ProblemError: Nobody knows.
     """
     if not callers:
-        return Caller()
+        return Caller(anybody=True)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         for known, caller in callers.items():

@@ -191,10 +191,10 @@ class Gateway:
 
     async def show(self, request: Request) -> Response:
         """Return one run; a well-formed id that is not known yet is `unknown`."""
-        run, caller = request.path_params["run"], self._caller(request)
+        caller = self._caller(request)
+        run = self._meant(request, caller)
         found = self._of.index.get(run, tenant=caller.tenant or None)
         if found is None:
-            given.check_run(run)
             return JSONResponse({"id": run, "status": "unknown", "calls": []})
         return JSONResponse(found)
 
@@ -214,9 +214,8 @@ class Gateway:
 
     async def follow(self, request: Request) -> Response:
         """Stream a run's events, and the tokens of its models, until it has ended."""
-        run, caller = request.path_params["run"], self._caller(request)
-        if self._of.index.get(run, tenant=caller.tenant or None) is None:
-            given.check_run(run)
+        caller = self._caller(request)
+        run = self._meant(request, caller)
         if self._streams >= self._of.streams_max:
             raise ProblemError(
                 429, "Too many streams", f"{self._streams} are open; try again later"
@@ -241,8 +240,8 @@ class Gateway:
         return JSONResponse(openapi.describe(self._of.inputs))
 
     async def _control(self, request: Request, verb: Any, name: str = "") -> Response:
-        of, caller, run = self._of, self._caller(request), request.path_params["run"]
-        given.check_run(run)
+        of, caller = self._of, self._caller(request)
+        run = self._meant(request, caller)
         body = await given.body(request, self._of.body_bytes_max)
         told = given.json_of(body) if body else {}
         if not isinstance(told, dict):
@@ -262,7 +261,7 @@ class Gateway:
             id=secrets.token_hex(16),
             tenant=tenant,
             correlation_id=str((known or {}).get("correlation_id", "")),
-            actor=caller.actor,
+            actor=given.actor(told, caller),
         )
         sealed = of.envelope.seal(Sent(message=message, to=of.admission(tenant), meta=meta))
         await of.log.append(sealed)
@@ -309,6 +308,25 @@ class Gateway:
 
     def _caller(self, request: Request) -> Caller:
         return caller_of(request, self._of.callers)
+
+    def _meant(self, request: Request, caller: Caller) -> str:
+        """Return the run or task that is meant: by its id, or by the name it was published under here.
+
+        Raises:
+            ProblemError: There can be none, or the name is that of several agents' tasks.
+        """
+        of, name = self._of, request.path_params["run"]
+        if of.index.get(name, tenant=caller.tenant or None) is not None:
+            return str(name)
+        tenant = self._tenant(request, caller)
+        named = {agent: task_id(tenant, agent, agent, name) for agent in sorted(of.inputs)}
+        seen = {agent: task for agent, task in named.items() if of.index.get(task, tenant=tenant)}
+        if len(seen) > 1:
+            detail = f"{name!r} is a task of each of {', '.join(seen)}: give its task id"
+            raise ProblemError(409, "Which run?", detail, "ambiguous")
+        if not seen:
+            given.check_run(name)
+        return next(iter(seen.values()), name)
 
     def _tenant(self, request: Request, caller: Caller) -> str:
         named = (

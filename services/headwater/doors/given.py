@@ -11,6 +11,7 @@ from starlette.requests import Request
 from headwater.contracts import headers as hygiene
 from headwater.contracts.messages import Resume, Spent
 from headwater.core.messages import RunId
+from headwater.doors.callers import Caller
 from headwater.doors.problems import ProblemError
 from headwater.errors import PoisonError
 
@@ -88,6 +89,20 @@ def words(told: Mapping[str, Any], name: str) -> str:
     return str(told.get(name) or "").encode(errors="replace").decode()
 
 
+def actor(told: Mapping[str, Any], caller: Caller) -> str:
+    """Return who wants something: as their token says, or, where there are no tokens, as they say.
+
+    Raises:
+        PoisonError: That is no name.
+    """
+    if not caller.anybody:
+        return caller.actor
+    said = words(told, "by")
+    if said:
+        hygiene.text({"by": said.encode()}, "by")
+    return said
+
+
 def amount(told: Mapping[str, Any], name: str) -> float:
     """Return an amount of a body, 0 if it is not there.
 
@@ -143,4 +158,6 @@ def check_run(run: str) -> None:
     """
     hexadecimal = len(run) == 32 and all(c in "0123456789abcdef" for c in run)  # noqa: PLR2004 - a task id
     if not hexadecimal and RunId.parse(run) is None:
-        raise ProblemError(404, "No such run", f"{run!r} is neither a task id nor a run id")
+        raise ProblemError(
+            404, "No such run", f"{run!r} is no run id, no task id, and no --id of a task seen here"
+        )

@@ -98,6 +98,7 @@ class KeptDoor:
             Route("/api/v1/dlq/resume", self.resume_letters, methods=post),
             Route("/api/v1/dlq/discard", self.discard_letters, methods=post),
             Route("/api/v1/dlq/{record}", self.show_letter),
+            Route("/api/v1/dlq/{record}/edit", self.edit_letter, methods=post),
             Route("/api/v1/operations/{operation}", self.operation),
         ]
 
@@ -106,6 +107,8 @@ class KeptDoor:
         self._operator(request)
         told = dict(request.query_params)
         topics, wanted = self._records(told)
+        if told.get("topic") and not await asyncio.to_thread(self._of.shelf.has, topics):
+            raise ProblemError(404, "No such topic", f"there is no topic {told['topic']!r} here")
         return await self._list(request, topics, wanted)
 
     async def show_quarantine(self, request: Request) -> Response:
@@ -127,7 +130,14 @@ class KeptDoor:
     async def edit(self, request: Request) -> Response:
         """Send a kept record back with another value, which is given as JSON."""
         caller = self._operator(request)
-        record = await self._record(request)
+        return await self._edit(request, caller, await self._record(request))
+
+    async def edit_letter(self, request: Request) -> Response:
+        """Publish the task of a failed run again, with another value, as a new run."""
+        caller = self._caller(request)
+        return await self._edit(request, caller, await self._letter(request, caller))
+
+    async def _edit(self, request: Request, caller: Caller, record: Record) -> Response:
         told = await self._told(request)
         agent, shape = self._shape(record, str(told.get("to") or ""))
         if shape is None:
@@ -144,7 +154,7 @@ class KeptDoor:
             told,
             caller,
             "replay",
-            letters=False,
+            letters=self._is_letter(record),
             topics=(record.partition.topic,),
             wanted=Wanted(places=frozenset({(record.partition, record.offset)})),
             value=value,
@@ -160,11 +170,7 @@ class KeptDoor:
 
     async def show_letter(self, request: Request) -> Response:
         """Return one dead letter."""
-        caller = self._caller(request)
-        record = await self._record(request)
-        foreign = bool(caller.tenant) and tenant_of(record, reason(record)) != caller.tenant
-        if foreign or record.partition.topic not in map(self._of.names.dlq, self._of.agents):
-            raise _missing(request.path_params["record"])
+        record = await self._letter(request, self._caller(request))
         return JSONResponse({**self._of.shelf.whole(record), **self._decoded(record)})
 
     async def replay_letters(self, request: Request) -> Response:
@@ -202,11 +208,28 @@ class KeptDoor:
             raise _missing(name)
         return found
 
+    async def _letter(self, request: Request, caller: Caller) -> Record:
+        record = await self._record(request)
+        foreign = bool(caller.tenant) and tenant_of(record, reason(record)) != caller.tenant
+        if foreign or not self._is_letter(record):
+            raise _missing(request.path_params["record"])
+        return record
+
+    def _is_letter(self, record: Record) -> bool:
+        return record.partition.topic in map(self._of.names.dlq, self._of.agents)
+
     async def _begin(
         self, request: Request, caller: Caller, verb: str, *, letters: bool
     ) -> Response:
         told = await self._told(request)
         topics, wanted = self._letters(told, caller) if letters else self._records(told)
+        if not letters and any(
+            topic in map(self._of.names.dlq, self._of.agents) for topic in topics
+        ):
+            raise ProblemError(
+                422, "Dead letters", "a dead letter of a run is dealt with under dlq: its task was taken "
+                "once, so sent back as it was it would be taken for the same one",
+            )  # fmt: skip
         if told.get("all") is not True and not _narrow(told):
             raise ProblemError(
                 422, "Everything?", "name records by ids, topic, agent, tenant, error or since_ms; "
@@ -239,11 +262,12 @@ class KeptDoor:
         )
         return self._of.wish(
             verb=verb,
-            actor=caller.actor,
+            actor=given.actor(told, caller),
             reason=given.words(told, "reason"),
             to=given.words(told, "to"),
             rate=min(rate, RATE_MAX),
             repeat_writes=told.get("repeat_writes") is True,
+            despite_no=told.get("despite_no") is True,
             again=again,
             dry_run=told.get("dry_run") is True,
             resume=Resume(added=added) if verb == "resume" else None,

@@ -70,6 +70,10 @@ class Shelf:
                     break
         return [told for _, _, told in sorted(kept, key=lambda one: one[:2], reverse=True)]
 
+    def has(self, topics: Sequence[str]) -> bool:
+        """Say whether any of some topics is there."""
+        return any(True for _ in self._places(topics))
+
     def get(self, record: str) -> Record | None:
         """Return one record, by the id that `newest` gives."""
         named = place_of(record)
@@ -165,8 +169,9 @@ def shown(data: bytes | None) -> str | None:
     """Return bytes as text, in base64 where they are none."""
     if data is None:
         return None
+    encoded = "base64:" + base64.b64encode(data).decode()
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return "base64:" + base64.b64encode(data).decode()
-    return text if text.isprintable() else "base64:" + base64.b64encode(data).decode()
+        return encoded
+    return text if all(one.isprintable() or one in "\n\t" for one in text) else encoded

@@ -64,7 +64,7 @@ class Broker:
     Args:
         directory: Made if it is not there. The same directory gives the same broker again.
         cache: Where jars are kept between brokers; by default the user's cache directory.
-        external: `host:port` of a broker to use instead of starting one.
+        external: `host:port` of a broker to use instead of starting one, unless it is this one's own.
         docker: Whether to try Docker.
         heap_mb: Most heap of the Java process.
         settings: Of the Java broker, over its own: an authorizer, for example.
@@ -133,7 +133,7 @@ class Broker:
         return self._end(signal.SIGKILL)
 
     def _start(self, port: int | None) -> Running:
-        if self._external:
+        if self._external and not self._was(self._external):
             return Running(kind="external", bootstrap=self._external)
         if self._docker and broker_docker.engine_answers():
             chosen = port or free_port()
@@ -142,6 +142,10 @@ class Broker:
             _until(lambda: answers(running.bootstrap), START_S_MAX, "the Docker broker to answer")
             return running
         return self._start_java(port)
+
+    def _was(self, bootstrap: str) -> bool:
+        """Say whether an address is that of this broker's own earlier life."""
+        return bootstrap == f"127.0.0.1:{broker_java.port_of(self.directory)}"
 
     def _start_java(self, port: int | None) -> Running:
         lib = broker_java.jars(self._cache)

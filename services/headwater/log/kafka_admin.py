@@ -74,8 +74,8 @@ class KafkaAdmin:
             return len(self._listed().brokers)
         except KafkaException as error:
             raise TransientError(
-                f"no Kafka answers at {self._config.bootstrap} (HEADWATER_KAFKA__BOOTSTRAP): "
-                f"{error.args[0].str()}"
+                f"no Kafka answers at {self._config.bootstrap} ({error.args[0].str()}): set "
+                "HEADWATER_KAFKA__BOOTSTRAP, or `headwater broker start` starts a local one"
             ) from error
 
     def topics(self, names: Iterable[str]) -> dict[str, TopicState]:

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from headwater.contracts.messages import Control, Operation, Resume
@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 KEPT_MAX = 100
 """Operations that are remembered after their end."""
 AT_ONCE_MAX = 4
+_NO = "headwater.errors.Denied"
+_AGAIN_NO = (
+    "it failed on a person's no, or on nobody's yes, and a resume delivers that again: replay it to ask "
+    "anew, or have the agent take a no and say --despite-no"
+)
 
 Verb = Literal["replay", "discard", "resume"]
 State = Literal["running", "done", "failed", "stopped"]
@@ -46,6 +51,7 @@ class Wish:
         to: Where replayed records go instead of where they came from.
         rate: Most records a second; 0 for as many as go.
         repeat_writes: Whether calls that changed the world may be made again.
+        despite_no: Whether runs are resumed, too, that failed on a person's no: it is delivered again.
         again: Whether records are meant, too, to which something was done before.
         dry_run: Whether nothing is to be written.
         resume: The terms, where runs are resumed.
@@ -64,6 +70,7 @@ class Wish:
     to: str = ""
     rate: float = 0.0
     repeat_writes: bool = False
+    despite_no: bool = False
     again: bool = False
     dry_run: bool = False
     resume: Resume | None = None
@@ -105,7 +112,7 @@ class Operating:
         names: Names of the namespace's topics.
         admission: Tenant to the address of its admission inbox.
         group: An operation's id to the name of its group.
-        writes: A failed run's id to the calls that its resume would repeat.
+        run: A run's id to what is known of it (`views.runs.RunIndex.get`), if anything is.
         clock: Wall clock in milliseconds.
     """
 
@@ -118,7 +125,7 @@ class Operating:
         names: Names,
         admission: Callable[[str], Address],
         group: Callable[[str], str],
-        writes: Callable[[str], Sequence[str]],
+        run: Callable[[str], Mapping[str, Any] | None],
         clock: Callable[[], int],
     ) -> None:
         self._log = log
@@ -127,7 +134,7 @@ class Operating:
         self._names = names
         self._admission = admission
         self._group = group
-        self._writes = writes
+        self._run = run
         self._clock = clock
         self._lock = threading.Lock()
         self._jobs: collections.OrderedDict[str, _Job] = collections.OrderedDict()
@@ -247,7 +254,8 @@ class Operating:
         if wish.letters and wish.verb == "replay":
             command = self._names.cmd(topic.split(".")[2])
             anew = Anew(replay=wish.id, topic=command, repeat_writes=wish.repeat_writes)
-            filtered: Make = anew if wanted.everything else _Filtered(wanted, _alone(anew))
+            whole = wanted.everything and wish.value is None
+            filtered: Make = anew if whole else _Filtered(wanted, _alone(anew, wish.value))
         else:
             make = self._words(wish) if wish.letters else self._records(wish)
             filtered = _Filtered(wanted, make)
@@ -304,15 +312,10 @@ class Operating:
         own = wish.id
 
         def word(record: Record, why: Reason) -> Draft | Skipped:
-            if not why.run:
-                return Skipped(kind="no run", why="it names no run: replay it instead")
+            if wrong := self._unfit(wish, why):
+                return wrong
             terms = None
             if wish.verb == "resume":
-                writes = self._writes(why.run)
-                if writes and not wish.repeat_writes:
-                    return Skipped(
-                        kind="writes", why=f"it would repeat writes: {', '.join(writes)}"
-                    )
                 terms = dataclasses.replace(
                     wish.resume or Resume(), attempt=why.attempt, repeat_writes=wish.repeat_writes
                 )
@@ -325,6 +328,25 @@ class Operating:
 
         return word
 
+    def _unfit(self, wish: Wish, why: Reason) -> Skipped | None:
+        """Return why a word to a letter's run would do nothing, or no good; `None` if it may be sent."""
+        if not why.run:
+            return Skipped(kind="no run", why="it names no run: replay it instead")
+        known = self._run(why.run)
+        if known is not None and known["status"] != "failed":
+            return Skipped(kind="not failed", why=f"its run is {known['status']}")
+        if known is not None and known["attempt"] != why.attempt:
+            newest = f"attempt {known['attempt']} has failed since, and has a letter of its own"
+            return Skipped(kind="an earlier attempt", why=newest)
+        if wish.verb != "resume":
+            return None
+        writes = () if known is None else known["writes"]
+        if writes and not wish.repeat_writes:
+            return Skipped(kind="writes", why=f"it would repeat writes: {', '.join(writes)}")
+        if why.code == _NO and not wish.despite_no:
+            return Skipped(kind="a person's no", why=_AGAIN_NO)
+        return None
+
     def _note(self, operation: Operation) -> Draft:
         to = Address(self._names.of("audit", "operators"), operation.id)
         own = digest(operation.id, operation.topic, operation.partition, operation.next_offset)
@@ -336,9 +358,9 @@ class BusyError(HeadwaterError):
     """As many operations as may go at once are under way."""
 
 
-def _alone(make: Anew) -> Callable[[Record, Reason], Draft | Skipped]:
+def _alone(make: Anew, value: bytes | None) -> Callable[[Record, Reason], Draft | Skipped]:
     def made(record: Record, why: Reason) -> Draft | Skipped:
-        return make(record)
+        return make(record if value is None else dataclasses.replace(record, value=value))
 
     return made
 

@@ -448,7 +448,7 @@ class App:
             agent: Whose.
             repeat_writes: Whether those may be whose runs had changed the world.
         """
-        operating = self.platform.operating(lambda run: ())
+        operating = self.platform.operating(lambda run: None)
         wish = Wish(
             verb="replay",
             letters=True,

@@ -131,11 +131,6 @@ class RunIndex:
             ).fetchall()
         return [json.loads(row[0]) for row in rows]
 
-    def writes(self, run: str) -> list[str]:
-        """Return the calls that changed the world and that a failed run's resume would repeat."""
-        found = self.get(run)
-        return [*found["writes"]] if found is not None and found["status"] == "failed" else []
-
     def events(self, run: str, *, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
         """Return (id, event) of a run, by run id or task id, after an id."""
         with self._lock:

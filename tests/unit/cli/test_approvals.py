@@ -175,3 +175,10 @@ def test_the_wrong_command_names_the_right_one(door: Door, hw: Hw) -> None:
     assert both.status == 2
     wrong = hw("approvals", "resolve", _ID, "--happened", "{")
     assert (wrong.status, "--happened" in wrong.err) == (2, True)
+
+
+def test_a_dry_run_about_what_is_decided_says_so(door: Door, hw: Hw) -> None:
+    """It would be refused, so it must not look as if it would be done."""
+    door.on("GET", _PATH, TAKEN)
+    ran = hw("approvals", "approve", _ID, "--dry-run")
+    assert (ran.status, ran.out, "is approved already" in ran.err) == (1, "", True)

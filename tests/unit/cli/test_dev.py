@@ -54,7 +54,11 @@ def test_the_quick_start_works_as_it_is_written(hw: Hw, monkeypatch: pytest.Monk
         wrong = hw("tasks", "publish", "answer_question", "--json", "7")
         assert wrong.status == 1
         assert "valid string" in wrong.err
-        assert hw("runs", "cancel", listed[0]["run"], "--yes").status == 0
+        over = hw("runs", "cancel", listed[0]["run"], "--yes")
+        assert (over.status, "is completed already" in over.err) == (1, True)
+        named = hw("tasks", "publish", "answer_question", "--json", question, "--id", "d1")
+        assert named.out.startswith("published ")
+        assert "1 tool balance" in hw("runs", "show", "d1").out
         assert hw("quarantine", "list").err == "quarantine is empty\n"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.unit.cli.door import Door, Hw
 
+from headwater.cli import kept
+
 _STATE = {
     "operation": "op", "action": "replay", "state": "done", "dry_run": False, "tenant": "", "done": 2,
     "actor": "", "skipped": {"writes": 1}, "reasons": [{"id": "hw.dlq.a.v1:0@7", "why": "pay"}],
@@ -120,3 +122,96 @@ def test_a_name_that_nothing_has_fails_the_command(door: Door, hw: Hw) -> None:
     ready(door, "dlq/resume", action="resume", done=0, skipped={}, reasons=[])
     ran = hw("dlq", "resume", "desk.0.misspelt", "--yes")
     assert (ran.status, "nothing is kept as desk.0.misspelt" in ran.err) == (1, True)
+
+
+def test_nothing_done_to_what_was_named_fails_the_command(door: Door, hw: Hw) -> None:
+    """Unless it was done before: then what was asked for is so."""
+    one = "hw.dlq.a.v1:0@7"
+    for verb, why, status in (
+        ("replay", "it would repeat writes: 2 tool book", 1),
+        ("replay", "replay by kim", 0),
+        ("discard", "replay by kim", 1),
+    ):
+        ready(
+            door,
+            f"dlq/{verb}",
+            action=verb,
+            done=0,
+            skipped={"done before": 1},
+            reasons=[{"id": one, "why": why}],
+        )
+        ran = hw("dlq", verb, one, "--yes")
+        assert (ran.status, f"{one}: {why}" in ran.err) == (status, True)
+        assert ("nothing was" in ran.err) is bool(status)
+
+
+def test_nobody_is_asked_about_nothing(door: Door, hw: Hw) -> None:
+    """A filter that takes nothing ends without a question."""
+    ready(door, "quarantine/discard", action="discard", done=0, skipped={}, reasons=[])
+    ran = hw("quarantine", "discard", "--error", "wrong-magic")
+    assert (ran.status, ran.out) == (0, "discarded: 0\n")
+
+
+def test_an_operation_that_stands_still_is_said_to(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka may be away for long, and a command without a word looks broken."""
+    monkeypatch.setattr(kept, "STILL_S", -1.0)
+    ready(door, "dlq/resume", action="resume")
+    running = {**_STATE, "state": "running", "looked": 0}
+    door.on("GET", "/api/v1/operations/op", running, running, running, _STATE)
+    ran = hw("dlq", "resume", "--all", "--yes")
+    assert (ran.status, ran.err.count("is Kafka away?")) == (0, 1)
+
+
+def test_a_dead_letter_is_edited_where_it_is_replayed(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its own door, so that it becomes a new run; one at a time."""
+    one = "hw.dlq.a.v1:0@7"
+    door.on("GET", f"/api/v1/dlq/{one}", {"id": one, "decoded": {"n": 1}, "undecoded": ""})
+    ready(door, f"dlq/{one}/edit")
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "sed -i s/1/2/")
+    assert hw("dlq", "replay", one, "--edit").status == 0
+    assert door.asked[1].body["value"] == {"n": 2}
+    several = hw("dlq", "replay", one, one, "--edit")
+    assert (several.status, "--edit takes one ID" in several.err) == (2, True)
+
+
+def test_a_resume_despite_a_no_says_so(door: Door, hw: Hw) -> None:
+    """Nobody means it by accident."""
+    ready(door, "dlq/resume", action="resume")
+    hw("dlq", "resume", "a.0.x")
+    hw("dlq", "resume", "a.0.x", "--despite-no")
+    told = [asked.body["despite_no"] for asked in door.asked if asked.method == "POST"]
+    assert told == [False, True]
+
+
+def test_a_letter_is_shown_readably(door: Door, hw: Hw) -> None:
+    """A stack trace keeps its lines, and how often a record came is told."""
+    one = "hw.dlq.a.v1:0@7"
+    trace = "  a.py:3 in f\nValueError: away"
+    door.on("GET", f"/api/v1/dlq/{one}", {
+        "id": one, "code": "ValueError", "deliveries": 3, "headers": {"error.stacktrace": trace},
+    })  # fmt: skip
+    shown = hw("dlq", "show", one).out
+    assert (
+        "header   error.stacktrace: \n           a.py:3 in f\n         ValueError: away\n" in shown
+    )
+    assert "came     3 times\n" in shown
+
+
+def test_a_list_leaves_room_for_the_class_and_says_when_a_filter_takes_nothing(
+    door: Door, hw: Hw
+) -> None:
+    """The module before it is the same for all; an empty list is not an empty quarantine."""
+    of = {
+        "id": "hw.dlq.a.v1:0@7",
+        "run": "a.0." + "f" * 32,
+        "code": "headwater.errors.BudgetExceeded",
+    }
+    door.on("GET", "/api/v1/dlq", {"records": [of]}, {"records": []})
+    assert "Budg" in hw("dlq", "list").out
+    assert hw("dlq", "list", "--error", "Budget").err == "nothing that is kept is so\n"
+    assert hw("dlq", "list").err == "there are no dead letters\n"

@@ -11,8 +11,9 @@ import pytest
 from tests.unit.cli.door import Door, Hw
 
 from headwater.cli import discovery, shell
-from headwater.errors import SettingsError
+from headwater.errors import SettingsError, TransientError
 from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.kafka_config import KafkaConfig
 
 _HEADWATER = [sys.executable, "-m", "headwater.cli.main"]
 
@@ -49,6 +50,12 @@ def test_a_command_that_reads_the_cluster_says_when_none_answers(
     ran = hw(*command)
     assert ran.status == 1
     assert "no Kafka answers at 127.0.0.1:1" in ran.err
+
+
+def test_nobody_is_told_that_no_kafka_answers_without_a_way_on() -> None:
+    """The variable, and the command that starts one."""
+    with pytest.raises(TransientError, match="`headwater broker start` starts a local one"):
+        KafkaAdmin(KafkaConfig(bootstrap="127.0.0.1:1", call_s=0.2)).brokers()
 
 
 def _unanswered(_: KafkaAdmin) -> int:

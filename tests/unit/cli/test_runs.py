@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 from tests.unit.cli.door import Answer, Door, Hw
+
+from headwater.cli import gateway, runs, shell
 
 _ID = "triage.3.0af7651916cd43dd8448eb211c80319c"
 _CHILD = "fraud.1.b7ad6b7169203331b7ad6b7169203331"
@@ -184,11 +187,97 @@ def test_show_as_json_holds_the_children(door: Door, hw: Hw) -> None:
     assert calls[2]["run"]["run"] == _CHILD
 
 
-def test_show_says_when_a_run_was_not_seen_yet(door: Door, hw: Hw) -> None:
-    """An unknown run is no error: the view may be behind."""
+def test_a_run_that_nobody_has_heard_of_fails_the_command(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typo in an id must not look like an answer, nor like a word that was sent."""
+    monkeypatch.setattr(runs, "SEEN_S", 0.0)
     door.on("GET", f"/api/v1/runs/{_ID}", {"run": _ID, "status": "unknown"})
+    for line in (
+        ["show"],
+        ["show", "-o", "json"],
+        ["tail"],
+        ["cancel", "--yes"],
+        ["pause"],
+        ["resume"],
+        ["discard", "--yes"],
+    ):
+        ran = hw("runs", line[0], _ID, *line[1:])
+        assert (ran.status, ran.out) == (1, "")
+        assert f"knows no run {_ID}" in ran.err
+    ran = hw("runs", "signal", _ID, "go")
+    assert ran.status == 1
+    assert {asked.method for asked in door.asked} == {"GET"}
+
+
+def test_a_run_that_was_published_just_now_is_waited_for(door: Door, hw: Hw) -> None:
+    """The gateway hears of it a moment later."""
+    door.on("GET", f"/api/v1/runs/{_ID}", {"run": _ID, "status": "unknown"}, run_of())
     ran = hw("runs", "show", _ID)
-    assert (ran.status, "unknown" in ran.out) == (0, True)
+    assert (ran.status, "completed" in ran.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "verb"),
+    [(status, verb) for status in ("completed", "failed") for verb in ("cancel", "pause", "signal")]
+    + [("waiting", "discard")],
+)
+def test_a_word_that_would_do_nothing_is_not_sent(
+    door: Door, hw: Hw, status: str, verb: str
+) -> None:
+    """It would be dropped without a word, and the command would have said that it was sent."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status=status))
+    more = {"signal": ["go"], "pause": []}.get(verb, ["--yes"])
+    ran = hw("runs", verb, _ID, *more)
+    assert (ran.status, ran.out) == (1, "")
+    assert status in ran.err
+    assert [asked.method for asked in door.asked] == ["GET"]
+
+
+def test_a_resume_after_a_persons_no_asks_first(door: Door, hw: Hw) -> None:
+    """The same no is delivered again, so the run would most likely fail again."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="failed", error="headwater.errors.Denied"))
+    door.on("POST", f"/api/v1/runs/{_ID}/resume", {"run": _ID}, status=202)
+    ran = hw("runs", "resume", _ID)
+    assert (ran.status, "a person's no" in ran.err, "add --yes" in ran.err) == (2, True, True)
+    assert hw("runs", "resume", _ID, "--yes").status == 0
+
+
+def test_show_names_the_attempt_of_a_run_that_was_resumed(door: Door, hw: Hw) -> None:
+    """Which attempt it is tells whether a resume was taken."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(attempt=2))
+    assert "attempt 2" in hw("runs", "show", _ID).out
+
+
+def test_who_acts_is_said_where_no_token_says_it(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who did it and why is kept; with a token the gateway knows."""
+    monkeypatch.setenv("LOGNAME", "kim")
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="waiting"))
+    door.on("POST", f"/api/v1/runs/{_ID}/pause", {"run": _ID}, status=202)
+    hw("runs", "pause", _ID)
+    assert door.asked[-1].body["by"] == "kim"
+    monkeypatch.setenv("HEADWATER_TOKEN", "abc")
+    hw("runs", "pause", _ID)
+    assert "by" not in door.asked[-1].body
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run as users that their image does not name."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert shell.user() == f"uid-{os.getuid()}"
+
+
+def test_no_runs_are_said_to_be_none(door: Door, hw: Hw) -> None:
+    """A head without a table reads as if something had been cut."""
+    door.on("GET", "/api/v1/runs", {"runs": []})
+    ran = hw("runs", "list", "--agent", "triag")
+    assert (ran.status, ran.out, ran.err) == (0, "", "there are no such runs\n")
 
 
 def test_tail_follows_tokens_and_ends_with_the_run(door: Door, hw: Hw) -> None:
@@ -202,6 +291,7 @@ def test_tail_follows_tokens_and_ends_with_the_run(door: Door, hw: Hw) -> None:
         'id: 2\nevent: run\ndata: {"status": "completed"}\n\n'
         'id: 3\nevent: run\ndata: {"status": "never shown"}\n\n'
     )
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="started"))
     door.on("GET", f"/api/v1/runs/{_ID}/events", Answer(stream, 200, "text/event-stream"))
     ran = hw("runs", "tail", _ID)
     assert ran.status == 0
@@ -213,33 +303,38 @@ def test_tail_takes_a_broken_stream_up_after_the_last_event(door: Door, hw: Hw) 
     head = 'id: 7\nevent: run\ndata: {"status": "started"}\n\n'
     rest = 'id: 8\nevent: run\ndata: {"status": "failed", "error": "ToolError"}\n\n'
     path = f"/api/v1/runs/{_ID}/events"
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="started"))
     door.on(
         "GET", path, Answer(head, 200, "text/event-stream"), Answer(rest, 200, "text/event-stream")
     )
     ran = hw("runs", "tail", _ID)
     assert (ran.status, ran.out) == (0, "started\nfailed  ToolError\n")
-    assert [asked.headers.get("last-event-id") for asked in door.asked] == [None, "7"]
+    assert [asked.headers.get("last-event-id") for asked in door.asked[1:]] == [None, "7"]
 
 
 def test_cancel_asks_before_it_destroys(
     door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a terminal, --yes is needed; with it, the reason is sent along."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="waiting"))
     ran = hw("runs", "cancel", _ID)
     assert ran.status == 2
     assert "add --yes" in ran.err
-    assert door.asked == []
+    assert [asked.method for asked in door.asked] == ["GET"]
     door.on("POST", f"/api/v1/runs/{_ID}/cancel", {"run": _ID}, status=202)
     assert hw("runs", "cancel", _ID, "--yes", "--reason", "a duplicate").status == 0
-    (asked,) = door.asked
-    assert asked.body["reason"] == "a duplicate"
+    assert door.asked[-1].body["reason"] == "a duplicate"
 
 
 @pytest.mark.parametrize("verb", ["cancel", "pause", "discard"])
 def test_a_dry_run_sends_nothing(door: Door, hw: Hw, verb: str) -> None:
     """It says what would be sent."""
+    door.on(
+        "GET", f"/api/v1/runs/{_ID}", run_of(status="failed" if verb == "discard" else "waiting")
+    )
     ran = hw("runs", verb, _ID, "--dry-run")
-    assert (ran.status, ran.out, door.asked) == (0, f"would send {verb} to {_ID}\n", [])
+    assert (ran.status, ran.out) == (0, f"would send {verb} to {_ID}\n")
+    assert [asked.method for asked in door.asked] == ["GET"]
 
 
 _FAILED = {"run": _ID, "status": "failed", "attempt": 2, "writes": ["3 tool transfer"]}
@@ -272,11 +367,11 @@ def test_a_resume_without_writes_asks_nothing(door: Door, hw: Hw) -> None:
 
 def test_a_signal_carries_json(door: Door, hw: Hw) -> None:
     """The value is JSON and goes to the signal's own path."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="waiting"))
     door.on("POST", f"/api/v1/runs/{_ID}/signals/decision", {"run": _ID}, status=202)
     ran = hw("runs", "signal", _ID, "decision", "--json", '{"pay": true}', "--reason", "checked")
     assert ran.status == 0
-    (asked,) = door.asked
-    assert asked.body == {"value": {"pay": True}, "reason": "checked"}
+    assert door.asked[-1].body == {"value": {"pay": True}, "reason": "checked", **gateway.by()}
 
 
 def test_a_value_that_is_no_json_is_explained(door: Door, hw: Hw) -> None:

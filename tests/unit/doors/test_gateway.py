@@ -47,9 +47,16 @@ async def triage(ctx: headwater.Context, claim: Claim) -> str:
         return str(await ctx.receive("go"))
     if claim.text == "break":
         raise ValueError("bad luck")
+    if claim.text == "ask":
+        return (await ctx.approve("go on?", claim)).by
     if claim.text == "stream":
         return str(await small("a long answer, please", stream=True))
     return f"{ctx.run.tenant}/{ctx.run.actor}: {claim.text}"
+
+
+@bank.agent
+async def echo(ctx: headwater.Context, claim: Claim) -> str:
+    return claim.text
 
 
 class World:
@@ -61,7 +68,7 @@ class World:
         self.index = RunIndex(platform.names.evt("runs"))
         self.tail = Tail(platform.names.evt("tokens"))
         self._views = [platform.projecting(self.index), platform.projecting(self.tail)]
-        self.operating = platform.operating(self.index.writes)
+        self.operating = platform.operating(self.index.get)
         self.kept = kept(platform, self.operating)
         surface = Surface(
             log=t.log,
@@ -123,6 +130,27 @@ def test_task_is_accepted_and_its_run_shown_by_either_id():
     run(body)
 
 
+def test_a_run_is_found_by_the_name_that_its_task_was_published_under():
+    """Whoever chose an id asks with it; one that several agents' tasks have is refused."""
+
+    async def body(world: World) -> None:
+        name = {"headers": {"idempotency-key": "order 7"}}
+        told = (await world.publish({"text": "wait"}, **name)).json()
+        shown = (await world.http.get("/api/v1/runs/order 7")).json()
+        assert (shown["task_id"], shown["reason"]) == (told["task_id"], "signal go")
+        sent = await world.http.post("/api/v1/runs/order 7/signals/go", json={"value": 1})
+        assert (sent.status_code, sent.json()["run"]) == (202, told["task_id"])
+        await world.go_on()
+        assert (await world.http.get("/api/v1/runs/order 7")).json()["outcome"] == "1"
+        elsewhere = await world.http.get("/api/v1/runs/order 7", params={"tenant": "other"})
+        assert elsewhere.status_code == 404
+        await world.publish(path="echo", **name)
+        both = await world.http.get("/api/v1/runs/order 7")
+        assert (both.status_code, "echo, triage" in both.json()["detail"]) == (409, True)
+
+    run(body)
+
+
 def test_wait_returns_the_outcome():
     """With `wait_s` a caller gets the run once it has ended, and the task's id if it goes on."""
 
@@ -146,7 +174,7 @@ def test_wait_returns_the_outcome():
 @pytest.mark.parametrize(
     ("request_", "status", "words"),
     [
-        ({"path": "triaje"}, 404, "there are: triage"),
+        ({"path": "triaje"}, 404, "there are: echo, triage"),
         ({"task": {"txt": "x"}}, 422, "text"),
         ({"task": {"text": 7}}, 422, "text"),
         ({"params": {"tenant": "Not Ok"}}, 422, "tenant"),

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.unit.doors.test_gateway import World, run
+from tests.unit.doors.test_gateway import Claim, World, run, triage
 
 from headwater.contracts.records import Draft, Record
 from headwater.doors.callers import Caller
@@ -41,8 +41,6 @@ async def operate(world: World, path: str, body: dict[str, Any], **more: Any) ->
 
 
 def good(text: str = "hello") -> bytes:
-    from tests.unit.doors.test_gateway import Claim, triage  # noqa: PLC0415 - the gateway's own app
-
     return triage.input.encode(Claim(text=text))
 
 
@@ -238,6 +236,13 @@ async def broken(world: World, **more: Any) -> dict[str, Any]:
     return found
 
 
+async def denied(world: World) -> None:
+    """Have a run fail because a person says no."""
+    asked = await world.t.start(triage, Claim(text="ask"))
+    await world.t.deny(asked, by="eva", reason="too much")
+    await world.go_on()
+
+
 def test_a_dead_letter_is_replayed_as_a_new_run_once():
     """Its id is made of the old run and the replay; what comes back counts on."""
 
@@ -298,6 +303,119 @@ def test_a_dead_letter_discards_its_run():
         assert (shown["status"], shown["reason"]) == ("discarded", "a test")
         one = (await world.http.get(f"/api/v1/dlq/{letter['id']}")).json()
         assert (one["done"], one["run"]) == ("discard", letter["run"])
+
+    run(body)
+
+
+def test_a_word_that_would_do_nothing_is_skipped_and_says_why():
+    """A letter of an earlier attempt, and one whose run went on or is gone, count as nothing done."""
+
+    async def body(world: World) -> None:
+        first = await broken(world)
+        await operate(world, "dlq/resume", {"ids": [first["id"]]})
+        for verb in ("resume", "discard"):
+            found = await operate(world, f"dlq/{verb}", {"ids": [first["id"]]})
+            if verb == "resume":
+                assert (found["done"], found["skipped"]) == (0, {"an earlier attempt": 1})
+        second = (await world.http.get("/api/v1/dlq")).json()["records"][0]
+        assert second["attempt"] == 2
+        await operate(world, "dlq/discard", {"ids": [second["id"]]})
+        found = await operate(world, "dlq/resume", {"ids": [second["id"]]})
+        assert (found["done"], found["skipped"]) == (0, {"not failed": 1})
+        assert found["reasons"][0]["why"] == "its run is discarded"
+
+    run(body)
+
+
+def test_a_resume_after_a_persons_no_has_to_be_meant():
+    """The same no is delivered again, so the run fails again and leaves a second letter."""
+
+    async def body(world: World) -> None:
+        await denied(world)
+        (letter,) = (await world.http.get("/api/v1/dlq")).json()["records"]
+        found = await operate(world, "dlq/resume", {"ids": [letter["id"]]})
+        assert (found["done"], found["skipped"]) == (0, {"a person's no": 1})
+        assert "replay it to ask anew" in found["reasons"][0]["why"]
+        meant = {"ids": [letter["id"]], "despite_no": True}
+        assert (await operate(world, "dlq/resume", meant))["done"] == 1
+        assert len((await world.http.get("/api/v1/dlq")).json()["records"]) == 2
+
+    run(body)
+
+
+def test_an_edited_dead_letter_is_a_new_run():
+    """Sent back under its old id it would be taken for the same task, and refused as a conflict."""
+
+    async def body(world: World) -> None:
+        letter = await broken(world)
+        for door in ("dlq", "quarantine"):
+            path = f"{door}/{letter['id']}/edit"
+            told = {"value": {"text": f"mended by {door}"}, "again": True}
+            assert (await operate(world, path, told))["done"] == 1
+        ended = [event for event in world.t.life() if event.status == "completed"]
+        assert [event.outcome for event in ended] == [
+            b'"default/: mended by dlq"', b'"default/: mended by quarantine"',
+        ]  # fmt: skip
+        assert (await world.http.get("/api/v1/quarantine")).json()["records"] == []
+
+    run(body)
+
+
+def test_dead_letters_are_not_sent_back_as_they_were():
+    """Quarantine's way back would be a task that was taken already, which nobody would see."""
+
+    async def body(world: World) -> None:
+        letter = await broken(world)
+        for told in ({"ids": [letter["id"]]}, {"topic": DLQ}):
+            for verb in ("replay", "discard"):
+                answer = await world.http.post(f"/api/v1/quarantine/{verb}", json=told)
+                assert (answer.status_code, answer.json()["title"]) == (422, "Dead letters")
+
+    run(body)
+
+
+def test_who_acts_says_so_where_there_are_no_tokens():
+    """What was done is kept with who did it; a token's word counts more than anybody's own."""
+
+    async def body(world: World) -> None:
+        await spoil(world, b"rubbish")
+        told = {"all": True, "by": "kim", "reason": "spam"}
+        assert (await operate(world, "quarantine/discard", told))["actor"] == "kim"
+        (one,) = (await world.http.get("/api/v1/quarantine")).json()["records"]
+        assert one["done_by"] == "kim"
+        bad = await world.http.post("/api/v1/quarantine/discard", json=told | {"by": "a\nb"})
+        assert bad.status_code == 422
+
+    async def with_tokens(world: World) -> None:
+        bearer = {"headers": {"authorization": "Bearer o"}}
+        told = {"all": True, "by": "kim"}
+        assert (await operate(world, "dlq/discard", told, **bearer))["actor"] == "eva"
+
+    run(body)
+    run(with_tokens, callers={"o": Caller(actor="eva")})
+
+
+def test_a_list_of_a_topic_that_is_not_there_says_so():
+    """A misspelt topic must not look like one where nothing was refused."""
+
+    async def body(world: World) -> None:
+        answer = await world.http.get("/api/v1/quarantine", params={"topic": "hw.cmd.triag.v1"})
+        assert (answer.status_code, "hw.cmd.triag.v1" in answer.json()["detail"]) == (404, True)
+        assert (await world.http.get("/api/v1/quarantine", params={"topic": CMD})).is_success
+
+    run(body)
+
+
+def test_a_stack_trace_is_text_and_an_error_is_found_by_its_short_name():
+    """What a person reads at night is readable, and they type what the list shows."""
+
+    async def body(world: World) -> None:
+        letter = await broken(world)
+        one = (await world.http.get(f"/api/v1/dlq/{letter['id']}")).json()
+        assert "in triage\nValueError: bad luck" in one["headers"]["error.stacktrace"]
+        await denied(world)
+        found = (await world.http.get("/api/v1/dlq", params={"error": "Denied"})).json()["records"]
+        assert [one["code"] for one in found] == ["headwater.errors.Denied"]
 
     run(body)
 
