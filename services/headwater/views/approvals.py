@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headwater.contracts.approvals import ApprovalEvent
-from headwater.contracts.records import Partition
-from headwater.core.messages import Meta, Position
+from headwater.core.messages import Meta
+from headwater.views.filed import Filed
 
-_SCHEMA = """
+_TABLES = {
+    "approvals": """
 create table if not exists approvals (
   tenant text, approval text, status text, run text, asks text, expires_ms integer, asked_ms integer,
   data text, primary key (tenant, approval)
 );
 create index if not exists approvals_open on approvals (status, expires_ms);
-create table if not exists offsets (
-  topic text, number integer, next_offset integer, primary key (topic, number)
-);
 """
+}
 _VERSION = 1
-"""Of the tables; a file with another is emptied, and built again from the log."""
-_DROP = "drop table if exists approvals; drop table if exists offsets;"
 REFUSED_MAX = 20
 """Refused decisions that are shown of one approval: the newest."""
 
 
-class ApprovalIndex:
+class ApprovalIndex(Filed):
     """An index in SQLite; delete its file and it is built again from the log.
 
     Args:
@@ -38,42 +32,7 @@ class ApprovalIndex:
     """
 
     def __init__(self, topic: str, path: str = ":memory:") -> None:
-        self.topics = (topic,)
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False)
-        (version,) = self._db.execute("pragma user_version").fetchone()
-        gone = "" if version == _VERSION else _DROP
-        self._db.executescript(
-            f"pragma journal_mode=wal; begin; {gone} {_SCHEMA} pragma user_version={_VERSION}; commit;"
-        )
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-
-    def resume(self) -> Mapping[Partition, int]:
-        """Return the next offsets, as the index has them."""
-        with self._lock:
-            rows = self._db.execute("select topic, number, next_offset from offsets").fetchall()
-        return {Partition(topic, number): offset for topic, number, offset in rows}
-
-    def fold(self, batch: Sequence[tuple[Position, Meta, Any]]) -> None:
-        """Take events in; values and offsets in one write, so what comes twice counts once."""
-        with self._lock, self._db:
-            for at, _, message in batch:
-                known = self._db.execute(
-                    "select next_offset from offsets where topic = ? and number = ?",
-                    (at.topic, at.number),
-                ).fetchone()
-                if known is not None and at.offset < known[0]:
-                    continue
-                self._db.execute(
-                    "insert or replace into offsets values (?, ?, ?)",
-                    (at.topic, at.number, at.offset + 1),
-                )
-                if isinstance(message, ApprovalEvent):
-                    self._take(message)
+        super().__init__(topic, path, tables=_TABLES, version=_VERSION)
 
     def get(self, approval: str, *, tenant: str = "") -> dict[str, Any] | None:
         """Return one approval; of several tenants' with one id, which is as good as none, the first.
@@ -82,13 +41,12 @@ class ApprovalIndex:
             approval: Its id.
             tenant: Only of this tenant.
         """
-        with self._lock:
-            row = self._db.execute(
-                "select data from approvals where approval = :approval"
-                " and (:tenant = '' or tenant = :tenant) order by tenant limit 1",
-                {"approval": approval, "tenant": tenant},
-            ).fetchone()
-        found: dict[str, Any] | None = None if row is None else json.loads(row[0])
+        rows = self._rows(
+            "select data from approvals where approval = :approval"
+            " and (:tenant = '' or tenant = :tenant) order by tenant limit 1",
+            {"approval": approval, "tenant": tenant},
+        )
+        found: dict[str, Any] | None = json.loads(rows[0][0]) if rows else None
         return found
 
     def find(
@@ -103,17 +61,20 @@ class ApprovalIndex:
             to: Only put to this actor, or `group:<name>`.
             limit: At most so many.
         """
-        with self._lock:
-            rows = self._db.execute(
-                "select data from approvals where (:tenant = '' or tenant = :tenant)"
-                " and (:status = '' or status = :status) and (:run = '' or run = :run)"
-                " and (:to = '' or asks = :to) order by status != 'open', expires_ms, approval"
-                " limit :limit",
-                {"tenant": tenant, "status": status, "run": run, "to": to, "limit": limit},
-            ).fetchall()
+        rows = self._rows(
+            "select data from approvals where (:tenant = '' or tenant = :tenant)"
+            " and (:status = '' or status = :status) and (:run = '' or run = :run)"
+            " and (:to = '' or asks = :to) order by status != 'open', expires_ms, approval"
+            " limit :limit",
+            {"tenant": tenant, "status": status, "run": run, "to": to, "limit": limit},
+        )
         return [json.loads(row[0]) for row in rows]
 
-    def _take(self, event: ApprovalEvent) -> None:
+    def _take(self, message: Any, meta: Meta) -> None:
+        if isinstance(message, ApprovalEvent):
+            self._told(message)
+
+    def _told(self, event: ApprovalEvent) -> None:
         row = self._db.execute(
             "select data from approvals where tenant = ? and approval = ?",
             (event.tenant, event.approval),

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
-import threading
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headwater.contracts.messages import CallNote, RunEvent
-from headwater.contracts.records import Partition
-from headwater.core.messages import Meta, Position
+from headwater.core.messages import Meta
+from headwater.views.filed import Filed
 
-_SCHEMA = """
+_TABLES = {
+    "runs": """
 create table if not exists runs (
   run text primary key, task_id text, agent text, tenant text, status text, reason text, at_ms integer,
   began_ms integer, data text
 );
 create index if not exists runs_task on runs (task_id);
 create index if not exists runs_tenant on runs (tenant, at_ms);
+""",
+    "events": """
 create table if not exists events (
   run text, seq integer primary key autoincrement, data text
 );
 create index if not exists events_run on events (run, seq);
-create table if not exists offsets (
-  topic text, number integer, next_offset integer, primary key (topic, number)
-);
-"""
+""",
+}
 _VERSION = 3
-"""Of the tables; a file with another is emptied, and built again from the log."""
 ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
 EVENTS_MAX = 1_000
-_DROP = "drop table if exists runs; drop table if exists events; drop table if exists offsets;"
 
 
-class RunIndex:
+class RunIndex(Filed):
     """An index in SQLite; delete its file and it is built again from the log.
 
     Args:
@@ -44,53 +40,17 @@ class RunIndex:
     """
 
     def __init__(self, topic: str, path: str = ":memory:") -> None:
-        self.topics = (topic,)
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False)
-        (version,) = self._db.execute("pragma user_version").fetchone()
-        gone = "" if version == _VERSION else _DROP
-        self._db.executescript(
-            f"pragma journal_mode=wal; begin; {gone} {_SCHEMA} pragma user_version={_VERSION}; commit;"
-        )
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-
-    def resume(self) -> Mapping[Partition, int]:
-        """Return the next offsets, as the index has them."""
-        with self._lock:
-            rows = self._db.execute("select topic, number, next_offset from offsets").fetchall()
-        return {Partition(topic, number): offset for topic, number, offset in rows}
-
-    def fold(self, batch: Sequence[tuple[Position, Meta, Any]]) -> None:
-        """Take events in; values and offsets in one write, so what comes twice counts once."""
-        with self._lock, self._db:
-            for at, meta, message in batch:
-                known = self._db.execute(
-                    "select next_offset from offsets where topic = ? and number = ?",
-                    (at.topic, at.number),
-                ).fetchone()
-                if known is not None and at.offset < known[0]:
-                    continue
-                self._db.execute(
-                    "insert or replace into offsets values (?, ?, ?)",
-                    (at.topic, at.number, at.offset + 1),
-                )
-                if isinstance(message, RunEvent):
-                    self._take(message, meta)
+        super().__init__(topic, path, tables=_TABLES, version=_VERSION)
 
     def get(self, run: str, *, tenant: str | None = None) -> dict[str, Any] | None:
         """Return one run, by run id or task id; of a task's runs, the newest."""
-        with self._lock:
-            row = self._db.execute(
-                "select data, tenant from runs where run = ? or task_id = ? order by at_ms desc limit 1",
-                (run, run),
-            ).fetchone()
-        if row is None or (tenant is not None and row[1] != tenant):
+        rows = self._rows(
+            "select data, tenant from runs where run = ? or task_id = ? order by at_ms desc limit 1",
+            (run, run),
+        )
+        if not rows or (tenant is not None and rows[0][1] != tenant):
             return None
-        found: dict[str, Any] = json.loads(row[0])
+        found: dict[str, Any] = json.loads(rows[0][0])
         return found
 
     def find(
@@ -113,35 +73,37 @@ class RunIndex:
             before_ms: Only those that were accepted or held before.
             limit: At most so many.
         """
-        with self._lock:
-            rows = self._db.execute(
-                "select data from runs where (:tenant = '' or tenant = :tenant)"
-                " and (:agent = '' or agent = :agent) and (:status = '' or status = :status)"
-                " and (:waiting = '' or instr(reason, :waiting) > 0)"
-                " and (:before is null or began_ms < :before)"
-                " order by at_ms desc limit :limit",
-                {
-                    "tenant": tenant,
-                    "agent": agent,
-                    "status": status,
-                    "waiting": waiting_for,
-                    "before": before_ms,
-                    "limit": limit,
-                },
-            ).fetchall()
+        rows = self._rows(
+            "select data from runs where (:tenant = '' or tenant = :tenant)"
+            " and (:agent = '' or agent = :agent) and (:status = '' or status = :status)"
+            " and (:waiting = '' or instr(reason, :waiting) > 0)"
+            " and (:before is null or began_ms < :before)"
+            " order by at_ms desc limit :limit",
+            {
+                "tenant": tenant,
+                "agent": agent,
+                "status": status,
+                "waiting": waiting_for,
+                "before": before_ms,
+                "limit": limit,
+            },
+        )
         return [json.loads(row[0]) for row in rows]
 
     def events(self, run: str, *, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
         """Return (id, event) of a run, by run id or task id, after an id."""
-        with self._lock:
-            rows = self._db.execute(
-                "select e.seq, e.data from events e join runs r on r.run = e.run"
-                " where (r.run = ? or r.task_id = ?) and e.seq > ? order by e.seq limit ?",
-                (run, run, after, EVENTS_MAX),
-            ).fetchall()
+        rows = self._rows(
+            "select e.seq, e.data from events e join runs r on r.run = e.run"
+            " where (r.run = ? or r.task_id = ?) and e.seq > ? order by e.seq limit ?",
+            (run, run, after, EVENTS_MAX),
+        )
         return [(seq, json.loads(data)) for seq, data in rows]
 
-    def _take(self, event: RunEvent, meta: Meta) -> None:
+    def _take(self, message: Any, meta: Meta) -> None:
+        if isinstance(message, RunEvent):
+            self._told(message, meta)
+
+    def _told(self, event: RunEvent, meta: Meta) -> None:
         row = self._db.execute("select data from runs where run = ?", (event.run,)).fetchone()
         run: dict[str, Any] = (
             json.loads(row[0]) if row else {"calls": [], "accepted_ms": event.at_ms}
