@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from headwater.cli import runs, shell
+from headwater.cli import options, runs, shell
 from headwater.cli.gateway import Gateway, by, connect
 
 app = typer.Typer(no_args_is_help=True, help="See what waits for people, and decide.")
@@ -91,8 +92,20 @@ def show(approval: Approval, output: shell.Output = shell.Format.TABLE) -> None:
     print("\n".join(_lines(found, time.time_ns() // 1_000_000)))
 
 
-@app.command()
-def approve(
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """What a person says about which approval, and how it is asked for and told."""
+
+    approval: str
+    reason: str
+    as_: str
+    digest: str
+    yes: bool
+    dry_run: bool
+    output: shell.Format
+
+
+def word(
     approval: Approval,
     reason: Reason = "",
     as_: As = "",
@@ -100,28 +113,38 @@ def approve(
     yes: shell.Yes = False,
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
-) -> None:
+) -> Word:
+    """Return what a person says."""
+    return Word(
+        approval=approval,
+        reason=reason,
+        as_=as_,
+        digest=digest,
+        yes=yes,
+        dry_run=dry_run,
+        output=output,
+    )
+
+
+@app.command()
+@options.gathered(word)
+def approve(of: Word) -> None:
     """Approve what is asked, after showing it: the run goes on, and a call is sent."""
-    _decide(approval, "approve", _body(reason, as_), digest, yes, dry_run, output)
+    _decide(of, "approve")
 
 
 @app.command()
-def deny(
-    approval: Approval,
-    reason: Reason = "",
-    as_: As = "",
-    digest: Digest = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
-) -> None:
+@options.gathered(word)
+def deny(of: Word) -> None:
     """Deny what is asked: the agent learns who said no, and why; a call is never sent."""
-    _decide(approval, "deny", _body(reason, as_), digest, yes, dry_run, output)
+    _decide(of, "deny")
 
 
 @app.command()
+@options.gathered(word)
 def resolve(
-    approval: Approval,
+    of: Word,
+    *,
     happened: Annotated[
         str, typer.Option("--happened", metavar="JSON", help="It happened, and returned this.")
     ] = "",
@@ -131,56 +154,31 @@ def resolve(
     give_up: Annotated[
         bool, typer.Option("--give-up", help="Nobody can find out: the agent gets an error.")
     ] = False,
-    reason: Reason = "",
-    as_: As = "",
-    digest: Digest = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Say what became of a call that nobody knows the end of."""
-    chosen = [
-        verdict
-        for verdict, given in (
-            ("happened", happened),
-            ("not-happened", not_happened),
-            ("give-up", give_up),
-        )
-        if given
-    ]
+    given = {"happened": happened, "not-happened": not_happened, "give-up": give_up}
+    chosen = [verdict for verdict, said in given.items() if said]
     if len(chosen) != 1:
         raise shell.RefusedError(
             "say one of --happened JSON, --not-happened, --give-up", status=shell.WRONG_USAGE
         )
-    body = _body(reason, as_)
-    if happened:
-        body["value"] = runs.parse(happened, "--happened")
-    _decide(approval, chosen[0], body, digest, yes, dry_run, output)
+    value = {"value": runs.parse(happened, "--happened")} if happened else {}
+    _decide(of, chosen[0], **value)
 
 
-def _decide(
-    approval: str,
-    verdict: str,
-    body: dict[str, Any],
-    digest: str,
-    yes: bool,
-    dry_run: bool,
-    output: shell.Format,
-) -> None:
+def _decide(of: Word, verdict: str, **more: Any) -> None:
     """Look at it, and decide about exactly what was looked at."""
+    approval, output = of.approval, of.output
+    body = {"reason": of.reason, **by(of.as_), **more}
     with connect() as gateway:
         found = gateway.get(_path(approval))
-        _check(found, verdict, digest)
-        if dry_run and found["status"] != "open":
-            raise shell.RefusedError(
-                f"{approval} is {found['status']} already, so nothing would be done"
-            )
-        if dry_run:
+        _check(found, verdict, of.digest)
+        if of.dry_run:
             _would(found, verdict, body, output)
             return
-        if output is shell.Format.TABLE or not yes:
+        if output is shell.Format.TABLE or not of.yes:
             shell.note("\n".join(_lines(found, time.time_ns() // 1_000_000)))
-        shell.confirm(f"{_SAYS[verdict]} {approval}?", yes=yes)
+        shell.confirm(f"{_SAYS[verdict]} {approval}?", yes=of.yes)
         with shell.progress("deciding"):
             after = _send(gateway, approval, verdict, body | {"digest": found["digest"]})
     if output is shell.Format.JSON:
@@ -228,6 +226,10 @@ def _check(found: Mapping[str, Any], verdict: str, digest: str) -> None:
 def _would(
     found: Mapping[str, Any], verdict: str, body: Mapping[str, Any], output: shell.Format
 ) -> None:
+    if found["status"] != "open":
+        raise shell.RefusedError(
+            f"{found['id']} is {found['status']} already, so nothing would be done"
+        )
     if output is shell.Format.JSON:
         shell.document({"approval": found, "verdict": verdict, "body": body, "sent": False})
         return
@@ -242,11 +244,6 @@ _SAYS = {
     "not-happened": "Say that it did not happen, so that it is made again:",
     "give-up": "Give up on",
 }
-
-
-def _body(reason: str, as_: str) -> dict[str, Any]:
-    """Return what every decision says; a token says itself who decides."""
-    return {"reason": reason} | by(as_)
 
 
 def _path(approval: str, *rest: str) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from headwater.cli import kept, shell
+from headwater.cli import kept, options, shell
 from headwater.cli.runs import AddSteps, AddUsd
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at failed runs' dead letters; resume, replay or discard."
 )
 PATH = "/api/v1/dlq"
-
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Of a letter or a run.")]
 
 
 @app.command("list")
@@ -42,15 +40,10 @@ def show(
 
 
 @app.command()
+@options.gathered(kept.wanted, without=["topic"])
 def resume(
-    record: Ids = None,
+    of: kept.Wanted,
     *,
-    tenant: kept.Tenant = "",
-    agent: kept.Agent = "",
-    error: kept.Error = "",
-    since: kept.Since = "",
-    id: kept.Ids = None,  # noqa: A002 - the option's name
-    all_: kept.All = False,
     add_usd: AddUsd = 0.0,
     add_steps: AddSteps = 0,
     repeat_writes: kept.RepeatWrites = False,
@@ -61,100 +54,40 @@ def resume(
         ),
     ] = False,
     rate: kept.Rate = "",
-    reason: kept.Reason = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Have failed runs go on before the turn that failed; nothing that was answered is asked again."""
-    chosen = _chosen(record, id, tenant, agent, error, since, all_=all_)
-    body = _body(chosen, all_, reason, dry_run, rate, repeat_writes)
-    body |= {"add_usd": add_usd, "add_steps": add_steps, "despite_no": despite_no}
-    ask = "" if chosen.ids else "Resume the runs of {n} dead letters?"
-    kept.operate(f"{PATH}/resume", body, output, ask=ask, yes=yes)
+    body = of.body(rate=rate, repeat_writes=repeat_writes, despite_no=despite_no)
+    body |= {"add_usd": add_usd, "add_steps": add_steps}
+    ask = "" if of.chosen.ids else "Resume the runs of {n} dead letters?"
+    kept.operate(f"{PATH}/resume", of, body, ask=ask)
 
 
 @app.command()
+@options.gathered(kept.wanted, without=["topic"])
 def replay(
-    record: Ids = None,
+    of: kept.Wanted,
     *,
-    tenant: kept.Tenant = "",
-    agent: kept.Agent = "",
-    error: kept.Error = "",
-    since: kept.Since = "",
-    id: kept.Ids = None,  # noqa: A002 - the option's name
-    all_: kept.All = False,
     repeat_writes: kept.RepeatWrites = False,
     edit: kept.Edit = False,
     rate: kept.Rate = "",
     again: kept.Again = False,
     operation: kept.OperationName = "",
-    reason: kept.Reason = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Publish the tasks of failed runs again, as new runs; twice is once."""
-    chosen = _chosen(record, id, tenant, agent, error, since, all_=all_)
-    body = _body(chosen, all_, reason, dry_run, rate, repeat_writes)
-    body |= {"again": again, "operation": operation}
+    more = {"repeat_writes": repeat_writes, "again": again, "operation": operation}
+    body = of.body(rate=rate, **more)
     if edit:
-        kept.edited(PATH, kept.one(chosen), body, output)
+        kept.edited(PATH, of, body)
         return
-    ask = "" if chosen.ids and not repeat_writes else "Replay {n} dead letters?"
+    ask = "" if of.chosen.ids and not repeat_writes else "Replay {n} dead letters?"
     if repeat_writes:
         ask = "Replay {n} dead letters, and make calls that changed the world again?"
-    kept.operate(f"{PATH}/replay", body, output, ask=ask, yes=yes)
+    kept.operate(f"{PATH}/replay", of, body, ask=ask)
 
 
 @app.command()
-def discard(
-    record: Ids = None,
-    *,
-    tenant: kept.Tenant = "",
-    agent: kept.Agent = "",
-    error: kept.Error = "",
-    since: kept.Since = "",
-    id: kept.Ids = None,  # noqa: A002 - the option's name
-    all_: kept.All = False,
-    rate: kept.Rate = "",
-    operation: kept.OperationName = "",
-    reason: kept.Reason = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
-) -> None:
+@options.gathered(kept.wanted, without=["topic"])
+def discard(of: kept.Wanted, *, rate: kept.Rate = "", operation: kept.OperationName = "") -> None:
     """Drop failed runs for good; who did it and why is kept."""
-    chosen = _chosen(record, id, tenant, agent, error, since, all_=all_)
-    body = _body(chosen, all_, reason, dry_run, rate, False)
-    body["operation"] = operation
-    kept.operate(f"{PATH}/discard", body, output, ask="Discard {n} failed runs?", yes=yes)
-
-
-def _chosen(
-    record: list[str] | None,
-    id_: list[str] | None,
-    tenant: str,
-    agent: str,
-    error: str,
-    since: str,
-    *,
-    all_: bool,
-) -> kept.Chosen:
-    ids = [*(record or ()), *(id_ or ())]
-    chosen = kept.Chosen(ids=ids, tenant=tenant, agent=agent, error=error, since=since)
-    chosen.need_some(all_=all_)
-    return chosen
-
-
-def _body(
-    chosen: kept.Chosen, all_: bool, reason: str, dry_run: bool, rate: str, repeat_writes: bool
-) -> dict[str, Any]:
-    return {
-        **chosen.told(),
-        "all": all_,
-        "reason": reason,
-        "dry_run": dry_run,
-        "rate": kept.per_second(rate),
-        "repeat_writes": repeat_writes,
-    }
+    body = of.body(rate=rate, operation=operation)
+    kept.operate(f"{PATH}/discard", of, body, ask="Discard {n} failed runs?")

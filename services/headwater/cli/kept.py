@@ -41,6 +41,13 @@ RepeatWrites = Annotated[
     bool, typer.Option("--repeat-writes", help="Make calls that changed the world again.")
 ]
 
+Records = Annotated[
+    list[str] | None, typer.Argument(metavar="ID...", help="As its list names it, or its run.")
+]
+Topic = Annotated[
+    str, typer.Option(help="Only from this topic; or a topic of other systems' dead letters.")
+]
+
 _LOOK_S = 0.1
 _LOOK_S_MAX = 1.0
 STILL_S = 20.0
@@ -84,7 +91,55 @@ class Chosen:
             )
 
 
-def one(chosen: Chosen) -> str:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is wanted of which records, and how it is asked for and told."""
+
+    chosen: Chosen
+    all_: bool
+    reason: str
+    yes: bool
+    dry_run: bool
+    output: shell.Format
+
+    def body(self, *, rate: str = "", **more: Any) -> dict[str, Any]:
+        """Return it as the gateway takes it."""
+        body = {
+            **self.chosen.told(),
+            "all": self.all_,
+            "reason": self.reason,
+            "dry_run": self.dry_run,
+        }
+        return body | {"rate": per_second(rate)} | more
+
+
+def wanted(
+    record: Records = None,
+    *,
+    topic: Topic = "",
+    tenant: Tenant = "",
+    agent: Agent = "",
+    error: Error = "",
+    since: Since = "",
+    id: Ids = None,  # noqa: A002 - the option's name
+    all_: All = False,
+    reason: Reason = "",
+    yes: shell.Yes = False,
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> Wanted:
+    """Return what is wanted.
+
+    Raises:
+        RefusedError: No record is named, nor all are.
+    """
+    ids = [*(record or ()), *(id or ())]
+    chosen = Chosen(ids=ids, topic=topic, tenant=tenant, agent=agent, error=error, since=since)
+    chosen.need_some(all_=all_)
+    return Wanted(chosen=chosen, all_=all_, reason=reason, yes=yes, dry_run=dry_run, output=output)
+
+
+def _one(chosen: Chosen) -> str:
     """Return the one record that is meant.
 
     Raises:
@@ -175,29 +230,26 @@ def per_second(text: str) -> float:
     return found
 
 
-def operate(
-    path: str, body: Mapping[str, Any], output: shell.Format, *, ask: str = "", yes: bool = False
-) -> None:
+def operate(path: str, of: Wanted, body: Mapping[str, Any], *, ask: str = "") -> None:
     """Have an operation done, follow it to its end, and say what came of it.
 
     Args:
         path: The gateway's.
-        body: What is wanted.
-        output: How to print the summary.
+        of: What is wanted, and how to print the summary.
+        body: The same, as the gateway takes it.
         ask: The question, with `{n}` for how many; empty asks nothing.
-        yes: Do it without asking.
 
     Raises:
         RefusedError: It failed, or the person said no.
     """
     with connect() as gateway:
         body = {**body, **by()}
-        if ask and not yes and not body.get("dry_run"):
+        if ask and not of.yes and not of.dry_run:
             count = _followed(gateway, path, {**body, "dry_run": True})["done"]
             if count:
-                shell.confirm(ask.format(n=count), yes=yes)
+                shell.confirm(ask.format(n=count), yes=False)
         found = _followed(gateway, path, body)
-    _tell(found, output)
+    _tell(found, of.output)
     if found["state"] == "failed":
         raise shell.RefusedError(found["error"])
     _refuse_nothing(body.get("ids") or (), found)
@@ -218,12 +270,13 @@ def _refuse_nothing(ids: Sequence[str], found: Mapping[str, Any]) -> None:
         raise shell.RefusedError(f"nothing was {_DONE.get(verb, verb)}: see why above")
 
 
-def edited(path: str, record: str, body: Mapping[str, Any], output: shell.Format) -> None:
+def edited(path: str, of: Wanted, body: Mapping[str, Any]) -> None:
     """Open a record's value in an editor, and have it sent back changed.
 
     Raises:
-        RefusedError: Nothing was changed, or it is no JSON, or it does not fit the agent's type.
+        RefusedError: Several are named; nothing was changed; it is no JSON, or not of the agent's type.
     """
+    record = _one(of.chosen)
     own = f"{path}/{quote(record, safe='')}"
     with connect() as gateway:
         found = gateway.get(own)
@@ -234,12 +287,12 @@ def edited(path: str, record: str, body: Mapping[str, Any], output: shell.Format
         if after.strip() == before.strip():
             raise shell.RefusedError("nothing was changed, so nothing was sent")
         value = parse(after, "the value")
-        if body.get("dry_run"):
+        if of.dry_run:
             shell.document({"would": "edit", "id": record, "value": value})
             return
         answer = gateway.post(f"{own}/edit", {**body, **by(), "value": value})
         found = _wait(gateway, answer["operation"])
-    _tell(found, output)
+    _tell(found, of.output)
     if found["state"] == "failed":
         raise shell.RefusedError(found["error"])
 

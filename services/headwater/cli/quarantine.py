@@ -6,21 +6,17 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import kept, shell
+from headwater.cli import kept, options, shell
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at records that nobody could take; send them back, or not."
 )
 PATH = "/api/v1/quarantine"
 
-Topic = Annotated[
-    str, typer.Option(help="Only from this topic; or a topic of other systems' dead letters.")
-]
-
 
 @app.command("list")
 def list_(
-    topic: Topic = "",
+    topic: kept.Topic = "",
     tenant: kept.Tenant = "",
     agent: kept.Agent = "",
     error: kept.Error = "",
@@ -44,66 +40,27 @@ def show(
 
 
 @app.command()
+@options.gathered(kept.wanted)
 def replay(
-    record: Annotated[list[str] | None, typer.Argument(metavar="ID...")] = None,
+    of: kept.Wanted,
     *,
-    topic: Topic = "",
-    tenant: kept.Tenant = "",
-    agent: kept.Agent = "",
-    error: kept.Error = "",
-    since: kept.Since = "",
-    id: kept.Ids = None,  # noqa: A002 - the option's name
-    all_: kept.All = False,
     to: Annotated[str, typer.Option(help="Send them here, not where they came from.")] = "",
     edit: kept.Edit = False,
     rate: kept.Rate = "",
     again: kept.Again = False,
     operation: kept.OperationName = "",
-    reason: kept.Reason = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Send records back to the topic they came from, byte for byte; twice is once."""
-    ids = [*(record or ()), *(id or ())]
-    chosen = kept.Chosen(ids=ids, topic=topic, tenant=tenant, agent=agent, error=error, since=since)
-    chosen.need_some(all_=all_)
-    body = {"reason": reason, "to": to, "dry_run": dry_run, "again": again, "operation": operation}
+    body = of.body(rate=rate, to=to, again=again, operation=operation)
     if edit:
-        kept.edited(PATH, kept.one(chosen), body, output)
+        kept.edited(PATH, of, body)
         return
-    body |= {**chosen.told(), "all": all_, "rate": kept.per_second(rate)}
-    ask = "" if ids else "Replay {n} records?"
-    kept.operate(f"{PATH}/replay", body, output, ask=ask, yes=yes)
+    kept.operate(f"{PATH}/replay", of, body, ask="" if of.chosen.ids else "Replay {n} records?")
 
 
 @app.command()
-def discard(
-    record: Annotated[list[str] | None, typer.Argument(metavar="ID...")] = None,
-    *,
-    topic: Topic = "",
-    tenant: kept.Tenant = "",
-    agent: kept.Agent = "",
-    error: kept.Error = "",
-    since: kept.Since = "",
-    id: kept.Ids = None,  # noqa: A002 - the option's name
-    all_: kept.All = False,
-    operation: kept.OperationName = "",
-    reason: kept.Reason = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
-) -> None:
+@options.gathered(kept.wanted)
+def discard(of: kept.Wanted, *, operation: kept.OperationName = "") -> None:
     """Note that nobody wants records any more; who said so and why is kept, and so are they."""
-    chosen = kept.Chosen(
-        ids=[*(record or ()), *(id or ())],
-        topic=topic,
-        tenant=tenant,
-        agent=agent,
-        error=error,
-        since=since,
-    )
-    chosen.need_some(all_=all_)
-    body = {**chosen.told(), "all": all_, "reason": reason, "dry_run": dry_run}
-    body["operation"] = operation
-    kept.operate(f"{PATH}/discard", body, output, ask="Discard {n} records?", yes=yes)
+    body = of.body(operation=operation)
+    kept.operate(f"{PATH}/discard", of, body, ask="Discard {n} records?")

@@ -8,13 +8,13 @@ import contextlib
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from headwater import fleet, namespace, provisioning
 from headwater.assembly import Platform
-from headwater.cli import discovery, shell, topics
+from headwater.cli import discovery, options, shell, topics
 from headwater.contracts.messages import VersionRecord
 from headwater.core.versions import is_later
 from headwater.durable import confine
@@ -60,8 +60,31 @@ def show(app: shell.AppOption = "", output: shell.Output = shell.Format.TABLE) -
     )  # fmt: skip
 
 
-@app.command()
-def finalize(
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """What is said about which version, and how it is asked for and told."""
+
+    version: str
+    reason: str
+    actor: str
+    app: str
+    yes: bool
+    dry_run: bool
+    output: shell.Format
+
+    def record(self, platform: Platform, state: Literal["final", "withdrawn"]) -> VersionRecord:
+        """Return it as it is kept."""
+        return VersionRecord(
+            version=self.version or _applied(platform),
+            state=state,
+            platform=importlib.metadata.version("headwater") if state == "final" else "",
+            actor=self.actor or shell.user(),
+            reason=self.reason,
+            at_ms=confine.wall_ms(),
+        )
+
+
+def word(
     version: Version = "",
     reason: Reason = "",
     actor: Actor = "",
@@ -69,17 +92,25 @@ def finalize(
     yes: shell.Yes = False,
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
-) -> None:
+) -> Word:
+    """Return what is said."""
+    return Word(
+        version=version,
+        reason=reason,
+        actor=actor,
+        app=app,
+        yes=yes,
+        dry_run=dry_run,
+        output=output,
+    )
+
+
+@app.command()
+@options.gathered(word)
+def finalize(of: Word) -> None:
     """Make a version final: processes of earlier ones, and of an earlier headwater, join no more."""
-    with _platform(app) as platform:
-        record = VersionRecord(
-            version=version or _applied(platform),
-            state="final",
-            platform=importlib.metadata.version("headwater"),
-            actor=actor or shell.user(),
-            reason=reason,
-            at_ms=confine.wall_ms(),
-        )
+    with _platform(of.app) as platform:
+        record = of.record(platform, "final")
         there = _members(platform)
         if record.version not in there:
             raise shell.RefusedError(
@@ -88,63 +119,44 @@ def finalize(
             )
         old = sorted(one for one in there if is_later(record.version, one))
         left = f"; {_list(old)} is still running and cannot come back" if old else ""
-        _say(platform, record, f"Make {record.version} final{left}?", yes, dry_run, output)
+        _say(platform, record, f"Make {record.version} final{left}?", of)
 
 
 @app.command()
-def rollback(
-    version: Version = "",
-    reason: Reason = "",
-    actor: Actor = "",
-    app: shell.AppOption = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
-) -> None:
+@options.gathered(word)
+def rollback(of: Word) -> None:
     """Take a version back: older code goes on with the runs that it held, and no process of it joins."""
-    with _platform(app) as platform:
-        record = VersionRecord(
-            version=version or _applied(platform),
-            state="withdrawn",
-            actor=actor or shell.user(),
-            reason=reason,
-            at_ms=confine.wall_ms(),
-        )
-        final = [one for one in namespace.version_records(platform) if one.state == "final"]
+    with _platform(of.app) as platform:
+        record = of.record(platform, "withdrawn")
+        said = namespace.version_records(platform)
+        final = [one for one in said if one.state == "final"]
         behind = [one.version for one in final if not is_later(record.version, one.version)]
         if behind:
             raise shell.RefusedError(
                 f"version {behind[-1]} is final, so {record.version} cannot be taken back: publish a "
                 "later version that undoes the change"
             )
-        found = {*_members(platform), *(one.version for one in namespace.version_records(platform))}
-        if record.version not in found | {_applied(platform)}:
+        known = [*_members(platform), *(one.version for one in said), _applied(platform)]
+        if record.version not in known:
             shell.note(
-                f"nobody has version {record.version} now, and it was never applied: if that is no typo, go "
-                f"on. Known are {_list([*found | {_applied(platform)}])}"
+                f"nobody has version {record.version} now, and it was never applied: if that is no typo, "
+                f"go on. Known are {_list([*{*known}])}"
             )
         question = (
             f"Take version {record.version} back? Older code replays the runs that it wrote, and "
             "holds those that it does not understand."
         )
-        _say(platform, record, question, yes, dry_run, output)
+        _say(platform, record, question, of)
 
 
-def _say(
-    platform: Platform,
-    record: VersionRecord,
-    question: str,
-    yes: bool,
-    dry_run: bool,
-    output: shell.Format,
-) -> None:
-    if not dry_run:
-        shell.confirm(question, yes=yes)
+def _say(platform: Platform, record: VersionRecord, question: str, of: Word) -> None:
+    if not of.dry_run:
+        shell.confirm(question, yes=of.yes)
         asyncio.run(namespace.say(platform, record))
-    if output is shell.Format.JSON:
-        shell.document({**dataclasses.asdict(record), "written": not dry_run})
+    if of.output is shell.Format.JSON:
+        shell.document({**dataclasses.asdict(record), "written": not of.dry_run})
         return
-    print(f"version {record.version} {'would be' if dry_run else 'is'} {record.state}")
+    print(f"version {record.version} {'would be' if of.dry_run else 'is'} {record.state}")
 
 
 @contextlib.contextmanager
