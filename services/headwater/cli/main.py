@@ -107,6 +107,8 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(error, "stopped", shell.FAILED, debug=debug)
     except BrokenPipeError:
         return shell.FAILED  # whoever read our output has gone; nobody is left to tell
+    except OSError as error:
+        return _fail(error, _place(error), shell.FAILED, debug=debug)
     except Exception as error:  # noqa: BLE001 - the user sees one line, and the rest with --debug
         hint = "" if debug else "; --debug shows where"
         return _fail(error, f"{type(error).__name__}: {error}{hint}", shell.FAILED, debug=debug)
@@ -131,6 +133,13 @@ def _usage(error: TyperException, *, debug: bool) -> int:
         error.exit_code,
         debug=debug,
     )
+
+
+def _place(error: OSError) -> str:
+    """Say which file or directory is not as it should be; of what has no name, what it is."""
+    if error.filename is None:
+        return f"{type(error).__name__}: {error}; --debug shows where"
+    return f"{error.filename}: {error.strerror}: is it there, and may {shell.user()} use it?"
 
 
 def _fail(error: BaseException, words: str, status: int, *, debug: bool) -> int:

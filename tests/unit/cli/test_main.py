@@ -62,6 +62,20 @@ def _unanswered(_: KafkaAdmin) -> int:
     raise SettingsError("no Kafka answers at 127.0.0.1:1")
 
 
+@pytest.mark.parametrize(
+    "command", [("broker", "status", "--dir"), ("schemas", "export", "--shipped")]
+)
+def test_a_directory_that_cannot_be_used_is_named(
+    command: tuple[str, ...], hw: Hw, tmp_path: pathlib.Path
+) -> None:
+    """With whose rights are missing, and without a Python exception's name."""
+    (tmp_path / "file").write_text("")
+    ran = hw(*command, str(tmp_path / "file"))
+    assert ran.status == 1
+    assert re.search(r"file/\S+: Not a directory: is it there, and may \S+ use it\?", ran.err)
+    assert "Error" not in ran.err
+
+
 def test_no_command_shows_the_help(hw: Hw) -> None:
     """Somebody who asks nothing is shown what can be asked."""
     ran = hw()
