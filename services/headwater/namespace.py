@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from headwater.admission import shards
-from headwater.assembly import Parts, Platform
+from headwater.assembly import ROWS, Parts, Platform
+from headwater.contracts import compatibility, messages
+from headwater.contracts.derive import Shape, shape_of
 from headwater.contracts.messages import AppRecord, SchemaRecord, ShardTable, VersionRecord
 from headwater.contracts.records import Draft, Partition
 from headwater.core.versions import is_later
@@ -46,7 +48,8 @@ async def publish(platform: Platform) -> None:
     names, app, codec = platform.names, platform.app, platform.codec
     record = AppRecord(name=app.name, version=app.version, digest=app.digest())
     drafts = [Draft(topic=names.ctl("app"), key=b"app", value=codec.encode(record))]
-    for name, shape in app.shapes().items():
+    own = {compatibility.full_name(shape.schema): shape for shape in shipped()}
+    for name, shape in {**own, **app.shapes()}.items():
         schema = SchemaRecord(name=name, schema=json.dumps(shape.schema))
         drafts.append(
             Draft(topic=names.ctl("schemas"), key=shape.fingerprint, value=codec.encode(schema))
@@ -57,6 +60,14 @@ async def publish(platform: Platform) -> None:
     ]
     for draft in drafts:
         await platform.log.append(draft)
+
+
+def shipped() -> list[Shape[Any]]:
+    """Return the schemas of what headwater itself writes: messages, and the rows of its deciders.
+
+    They are recorded as an app's are, because another version of headwater reads what this one wrote.
+    """
+    return [shape_of(kind) for kind in (*messages.SHIPPED, *ROWS)]
 
 
 def check(platform: Platform) -> None:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater import assembly, hosts, namespace, payloads
+from headwater import hosts, namespace, payloads
 from headwater.cli import discovery, shell, topics
 from headwater.cli import histories as journaled
-from headwater.contracts import compatibility, messages
-from headwater.contracts.derive import Shape, shape_of
+from headwater.contracts import compatibility
+from headwater.contracts.derive import Shape
 from headwater.contracts.topics import Names
 from headwater.sdk.app import App
 from headwater.settings import Settings
@@ -69,7 +69,7 @@ def export(
 ) -> None:
     """Write schemas as DIRECTORY/<name>/v<n>.avsc; a changed one becomes the next version."""
     written = []
-    for one in _named("shipped", _shipped()) if shipped else _app(app):
+    for one in _named("shipped", namespace.shipped()) if shipped else _app(app):
         path = next_version(directory / file_name(one.name), one.schema)
         if path is None:
             continue
@@ -182,15 +182,11 @@ def next_version(home: pathlib.Path, schema: dict[str, Any]) -> pathlib.Path | N
 
 def _known(option: str) -> Iterator[Named]:
     yield from _app(option)
-    yield from _named("shipped", _shipped())
+    yield from _named("shipped", namespace.shipped())
 
 
 def _app(option: str) -> Iterator[Named]:
     return _named("app", discovery.load(option).shapes().values())
-
-
-def _shipped() -> list[Shape[Any]]:
-    return [shape_of(kind) for kind in (*messages.SHIPPED, *assembly.ROWS)]
 
 
 def _named(owner: str, shapes: Iterable[Shape[Any]]) -> Iterator[Named]:
@@ -214,7 +210,9 @@ def _recorded(loaded: App, settings: Settings) -> list[dict[str, Any]]:
     log = topics.log_of(settings)
     try:
         platform = topics.platform_of(loaded, log, settings)
-        return [json.loads(one.schema) for one in namespace.recorded_schemas(platform)]
+        recorded = namespace.recorded_schemas(platform)
+        mine = loaded.shapes()
+        return [json.loads(one.schema) for one in recorded if one.name in mine]
     finally:
         log.close()
 
