@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
 import random
+import signal
 import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from tests.integration.poisoned import triage
 
 from headwater.contracts.quarantine import quarantine_topic
@@ -32,6 +36,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 GOOD = triage.input.encode("a question")
 TENANT = ("ce_tenantid", b"t")
 Poison = tuple[bytes | None, bytes | None, Headers]
+PROMISE_S = 1.0
+"""Within which a good message behind a bad one is processed."""
+TRIES = 3
 
 
 def kinds() -> dict[str, Poison]:
@@ -79,6 +86,7 @@ class Fleet:
 
     def __init__(self, bootstrap: str, where: pathlib.Path) -> None:
         self.namespace = f"p{uuid.uuid4().hex[:8]}"
+        self.bootstrap = bootstrap
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -99,6 +107,7 @@ class Fleet:
         )  # fmt: skip
         self.log = KafkaLog(KafkaConfig(bootstrap=bootstrap))
         self.admin = KafkaAdmin(KafkaConfig(bootstrap=bootstrap))
+        self._timers: list[threading.Timer] = []
         self._await_ready()
 
     def _await_ready(self) -> None:
@@ -122,6 +131,34 @@ class Fleet:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def operate(self, verb: str, *arguments: str) -> dict[str, Any]:
+        """Have an operation on kept records done, and return what came of it."""
+        said = self.command("quarantine", verb, *arguments, "--yes", "-o", "json")
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+    @contextlib.contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Let go whatever `stop` stopped last."""
+        yield
+        for timer in self._timers:
+            timer.join()
+
+    async def stop(self) -> None:
+        """Have the process that does the work stand still for longer than was promised."""
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        supervisor = self._process.pid
+        children = pathlib.Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
+        pids = [int(pid) for pid in children.split()]
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+            timer = threading.Timer(PROMISE_S + 0.2, os.kill, (pid, signal.SIGCONT))
+            timer.start()
+            self._timers.append(timer)
 
     def topic(self, kind: str, name: str) -> str:
         return f"{self.namespace}.{kind}.{name}.v1"
@@ -173,16 +210,40 @@ async def nothing() -> None:
     """Write nothing."""
 
 
+def fastest(measure: Callable[[], float]) -> tuple[float, int]:
+    """Return the best of up to three tries, and how many: a busy machine is slow once, a stop always."""
+    best = measure()
+    for tries in range(1, TRIES):
+        if best < PROMISE_S:
+            return best, tries
+        best = min(best, measure())
+    return best, TRIES
+
+
+def named(fleet: Fleet) -> list[str]:
+    """Return the topics that take foreign bytes."""
+    return [
+        fleet.topic(*one)
+        for one in (
+            ("cmd", "triage"),
+            ("inbox", "triage"),
+            ("inbox", "admission"),
+            ("inbox", "approvals"),
+            ("req", "model"),
+            ("req", "tool.tools"),
+        )
+    ]
+
+
 def test_fifty_kinds_of_poison_stop_nobody(fleet: Fleet, say: Callable[[str], None]) -> None:
-    """A good task behind each is processed in its usual time; each is kept, and replayed or discarded."""
+    """A good task behind each is processed within a second; each is kept, and replayed or discarded."""
     poison = kinds()
     assert len(poison) >= 50
-    named = (("cmd", "triage"), ("inbox", "triage"), ("inbox", "admission"), ("inbox", "approvals"),
-             ("req", "model"), ("req", "tool.tools"))  # fmt: skip
-    topics = [fleet.topic(*one) for one in named]
+    topics = named(fleet)
     outcomes = fleet.log.read({Partition(fleet.topic("evt", "triage"), 0): 0})
     calm = [latency(fleet, nothing, outcomes) for _ in range(8)]
-    slowest, which = 0.0, ""
+    took: dict[str, float] = {}
+    written = 0
     for name, (key, value, headers) in poison.items():
 
         async def write(key: Any = key, value: Any = value, headers: Headers = headers) -> None:
@@ -191,23 +252,104 @@ def test_fifty_kinds_of_poison_stop_nobody(fleet: Fleet, say: Callable[[str], No
                     Draft(topic=topic, key=key, value=value, headers=headers, partition=0)
                 )
 
-        took = latency(fleet, write, outcomes)
-        if took > slowest:
-            slowest, which = took, name
-    usual = statistics.median(calm)
+        took[name], tries = fastest(lambda write=write: latency(fleet, write, outcomes))
+        written += tries
+    slowest = max(took, key=lambda name: took[name])
     say(f"{len(poison)} kinds in {len(topics)} topics; slowest good task behind one: "
-        f"{slowest:.2f} s ({which}), without poison {usual:.2f} s")  # fmt: skip
-    assert slowest < max(1.0, 5 * max(calm)), which
+        f"{took[slowest]:.2f} s ({slowest}), without poison {statistics.median(calm):.2f} s; "
+        f"{written - len(poison)} were tried again")  # fmt: skip
+    assert took[slowest] < PROMISE_S, slowest
     for topic in topics:
         kept = fleet.records(quarantine_topic(topic))
         for name, (key, value, headers) in poison.items():
             same = [of for of in kept if (of.key, of.value) == (key, value)
                     and of.headers[: len(headers)] == headers]  # fmt: skip
             assert same, f"{name} of {topic} is not kept as it came"
-    command = fleet.topic("cmd", "triage")
-    replayed = json.loads(
-        fleet.command("quarantine", "replay", "--topic", command, "--yes", "-o", "json")
+        replayed_and_discarded(fleet, topic, written)
+
+
+def replayed_and_discarded(fleet: Fleet, topic: str, count: int) -> None:
+    """Have all of a topic, then one record, sent back from the command line; discard what comes again."""
+    kept = quarantine_topic(topic)
+    before = fleet.records(kept)
+    assert len(before) == count
+    assert fleet.operate("replay", "--topic", topic)["done"] == count
+    again = came_back(fleet, kept, 2 * count)[count:]  # it is poison as before
+    bytes_of = [(of.key, of.value) for of in before]
+    assert sorted(bytes_of, key=repr) == sorted(((of.key, of.value) for of in again), key=repr)
+    one = f"{kept}:0@{again[0].offset}"
+    assert fleet.operate("replay", one)["done"] == 1
+    assert fleet.operate("replay", one)["skipped"] == {"done before": 1}
+    came_back(fleet, kept, 2 * count + 1)
+    left = fleet.operate("discard", "--topic", topic, "--reason", "it is poison")
+    assert (left["done"], left["skipped"]) == (count, {"done before": count + 1})
+    listed = json.loads(
+        fleet.command("quarantine", "list", "--topic", topic, "--limit", "1000", "-o", "json")
     )
-    assert replayed["done"] == len(poison), replayed
-    discarded = json.loads(fleet.command("quarantine", "discard", "--all", "--yes", "-o", "json"))
-    assert discarded["done"] >= len(poison) * (len(topics) - 1), discarded
+    done = [of["done"] for of in listed]
+    assert sorted(done) == ["discard"] * count + ["replay"] * (count + 1)
+
+
+def came_back(fleet: Fleet, kept: str, count: int) -> list[Record]:
+    """Return so many kept records, once they are there."""
+    until = time.monotonic() + 60
+    while len(found := fleet.records(kept)) < count:
+        assert time.monotonic() < until, f"{kept} has {len(found)} of {count}"
+    return found
+
+
+def test_a_good_task_that_is_held_up_each_time_is_found(fleet: Fleet) -> None:
+    """The control: who stops for longer than was promised does so three times, and that is seen."""
+    outcomes = fleet.log.read({Partition(fleet.topic("evt", "triage"), 0): 0})
+    with fleet.stopping():
+        best, tries = fastest(lambda: latency(fleet, fleet.stop, outcomes))
+    assert (best > PROMISE_S, tries) == (True, TRIES)
+
+
+def test_dead_letters_of_other_systems_go_back_from_the_command_line(fleet: Fleet) -> None:
+    """What Connect, Streams and Spring put aside goes back to where it came from, once, or is discarded."""
+    topic, command = f"{fleet.namespace}-legacy-dlq", fleet.topic("cmd", "triage")
+    fleet.admin.create(topic, partitions=1, replication=1, config={})
+    producer = Producer({"bootstrap.servers": fleet.bootstrap})
+    told = {
+        "connect": {"__connect.errors.topic": command.encode(), "__connect.errors.partition": b"0",
+                    "__connect.errors.offset": b"3", "__connect.errors.exception.message": b"no such sink"},
+        "streams": {"__streams.errors.topic": command.encode(), "__streams.errors.partition": b"0",
+                    "__streams.errors.offset": b"4", "__streams.errors.message": b"no such store"},
+        "spring": {"kafka_dlt-original-topic": command.encode(),
+                   "kafka_dlt-original-partition": (0).to_bytes(4, "big"),
+                   "kafka_dlt-original-offset": (5).to_bytes(8, "big"),
+                   "kafka_dlt-exception-message": b"no such order"},
+        "bare": {}, "spam": {},
+    }  # fmt: skip
+    for name, headers in told.items():
+        producer.produce(topic, key=b"k", value=GOOD, partition=0,
+                         headers={"ce_tenantid": b"t", "ce_id": name.encode(), **headers})  # fmt: skip
+    assert producer.flush(10) == 0
+    listed = json.loads(fleet.command("quarantine", "list", "--topic", topic, "-o", "json"))
+    assert [of["message"] for of in listed] == [
+        "", "", "no such order", "no such store", "no such sink",
+    ]  # fmt: skip
+    shown = json.loads(fleet.command("quarantine", "show", listed[-1]["id"], "-o", "json"))
+    assert shown["topic"] == command
+    tried = fleet.operate("replay", "--topic", topic, "--dry-run")
+    assert (tried["done"], tried["skipped"]) == (3, {"no origin": 2})
+    outcomes = fleet.log.read({Partition(fleet.topic("evt", "triage"), 0): 0})
+    assert fleet.operate("replay", "--topic", topic)["done"] == 3
+    again = fleet.operate("replay", "--topic", topic)
+    assert (again["done"], again["skipped"]) == (0, {"done before": 3, "no origin": 2})
+    bare, spam = f"{topic}:0@3", f"{topic}:0@4"
+    assert fleet.operate("replay", bare, "--to", command)["done"] == 1
+    assert fleet.operate("discard", spam, "--reason", "spam")["done"] == 1
+    ended: list[bytes | None] = []
+    until = time.monotonic() + 30
+    while len(ended) < 4:
+        assert time.monotonic() < until, ended
+        ended += [of.header("ce_correlationid") for of in outcomes.poll(records_max=10, wait_ms=50)]
+    assert sorted(ended, key=repr) == [b"bare", b"connect", b"spring", b"streams"]
+    done = json.loads(fleet.command("quarantine", "list", "--topic", topic, "-o", "json"))
+    assert [of["done"] for of in done] == ["discard", "replay", "replay", "replay", "replay"]
+    sent = fleet.records(command)
+    assert [of.value for of in sent] == [GOOD] * 4
+    assert not [name for of in sent for name, _ in of.headers if name.startswith(
+        ("__connect.", "__streams.", "kafka_dlt-"))]  # fmt: skip

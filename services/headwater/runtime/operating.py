@@ -302,6 +302,8 @@ class Operating:
     def _identity(self, record: Record, why: Reason) -> str:
         """Return what stands in for a `ce_id`: where the record was first, as intake would have it."""
         place = why.source
+        if not place.topic:
+            return id_of(record.partition, record.offset)
         try:
             return f"{self._log.topic_id(place.topic)}/{place.number}/{why.offset}"
         except SettingsError:
