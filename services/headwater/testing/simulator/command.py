@@ -221,14 +221,14 @@ def _control(options: argparse.Namespace, say: Say) -> int:
         f"{STORMY.ending:.0%} of all ends of transactions unknown instead of {Odds().ending:.0%}"
     )
     with _pool(options.workers) as pool:
-        looks = {
-            bug: [
+        looks = [
+            [
                 pool.submit(failing_of, bug.name, first, min(CHUNK, seeds + options.first - first))
                 for first in range(options.first, options.first + seeds, CHUNK)
             ]
             for bug in (*planted.CONTROLS, planted.SOUND)
-        }
-        for bug, parts in looks.items():
+        ]
+        for bug, parts in zip((*planted.CONTROLS, planted.SOUND), looks, strict=True):
             failing = sum(len(part.result()) for part in parts)
             wrong += failing > 0 if bug is planted.SOUND else 2 * failing <= seeds
             say(f"{bug.name}: noticed in {failing} of {seeds} seeds ({failing / seeds:.0%})")
