@@ -21,6 +21,7 @@ _COLORS = {
     "waiting": "yellow",
     "quarantined": "red",
     "cancelled": "yellow",
+    "discarded": "yellow",
     "held": "yellow",
     "paused": "yellow",
 }

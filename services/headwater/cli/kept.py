@@ -295,6 +295,7 @@ def edited(path: str, of: Wanted, body: Mapping[str, Any]) -> None:
     _tell(found, of.output)
     if found["state"] == "failed":
         raise shell.RefusedError(found["error"])
+    _refuse_nothing([record], found)
 
 
 def _edit(text: str) -> str:

@@ -175,6 +175,9 @@ def test_a_dead_letter_is_edited_where_it_is_replayed(
     monkeypatch.setenv("EDITOR", "sed -i s/1/2/")
     assert hw("dlq", "replay", one, "--edit").status == 0
     assert door.asked[1].body["value"] == {"n": 2}
+    why = "it would repeat writes: 2 tool book"
+    ready(door, f"dlq/{one}/edit", done=0, skipped={"writes": 1}, reasons=[{"id": one, "why": why}])
+    assert hw("dlq", "replay", one, "--edit").status == 1
     several = hw("dlq", "replay", one, one, "--edit")
     assert (several.status, "--edit takes one ID" in several.err) == (2, True)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.cli.door import Answer, Door, Hw
 
-from headwater.cli import gateway, runs, shell
+from headwater.cli import gateway, journey, runs, shell
 
 _ID = "triage.3.0af7651916cd43dd8448eb211c80319c"
 _CHILD = "fraud.1.b7ad6b7169203331b7ad6b7169203331"
@@ -416,3 +416,11 @@ def test_show_tells_who_decided_about_a_call(door: Door, hw: Hw) -> None:
     assert "approved by ana at +3.0 s (p1): checked" in out
     assert "expired at +3.0 s (p1)" in out
     assert "waits for approval p1" in out
+
+
+@pytest.mark.parametrize("status", sorted(journey.ENDED))
+def test_every_end_of_a_run_can_be_shown(door: Door, hw: Hw, status: str) -> None:
+    """A run that was discarded, too."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status=status))
+    ran = hw("runs", "show", _ID)
+    assert (ran.status, status in ran.out) == (0, True)
