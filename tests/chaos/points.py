@@ -74,7 +74,7 @@ class Points:
         deaths_max: int,
         passes: tuple[int, int],
     ) -> None:
-        self._name = name
+        self.name = name
         self._path = deaths / f"{instance}.deaths"
         died = len(self._path.read_text().splitlines()) if self._path.exists() else 0
         self._dice = random.Random(f"{seed}/{instance}/{died}")
@@ -90,7 +90,7 @@ class Points:
     def passed(self, name: str, *, within_s: float = 0.0) -> None:
         """Count a pass; at the last, die here or a moment later."""
         with self._lock:
-            if name != self._name or not self._left:
+            if name != self.name or not self._left:
                 return
             self._left -= 1
             if self._left:
@@ -116,11 +116,10 @@ def arm(points: Points) -> None:
 
 def _arm_transactions(points: Points) -> None:
     class Deadly(kafka_transactor.Producer):  # type: ignore[misc] # the client has no types
-        def flush(self, *args: Any) -> Any:
-            points.passed("after-produce")
-            return super().flush(*args)
-
         def send_offsets_to_transaction(self, *args: Any) -> None:
+            points.passed("after-produce")
+            if points.name == "before-send-offsets":
+                self.flush(*args[2:])  # the records are there, and otherwise on their way
             points.passed("before-send-offsets")
             super().send_offsets_to_transaction(*args)
             points.passed("after-send-offsets")

@@ -201,7 +201,6 @@ class KafkaConfig:
             "delivery.timeout.ms": self.transaction_ms,
             "delivery.report.only.error": True,
             "topic.metadata.propagation.max.ms": min(60_000, self.transaction_ms * 2 // 5),
-            "linger.ms": 5,
             **self.extra,
             # The client's own default is a little less; more than the transaction's time it refuses.
             "socket.timeout.ms": round(self.resend_s * 1000),
