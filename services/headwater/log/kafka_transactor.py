@@ -198,8 +198,7 @@ class KafkaTransactor(KafkaMember):
             except KafkaException as failure:
                 error = failure.args[0]
                 if error.txn_requires_abort() and not error.fatal():
-                    producer.poll(0)  # a record that was refused says more than the offsets
-                    raise _AbortedError(self._delivery_error or error) from failure
+                    raise _AbortedError(self._refusal(producer) or error) from failure
                 raise
 
     def _take_back(self, producer: Producer) -> None:
@@ -209,6 +208,12 @@ class KafkaTransactor(KafkaMember):
                 producer.abort_transaction(self.config.once_s)
         except (KafkaException, TimeoutError) as failure:
             self._give_up(failure)
+
+    def _refusal(self, producer: Producer) -> KafkaError | None:
+        """Return what the log said of a record that it refused while the offsets were under way."""
+        producer.poll(0)
+        error = self._delivery_error
+        return error if error is not None and error.code() in kafka_errors.REFUSED else None
 
     def _end(self, producer: Producer) -> None:
         """Commit; alone, so that a test can get between."""
