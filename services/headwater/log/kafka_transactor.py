@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from headwater.contracts.records import Draft
 from headwater.errors import SettingsError, WorkRefusedError
@@ -77,6 +77,8 @@ class KafkaTransactor(KafkaMember):
         self._said_waiting = False
         self._open_from_s = 0.0
         self._delivery_error: KafkaError | None = None
+        self._told_in = -1
+        """Generation in which we were last told what is ours."""
         super().__init__(config, topics, group=group, instance=instance, first=first)
         self._metadata = self._consumer.consumer_group_metadata()
 
@@ -140,12 +142,25 @@ class KafkaTransactor(KafkaMember):
         """
         before = self._generation()
         until = time.monotonic() + 2 * self.config.heartbeat_ms / 1000 + 1
-        while self._generation() in {before, -1}:
+        while self._generation() in {before, -1} or not self._told():
             if time.monotonic() > until:
                 return False
             self._read_ahead(_CATCH_UP_POLL_S)
             self._metadata = self._consumer.consumer_group_metadata()
         return True
+
+    def _told(self) -> bool:
+        """Say whether we know what is ours in this generation: it begins before its assignment arrives."""
+        return self._told_in == self._generation() or self.config.group_protocol == "consumer"
+
+    def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        super()._on_assign(consumer, partitions)
+        self._told_in = _generation(consumer.consumer_group_metadata())
+
+    def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        super()._on_revoke(consumer, partitions)
+        if not self._closed:
+            self._told_in = _generation(consumer.consumer_group_metadata())
 
     def close(self, *, leave: bool = False) -> None:
         """End the membership; whatever is to be written was."""
@@ -371,13 +386,18 @@ class KafkaTransactor(KafkaMember):
         return True
 
     def _generation(self) -> int:
-        """Return the group's generation as of the last poll; negative while we are no member.
+        """Return the group's generation as of the last poll; negative while we are no member."""
+        return _generation(self._metadata)
 
-        librdkafka serialises it first in its metadata, `rd_kafka_consumer_group_metadata_write`.
-        """
-        assert self._metadata.startswith(_MAGIC), "librdkafka writes its metadata in another form"
-        (generation,) = struct.unpack_from("=i", self._metadata, len(_MAGIC))
-        return int(generation)
+
+def _generation(metadata: bytes) -> int:
+    """Return the generation in a client's group metadata.
+
+    librdkafka serialises it first, `rd_kafka_consumer_group_metadata_write`.
+    """
+    assert metadata.startswith(_MAGIC), "librdkafka writes its metadata in another form"
+    (generation,) = struct.unpack_from("=i", metadata, len(_MAGIC))
+    return int(generation)
 
 
 def _flush(producer: Producer, wait_s: float) -> int:
