@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import Any, Protocol
@@ -84,6 +85,7 @@ class Schemas:
         return found
 
 
+@functools.lru_cache(maxsize=1_024)
 def _learnt(text: str) -> tuple[bytes, Any]:
     """Return a foreign schema's fingerprint and parsed form."""
     if len(text) > SCHEMA_BYTES_MAX:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from headwater.contracts import frames, messages
+from headwater.contracts import frames, messages, published
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.derive import Shape, shape_of
 from headwater.errors import PoisonError
@@ -15,7 +15,7 @@ class Codec:
     """Encodes and decodes the registered types.
 
     Args:
-        schemas: Knows older versions.
+        schemas: Knows other versions; it is told the published ones.
         types: What can be encoded and decoded.
     """
 
@@ -24,6 +24,8 @@ class Codec:
         self._by_type: dict[type, Shape[Any]] = {}
         self._by_fingerprint: dict[bytes, Shape[Any]] = {}
         self._by_name: dict[str, Shape[Any]] = {}
+        for text in published.texts():
+            schemas.add(text)
         self.register(*types)
 
     def register(self, *types: type) -> None:
