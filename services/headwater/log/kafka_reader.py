@@ -13,6 +13,7 @@ from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_member import record_of
 from headwater.log.kafka_watch import WATCHDOG
+from headwater.log.port import Pairs
 
 logger = logging.getLogger(__name__)
 
@@ -54,25 +55,23 @@ class KafkaReader:
             SettingsError: This principal may not read there.
             KafkaException: Something that waiting does not cure.
         """
-        with WATCHDOG.over("poll of a reader", wait_ms / 1000 + self._config.call_s):
-            first = self._consumer.poll(wait_ms / 1000)
-            if first is None:
-                return ()
-            messages = [first]
-            if records_max > 1:
-                messages += self._consumer.consume(records_max - 1, 0)
-        found: list[Record] = []
         only = self._only
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                self._trouble(error, message)
-                continue
-            self._said_away = False
-            place = only or Partition(message.topic(), message.partition())
-            self._next[place] = message.offset() + 1
-            found.append(record_of(message, place))
-        return found
+        return [
+            record_of(message, only or Partition(message.topic(), message.partition()))
+            for message in self._messages(records_max, wait_ms)
+        ]
+
+    def pairs(self, *, records_max: int, wait_ms: int) -> Pairs:
+        """Return the keys and values of the next records, as `poll` would."""
+        messages = self._messages(records_max, wait_ms)
+        keys = [*map(Message.key, messages)]
+        if not all(keys):
+            keys = [key or b"" for key in keys]
+        return keys, [*map(Message.value, messages)]
+
+    def next_offset(self, partition: Partition) -> int:
+        """Return where reading a partition goes on."""
+        return self._next[partition]
 
     @property
     def at_end(self) -> bool:
@@ -83,6 +82,36 @@ class KafkaReader:
         """Stop reading."""
         with WATCHDOG.over("close of a reader", self._config.call_s):
             self._consumer.close()
+
+    def _messages(self, records_max: int, wait_ms: int) -> list[Message]:
+        """Return the next records as the client has them."""
+        with WATCHDOG.over("poll of a reader", wait_ms / 1000 + self._config.call_s):
+            first = self._consumer.poll(wait_ms / 1000)
+            if first is None:
+                return []
+            messages = [first]
+            if records_max > 1:
+                messages += self._consumer.consume(records_max - 1, 0)
+        if not any(map(Message.error, messages)):
+            self._passed(messages)
+            return messages
+        records = [message for message in messages if message.error() is None]
+        self._passed(records)
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._trouble(error, message)
+        return records
+
+    def _passed(self, messages: Sequence[Message]) -> None:
+        """Note how far these go."""
+        if messages:
+            self._said_away = False
+        if self._only is None:
+            for message in messages:
+                place = Partition(message.topic(), message.partition())
+                self._next[place] = message.offset() + 1
+        elif messages:
+            self._next[self._only] = messages[-1].offset() + 1
 
     def _trouble(self, error: KafkaError, message: Message) -> None:
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name

@@ -14,6 +14,7 @@ from headwater.log import local_member
 from headwater.log.local_cluster import Cluster, Transaction, Unwritable
 from headwater.log.local_faults import Faults, Point
 from headwater.log.local_member import LocalMember, LocalOwner, LocalWorker
+from headwater.log.port import Pairs
 
 RECORD_BYTES_MAX = 1_048_588
 """What a topic takes unless it says otherwise: Kafka's `max.message.bytes`."""
@@ -64,6 +65,15 @@ class LocalReader:
             with cluster.changed:
                 if not self._readable():
                     cluster.changed.wait(left)
+
+    def pairs(self, *, records_max: int, wait_ms: int) -> Pairs:
+        """Return the keys and values of the next records, as `poll` would."""
+        records = self.poll(records_max=records_max, wait_ms=wait_ms)
+        return [record.key or b"" for record in records], [record.value for record in records]
+
+    def next_offset(self, partition: Partition) -> int:
+        """Return where reading a partition goes on."""
+        return self._next[partition]
 
     @property
     def at_end(self) -> bool:

@@ -131,11 +131,23 @@ class Worker(Member, Protocol):
         ...
 
 
+Pairs = tuple[Sequence[bytes], Sequence[bytes | None]]
+"""The keys and the values of records; where there is no key, an empty one."""
+
+
 class Reader(Protocol):
     """Committed records of some partitions, without a group: restores, projections, tails."""
 
     def poll(self, *, records_max: int, wait_ms: int) -> Sequence[Record]:
         """Return the next records, in offset order per partition; empty when none came in time."""
+        ...
+
+    def pairs(self, *, records_max: int, wait_ms: int) -> Pairs:
+        """Return the keys and values of the next records, as `poll` would, and make no records."""
+        ...
+
+    def next_offset(self, partition: Partition) -> int:
+        """Return where reading a partition goes on: whatever was committed before was delivered."""
         ...
 
     @property

@@ -114,6 +114,31 @@ class RecordClaims:
         assert values(read_until(world.log.read({place: 3}), 2)) == [b"3", b"4"]
         assert values(read_until(world.log.read({place: 0}), 5))[0] == b"0"
 
+    def test_pairs_are_what_records_hold(self, world: World) -> None:
+        """Keys and values alone, tombstones among them, and where reading goes on."""
+        topic = world.topic(partitions=2)
+        place, other = Partition(topic, 0), Partition(topic, 1)
+        drafts = [
+            Draft(topic=topic, key=b"k%d" % n, value=b"%d" % n, partition=0) for n in range(4)
+        ]
+        put(world.log, *drafts, Draft(topic=topic, key=b"k0", partition=0))
+        put(world.log, Draft(topic=topic, value=b"5", partition=1))
+        for places, count in (([place], 5), ([place, other], 6)):
+            reader = world.log.read(dict.fromkeys(places, 0))
+            keys: list[bytes] = []
+            found: list[bytes | None] = []
+            while not reader.at_end:
+                more = reader.pairs(records_max=3, wait_ms=100)
+                keys += more[0]
+                found += more[1]
+            assert len(keys) == len(found) == count
+            pairs = [*zip(keys, found, strict=True)]
+            mine = [pair for pair in pairs if pair[0]]
+            assert mine == [*((draft.key, draft.value) for draft in drafts), (b"k0", None)]
+            assert [value for key, value in pairs if not key] == [b"5"] * (count - 5)
+            assert reader.next_offset(place) == 5
+            reader.close()
+
     def test_a_reader_of_several_partitions_ends_when_all_have_ended(self, world: World) -> None:
         """Empty partitions, full ones and starts at the end are all read up to their ends."""
         topic = world.topic(partitions=4)
