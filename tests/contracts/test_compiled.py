@@ -129,6 +129,48 @@ def test_damaged_bytes_are_read_as_fastavro_reads_them(type_: Any, data: st.Data
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a reader of one field has to pass over."""
+
+    names: tuple[str | int, ...]
+    pairs: list[tuple[bytes, ...]]
+    leaf: Timer | None
+    sure: bool
+    either: str | int | None
+    last: int
+
+
+@pytest.mark.parametrize("type_", [*OWN, Parts], ids=str)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_one_field_is_read_as_the_whole_is(type_: Any, data: st.DataObject) -> None:
+    """Whatever is before it; and where the bytes are cut, the whole says what is wrong."""
+    shape = shape_of(type_)
+    value = data.draw(values(type_))
+    written = outcome(lambda: shape.encode(value))
+    if not isinstance(written, bytes):
+        return
+    for field in dataclasses.fields(type_):
+        read = shape.field(field.name, SCHEMAS)
+        assert read(written) == getattr(value, field.name)
+        with pytest.raises(PoisonError, match="cannot be read"):
+            read(written[:PREFIX] + b"\xff")
+
+
+def test_one_field_of_a_type_that_is_not_compiled_is_read_too() -> None:
+    """Of what fastavro alone reads, the whole is read first."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Moment:
+        at: datetime.datetime
+        name: str
+
+    shape = shape_of(Moment)
+    value = Moment(at=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), name="a")
+    assert shape.field("name", SCHEMAS)(shape.encode(value)) == "a"
+
+
 def straight(shape: Shape[Any], value: Any) -> Any:
     """Return what compiled functions alone write of a value, and read of that."""
     write, read = shape._write, shape._read

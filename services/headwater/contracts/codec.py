@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from headwater.contracts import frames, messages, published
@@ -58,3 +58,10 @@ class Codec:
             if shape is None:
                 raise PoisonError("unknown-message", f"{name} is no message of ours")
         return shape.decode(data, self._schemas, trusted=True)
+
+    def field(self, kind: type, name: str) -> Callable[[bytes], Any]:
+        """Return what reads one field of encoded values of a type, and nothing after it.
+
+        It raises `PoisonError` as `decode` does, unless it is after the field that bytes are damaged.
+        """
+        return self._by_type[kind].field(name, self._schemas)

@@ -88,15 +88,23 @@ def reader(form: Form) -> Read | None:
     return cast("Read | None", _compiled(form, _Readers))
 
 
+def field_reader(form: Form, field: str) -> Read | None:
+    """Return what reads one field of a record, and nothing after it; `None` if fastavro has to."""
+    source = _Readers()
+    try:
+        name = source.field(form, field)
+    except LookupError:
+        return None
+    return cast("Read", source.made(name, form))
+
+
 def _compiled(form: Form, of: type[_Writers | _Readers]) -> Any:
     source = of()
     try:
         name = source.function(form)
     except LookupError:
         return None
-    text = compile("\n".join(source.lines), f"<{of.__name__} of {form.record}>", "exec")
-    exec(text, source.scope)  # noqa: S102 - of forms alone, whose names are plain
-    return source.scope[name]
+    return source.made(name, form)
 
 
 class _Source(abc.ABC):
@@ -144,6 +152,12 @@ class _Source(abc.ABC):
         if form.record in self._empty:
             raise LookupError(form.record)
         return name
+
+    def made(self, name: str, form: Form) -> Any:
+        """Return the function of this name, compiled with those it calls."""
+        text = compile("\n".join(self.lines), f"<{type(self).__name__} of {form.record}>", "exec")
+        exec(text, self.scope)  # noqa: S102 - of forms alone, whose names are plain
+        return self.scope[name]
 
     @abc.abstractmethod
     def function(self, form: Form) -> str:
@@ -237,6 +251,16 @@ class _Readers(_Source):
         self.lines.append(f"def {name}(b, at):\n{body} return {value}, at")
         return name
 
+    def field(self, form: Form, wanted: str) -> str:
+        """Make a function that reads one field of a record; return its name."""
+        place = [field for field, _ in form.fields].index(wanted)
+        steps = [line for _, of in form.fields[:place] for line in self._passing(of)]
+        steps += self._steps(form.fields[place][1], "f")
+        name = self.known("read", None)
+        body = "".join(f" {line}\n" for line in steps)
+        self.lines.append(f"def {name}(b, at):\n{body} return f, at")
+        return name
+
     def _steps(self, form: Form, to: str) -> list[str]:
         """Return lines that read a value into a variable."""
         kind = form.kind
@@ -259,7 +283,7 @@ class _Readers(_Source):
                 f"{to} = {self.known('of', members)}[n >> 1]",
             ]
         elif kind in {"optional", "union"}:
-            return steps + self._chosen(form, to)
+            return steps + self._chosen(form, to, lambda part: self._steps(part, to))
         elif kind in {"list", "tuple"}:
             item = self.item(form.parts[0])
             made = f"{to} = {kind}({to})" if kind == "tuple" else "pass"
@@ -277,12 +301,31 @@ class _Readers(_Source):
             steps.append(f"{to} = {self.known('load', form.load)}({to})")
         return steps
 
-    def _chosen(self, form: Form, to: str) -> list[str]:
-        """Return lines that read the member whose place in a union was read."""
+    def _passing(self, form: Form) -> list[str]:
+        """Return lines that pass over a value."""
+        kind, steps = form.kind, ["n = b[at]; at += 1"]
+        if kind in {"string", "bytes"}:
+            return [*steps, _SIZE, "at += n >> 1"]
+        if kind in {"list", "tuple"}:
+            self.item(form.parts[0])  # refuses items of no bytes
+            return [
+                *steps, _SIZE,
+                "if n:",
+                " for _ in range(n >> 1):",
+                *(f"  {line}" for line in self._passing(form.parts[0])),
+                " if b[at]: raise Unusual",
+                " at += 1",
+            ]  # fmt: skip
+        if kind == "union":
+            return steps + self._chosen(form, "f", self._passing)
+        return self._steps(form, "f")
+
+    def _chosen(self, form: Form, to: str, of: Callable[[Form], list[str]]) -> list[str]:
+        """Return lines that read the member whose place in a union was read; `of` one member's."""
         null = form.kind == "optional" or form.schema[0] == "null"
         steps = [f"if n == 0: {to} = None"] if null else ["if n < 0: pass"]
         for place, part in enumerate(form.parts, start=null):
-            steps += [f"elif n == {place * 2}:", *(f" {line}" for line in self._steps(part, to))]
+            steps += [f"elif n == {place * 2}:", *(f" {line}" for line in of(part))]
         return [*steps, "else: raise Unusual"]
 
 

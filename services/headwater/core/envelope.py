@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from headwater.contracts.messages import Header
@@ -26,6 +27,10 @@ class Coder(Protocol):
 
     def decode(self, data: bytes) -> Any:
         """Return the message; `PoisonError` if it is none that we know."""
+        ...
+
+    def field(self, kind: type, name: str) -> Callable[[bytes], Any]:
+        """Return what reads one field of encoded values of a type, sooner than all of them."""
         ...
 
 
