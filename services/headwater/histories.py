@@ -103,7 +103,7 @@ def tables(platform: Platform, agent: str, partition: int | None = None) -> Iter
         reader = platform.log.read({place: 0})
         try:
             while not reader.at_end:
-                restore.add(reader.poll(records_max=5_000, wait_ms=200))
+                restore.add(*reader.pairs(records_max=500, wait_ms=200))
         finally:
             reader.close()
         yield restore.table()

@@ -6,6 +6,7 @@ from headwater.core.messages import Key
 
 _TEXT, _NUMBER = b"\x02", b"\x01"
 _BIAS = 1 << 63
+_NUMBER_BYTES = 9
 
 
 def row_key(kind: str, key: Key) -> bytes:
@@ -23,18 +24,22 @@ def row_key(kind: str, key: Key) -> bytes:
     return b"".join(out)
 
 
-def first_of(data: bytes) -> str | int:
-    """Return the first part of the key that `row_key` wrote, without reading the others.
+def parted(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return a row's kind, how its key begins, and what follows, all as `row_key` wrote them.
+
+    Keys whose first parts are alike begin alike; those that begin alike may still differ, for a
+    text is followed up to its first zero byte alone.
 
     Raises:
         ValueError: It wrote no such bytes.
     """
-    tag = data.index(0) + 1
-    if data[tag : tag + 1] == _TEXT:
-        end = data.index(0, tag + 1)
-        if data[end + 1 : end + 2] != b"\xff":
-            return data[tag + 1 : end].decode()
-    return key_of(data)[1][0]
+    kind, rest = data.split(b"\x00", 1)
+    if rest[:1] == _TEXT:
+        first, more = rest.split(b"\x00", 1)
+        return kind, first, more
+    if rest[:1] == _NUMBER and len(rest) >= _NUMBER_BYTES:
+        return kind, rest[:_NUMBER_BYTES], rest[_NUMBER_BYTES:]
+    raise ValueError(f"{data!r} is no row's key")
 
 
 def key_of(data: bytes) -> tuple[str, Key]:

@@ -35,7 +35,6 @@ from headwater.runtime.observing import Observer, Unobserved
 from headwater.runtime.owned import Owned
 from headwater.runtime.pace import Pace, Share
 from headwater.runtime.restoring import Restored, Restorer
-from headwater.runtime.timers import Timers
 from headwater.runtime.trying import Trying
 from headwater.runtime.values import PUT_S_MAX, Fetch, needs
 
@@ -391,8 +390,6 @@ class Deciding:
     def _wakes(self, batches: dict[Claim, Batch]) -> None:
         now_ms = self._clock()
         for claim, owned in self._owned.items():
-            if not len(owned.timers):
-                continue
             for timer in owned.timers.due(now_ms, at_most=self._pace.wakes_max):
                 batch = batches.get(claim)
                 if batch is None:
@@ -467,7 +464,7 @@ class Deciding:
         requeue(batch, owned.backlog)
         if owned.aside is not None:
             owned.aside.taken_back(batch.records)
-        owned.timers = Timers(owned.table.scan(Timer))
+        owned.timers.again()
         self._decider.forget(claim.partition)
 
     def _work(self, owned: Owned, batch: Batch) -> Work:

@@ -6,11 +6,10 @@ import concurrent.futures
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 from headwater.contracts.records import Partition
-from headwater.core.decider import Timer
 from headwater.core.envelope import Coder
 from headwater.errors import SettingsError
 from headwater.log.port import Claim, Log
@@ -23,8 +22,11 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Add = Callable[[Sequence[bytes], Sequence[bytes | None]], None]
+"""Takes the keys and the values of what was read."""
 
-RECORDS_MAX = 5_000
+RECORDS_MAX = 500
+"""So few that they are still in the processor's caches when they are filed."""
 WAIT_MS = 200
 FOLLOW_S_MAX = 30.0
 _FOREVER_MS = 1 << 53
@@ -34,8 +36,8 @@ _FOREVER_MS = 1 << 53
 class Restored:
     """A partition ready to go on: where to read, what is done beyond that, and the rows as of then.
 
-    The timers are armed where the rows are read: a hundred thousand of them take half a second, in
-    which the loop would stand still for the partitions it has.
+    The timers are armed where the rows are read: a hundred thousand of them would make the loop stand
+    still for the partitions it has.
     """
 
     next_offset: int
@@ -139,16 +141,16 @@ class Restorer:
         next_offset, metadata = self._log.committed(self._group, partition)
         done = self._done(partition, next_offset, metadata)
         if self._state is None:
-            return Restored(next_offset=next_offset, table=Table(), timers=Timers(), done=done)
-        place = Partition(self._state, partition.number)
-        restore = Restore(self._codec)
-        if self._local is None:
-            self._read(place, 0, restore)
+            table = Table()
         else:
-            self._read_with(self._local, place, restore)
-        table = restore.table()
-        timers = Timers(table.scan(Timer))
-        return Restored(next_offset=next_offset, table=table, timers=timers, done=done)
+            place = Partition(self._state, partition.number)
+            restore = Restore(self._codec)
+            if self._local is None:
+                self._read(place, 0, restore.add)
+            else:
+                self._read_with(self._local, place, restore)
+            table = restore.table()
+        return Restored(next_offset=next_offset, table=table, timers=Timers(table), done=done)
 
     def _done(self, partition: Partition, next_offset: int, metadata: str) -> frozenset[int]:
         try:
@@ -159,17 +161,17 @@ class Restorer:
                 f"({error}), and no turn may be taken twice: run the version that wrote it"
             ) from error
 
-    def _read(self, place: Partition, start: int, restore: Restore, *, until_s: float = 0) -> bool:
-        """Read up to the end; false if that was not reached by `until_s`, where that is given."""
+    def _read(self, place: Partition, start: int, add: Add, *, until_s: float = 0) -> int | None:
+        """Read up to the end; return what comes next, `None` if the end was not reached by `until_s`."""
         reader = self._log.read({place: start})
         try:
             while not reader.at_end:
                 if until_s and time.monotonic() > until_s:
-                    return False
-                restore.add(reader.poll(records_max=RECORDS_MAX, wait_ms=WAIT_MS))
+                    return None
+                add(*reader.pairs(records_max=RECORDS_MAX, wait_ms=WAIT_MS))
+            return reader.next_offset(place)
         finally:
             reader.close()
-        return True
 
     def _read_with(self, local: Local, place: Partition, restore: Restore) -> None:
         """Read the tail alone where the store can be used, and keep what was read."""
@@ -185,12 +187,19 @@ class Restorer:
             else:
                 restore.begin(rows)
                 start = base.next_offset
-        self._read(place, start, restore)
-        stamp = Stamp(next_offset=max(start, restore.next_offset), caught_up_ms=now_ms)
+        changes: dict[bytes, bytes | None] = {}
+
+        def add(keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+            restore.add(keys, values)
+            changes.update(zip(keys, values, strict=True))
+
+        next_offset = self._read(place, start, restore.add if base is None else add)
+        assert next_offset is not None
+        stamp = Stamp(next_offset=max(start, next_offset), caught_up_ms=now_ms)
         if base is None:
-            self._executor.submit(local.store.replace, life, restore.values, stamp)
+            self._executor.submit(local.store.replace, life, restore.rows(), stamp)
         else:
-            self._executor.submit(local.store.advance, life, base, restore.changes, stamp)
+            self._executor.submit(local.store.advance, life, base, changes, stamp)
 
     def _follow_on(self) -> None:
         """Let one partition's store catch up, off this thread, if it is time."""
@@ -218,7 +227,13 @@ class Restorer:
         base = local.store.stamp(life)
         if base is None:
             return
-        tail = Restore(self._codec)
-        if self._read(place, base.next_offset, tail, until_s=time.monotonic() + FOLLOW_S_MAX):
-            stamp = Stamp(next_offset=max(base.next_offset, tail.next_offset), caught_up_ms=now_ms)
-            local.store.advance(life, base, tail.changes, stamp)
+        changes: dict[bytes, bytes | None] = {}
+
+        def add(keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+            changes.update(zip(keys, values, strict=True))
+
+        until_s = time.monotonic() + FOLLOW_S_MAX
+        next_offset = self._read(place, base.next_offset, add, until_s=until_s)
+        if next_offset is not None:
+            stamp = Stamp(next_offset=max(base.next_offset, next_offset), caught_up_ms=now_ms)
+            local.store.advance(life, base, changes, stamp)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from sortedcontainers import SortedDict
 
-from headwater.contracts.records import Draft, Partition, Record
+from headwater.contracts.records import Draft, Partition
 from headwater.core.decider import Timer
 from headwater.core.envelope import Coder
-from headwater.core.keys import first_of, key_of, row_key
+from headwater.core.keys import row_key
 from headwater.core.messages import Key
 from headwater.core.state import Layer, R, Row
 from headwater.errors import HeadwaterError, PoisonError
+from headwater.runtime.cold import Cold
 
 _TIMER = row_key(Timer.__name__, ())
+_ROWS_MAX = 500
 _HEAD = 10
 """Bytes that name a row's schema."""
 
@@ -28,68 +31,51 @@ class UnreadableRowError(HeadwaterError):
 class Table:
     """The rows of one owned partition; only commits and restores change it.
 
-    Restored rows stay as they came until somebody asks for one whose key begins alike, and encoded
-    until somebody reads them: most runs of a restored partition wait for something, and a partition
-    that is ready sooner matters more than a first read that is quicker. Timers alone are filed at
-    once, because the loop must know when they are due.
+    Restored rows stay as they came until somebody asks for them: most runs of a restored partition
+    wait for something, and a partition that is ready sooner matters more than a first read that is
+    quicker.
     """
 
-    __slots__ = ("_cold", "_decode", "_kinds", "_rows")
+    __slots__ = ("_codec", "_cold", "_dues", "_rows")
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._rows: dict[type, SortedDict] = {}
-        self._cold: dict[str | int, list[tuple[bytes, bytes]]] = {}
-        """Restored rows that nobody has asked for, by the first part of their keys."""
-        self._kinds: dict[bytes, type[Row]] = {}
-        """What the restored rows are, by how their values begin."""
-        self._decode: Callable[[bytes], Any] | None = None
+        self._cold: Cold | None = None
+        self._dues: dict[bytes, int] = {}
+        self._codec: Coder | None = None
         for row in rows:
             self._set(type(row), row.key, row)
 
     @classmethod
-    def encoded(cls, values: Mapping[bytes, bytes], codec: Coder) -> Table:
-        """Return a table of encoded rows, by their keys in the state topic.
+    def restored(cls, cold: Cold, dues: dict[bytes, int], codec: Coder) -> Table:
+        """Return a table of restored rows.
 
-        Raises:
-            PoisonError: A row's schema is unknown.
-            UnreadableRowError: A key is no row's.
+        Args:
+            cold: The rows; the table's own from now on.
+            dues: When those of them that are timers are due, by their keys in the state topic.
+            codec: Decodes them.
         """
         table = cls()
-        table._decode = codec.decode
-        kinds, cold = table._kinds, collections.defaultdict(list)
-        timers: dict[Key, bytes] = {}
-        for data, value in values.items():
-            try:
-                if data.startswith(_TIMER):
-                    timers[key_of(data)[1]] = value
-                else:
-                    cold[first_of(data)].append((data, value))
-            except (ValueError, IndexError) as error:
-                raise UnreadableRowError(f"{data!r} is no row's key") from error
-        for head, value in {value[:_HEAD]: value for value in values.values()}.items():
-            kinds[head] = type(codec.decode(value))
-        table._cold = dict(cold)
-        table._rows[Timer] = SortedDict(timers)
+        table._cold, table._dues, table._codec = cold, dues, codec
         return table
 
     def __len__(self) -> int:
-        return sum(map(len, self._rows.values())) + sum(map(len, self._cold.values()))
+        return sum(map(len, self._rows.values())) + len(self._cold or ())
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return one row."""
-        if key[0] in self._cold:
-            self._file(key[0])
         rows = self._rows.get(kind)
-        if rows is None:
-            return None
-        row: R | bytes | None = rows.get(key)
+        row: R | bytes | None = None if rows is None else rows.get(key)
+        if row is None:
+            if self._cold is None or (row := self._cold.take(kind.__name__, key)) is None:
+                return None
+            rows = self._set(kind, key, row)
         return self._read(rows, key, row) if isinstance(row, bytes) else row
 
     def scan(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
         """Return the rows below a prefix, in key order."""
-        if kind is not Timer:
-            for first in prefix[:1] or [*self._cold]:
-                self._file(first)
+        if self._cold is not None:
+            self._file(self._cold, kind, prefix)
         rows = self._rows.get(kind)
         if rows is None:
             return
@@ -109,33 +95,45 @@ class Table:
     def apply(self, layer: Layer) -> None:
         """Take over what a committed batch wrote."""
         for kind, key, row in layer.written():
-            if key[0] in self._cold:
-                self._file(key[0])
+            rows = self._rows.get(kind)
+            if self._cold is not None and (rows is None or key not in rows):
+                self._cold.take(kind.__name__, key)
             if row is not None:
                 self._set(kind, key, row)
-            elif (rows := self._rows.get(kind)) is not None:
+            elif rows is not None:
                 rows.pop(key, None)
 
-    def _file(self, first: str | int) -> None:
-        """File the restored rows whose keys begin so."""
-        for data, value in self._cold.pop(first, ()):
-            try:
-                _, key = key_of(data)
-            except ValueError as error:
-                raise UnreadableRowError(str(error)) from error
-            self._set(self._kinds[value[:_HEAD]], key, value)
+    def dues(self) -> list[tuple[int, Key | bytes]]:
+        """Return, once, when its timers are due, each with its name, or its key in the state topic."""
+        dues, self._dues = self._dues, {}
+        rows = self._rows.get(Timer, {}).values()
+        found: list[tuple[int, Key | bytes]] = [(row.due_ms, row.key) for row in rows]
+        found += ((due_ms, key) for key, due_ms in dues.items())
+        return found
 
-    def _set(self, kind: type[Row], key: Key, row: Row | bytes) -> None:
+    def _file(self, cold: Cold, kind: type[Row], prefix: Key) -> None:
+        """File the restored rows below a prefix, still encoded."""
+        try:
+            found = cold.take_below(kind.__name__, prefix)
+        except ValueError as error:
+            raise UnreadableRowError(str(error)) from error
+        if found:
+            self._rows.setdefault(kind, SortedDict()).update(found)
+        if not cold:
+            self._cold = None
+
+    def _set(self, kind: type[Row], key: Key, row: Row | bytes) -> SortedDict:
         rows = self._rows.get(kind)
         if rows is None:
             rows = self._rows[kind] = SortedDict()
         rows[key] = row
+        return rows
 
     def _read(self, rows: SortedDict, key: Key, value: bytes) -> Any:
         """Decode a row and keep it; the keys stay as they are, so a scan may go on meanwhile."""
-        assert self._decode is not None, "only a restored table has encoded rows"
+        assert self._codec is not None, "only a restored table has encoded rows"
         try:
-            row = rows[key] = self._decode(value)
+            row = rows[key] = self._codec.decode(value)
         except PoisonError as error:
             raise UnreadableRowError(f"row {key} cannot be read: {error}") from error
         return row
@@ -158,38 +156,70 @@ def drafts(layer: Layer, table: Table, state: Partition, codec: Coder) -> Iterat
 
 
 class Restore:
-    """Rows as they come back: newest value per key, decoded when they are read."""
+    """Rows as they come back.
+
+    Whatever can be done with them is done as they come, because the log is still sending others.
+
+    Args:
+        codec: Decodes them.
+    """
 
     def __init__(self, codec: Coder) -> None:
         self._codec = codec
-        self.values: dict[bytes, bytes] = {}
-        """The rows, encoded."""
-        self.changes: dict[bytes, bytes | None] = {}
-        """What was read, newest per key; `None` where a row was dropped."""
-        self.next_offset = 0
-        """The offset after the last record."""
+        self._cold = Cold()
+        self._samples: dict[bytes, bytes] = {}
+        """A value that was written under each schema."""
+        self._dues: dict[bytes, int] = {}
 
-    def begin(self, values: dict[bytes, bytes]) -> None:
-        """Go on from these rows."""
-        self.values = values
+    @functools.cached_property
+    def _due_ms(self) -> Callable[[bytes], int]:
+        return self._codec.field(Timer, "due_ms")
 
-    def add(self, records: Sequence[Record]) -> None:
-        """Take records of the state topic, in order."""
-        values, changes = self.values, self.changes
-        for record in records:
-            key = record.key or b""
-            value = changes[key] = record.value
+    def add(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        """Take what the next records of the state topic hold, in order.
+
+        Raises:
+            UnreadableRowError: A key is no row's.
+        """
+        try:
+            self._cold.add(keys, values)
+        except ValueError as error:
+            raise UnreadableRowError(str(error)) from error
+        self._samples.update({value[:_HEAD]: value for value in values if value is not None})
+        pairs = zip(keys, values, strict=True)
+        for key, value in [(key, value) for key, value in pairs if key.startswith(_TIMER)]:
             if value is None:
-                values.pop(key, None)
-            else:
-                values[key] = value
-        if records:
-            self.next_offset = records[-1].offset + 1
+                self._dues.pop(key, None)
+                continue
+            try:
+                self._dues[key] = self._due_ms(value)
+            except PoisonError:
+                self._dues[key] = (
+                    0  # its row is read at once, and says what is wrong if it is still so
+                )
+
+    def begin(self, rows: dict[bytes, bytes]) -> None:
+        """Go on from these rows."""
+        left = iter(rows.items())
+        while some := dict(itertools.islice(left, _ROWS_MAX)):
+            self.add([*some], [*some.values()])
+
+    def rows(self) -> dict[bytes, bytes]:
+        """Return the rows, encoded."""
+        return dict(self._cold.rows)
 
     def table(self) -> Table:
-        """Return the table.
+        """Return the table, once.
 
         Raises:
             PoisonError: A row's schema is unknown; the partition must not start without it.
         """
-        return Table.encoded(self.values, self._codec)
+        try:
+            for value in self._samples.values():
+                self._codec.decode(value)
+        except PoisonError:  # perhaps of a row that is gone
+            rows = self._cold.rows.values()
+            for value in {value[:_HEAD]: value for value in rows}.values():
+                self._codec.decode(value)
+        self._cold.settle()
+        return Table.restored(self._cold, self._dues, self._codec)

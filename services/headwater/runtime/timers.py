@@ -1,4 +1,4 @@
-"""Timers: a heap over timer rows, fed as rows are applied; the clock only suggests, the log decides."""
+"""Timers: a heap of when rows are due, fed as rows are applied; the clock only suggests, the log decides."""
 
 from __future__ import annotations
 
@@ -6,70 +6,89 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 from headwater.core.decider import Timer
+from headwater.core.keys import key_of
 from headwater.core.messages import Key
 from headwater.core.state import Row
+from headwater.runtime.table import Table
 
 
 class Timers:
     """The timers of one owned partition.
 
-    A timer that is due is given out once; the mark goes when the row goes or changes, when the
-    wake turns out to have come early (`rearm`), or with the whole object when the claim is lost.
+    The heap only suggests: what the table has counts. A timer that is due is given out once; the
+    mark goes when the row goes or changes, when the wake turns out to have come early (`rearm`),
+    when what it was given out for came to nothing (`again`), or with the whole object when the claim
+    is lost.
+
+    Args:
+        table: The partition's rows.
+
+    Raises:
+        UnreadableRowError: One of them cannot be read.
     """
 
-    __slots__ = ("_due", "_given", "_heap", "_rows")
+    __slots__ = ("_armed", "_given", "_heap", "_table")
 
-    def __init__(self, rows: Iterable[Timer] = ()) -> None:
-        self._heap: list[tuple[int, int, Key]] = []
-        self._rows: dict[Key, Timer] = {}
+    def __init__(self, table: Table) -> None:
+        self._table = table
         self._given: set[Key] = set()
-        self._due = 0
-        for row in rows:
-            self._arm(row, row.due_ms)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        self._heap = [(at_ms, n, name) for n, (at_ms, name) in enumerate(table.dues())]
+        heapq.heapify(self._heap)
+        self._armed = len(self._heap)
 
     def applied(self, written: Iterable[tuple[type, Key, Row | None]]) -> None:
-        """Follow the timer rows that a commit wrote."""
+        """Follow the timer rows that a commit wrote and that the table has taken over."""
         for kind, key, row in written:
-            if kind is not Timer:
-                continue
-            self._given.discard(key)
-            if row is None:
-                self._rows.pop(key, None)
-            else:
-                assert isinstance(row, Timer)
-                self._arm(row, row.due_ms)
+            if kind is Timer:
+                self._given.discard(key)
+                if row is not None:
+                    assert isinstance(row, Timer)
+                    self._arm(key, row.due_ms)
 
     def due(self, now_ms: int, *, at_most: int) -> Iterator[Timer]:
         """Give out the timers due by `now_ms`, earliest first, each once."""
-        while self._heap and self._heap[0][0] <= now_ms and at_most > 0:
-            _, _, key = heapq.heappop(self._heap)
-            row = self._rows.get(key)
-            if row is None or key in self._given or row.due_ms > now_ms:
-                continue
-            self._given.add(key)
-            at_most -= 1
-            yield row
+        while at_most > 0 and (first := self._first()) is not None and first[0] <= now_ms:
+            _, row = first
+            heapq.heappop(self._heap)
+            if row.due_ms <= now_ms:
+                self._given.add(row.key)
+                at_most -= 1
+                yield row
 
     def rearm(self, key: Key, *, at_ms: int) -> None:
         """A wake was appended before its time: give the timer out again, not before `at_ms`."""
-        row = self._rows.get(key)
+        row = self._table.get(Timer, *key)
         if row is not None:
             self._given.discard(key)
-            self._arm(row, max(at_ms, row.due_ms))
+            self._arm(key, max(at_ms, row.due_ms))
+
+    def again(self) -> None:
+        """Give all out again that were given out: what was to become of them was taken back."""
+        for key in self._given:
+            row = self._table.get(Timer, *key)
+            if row is not None:
+                self._arm(key, row.due_ms)
+        self._given.clear()
 
     def next_ms(self) -> int | None:
         """Return when the next timer may be due."""
-        while self._heap:
-            when, _, key = self._heap[0]
-            if key in self._rows and key not in self._given:
-                return when
-            heapq.heappop(self._heap)
+        first = self._first()
+        return None if first is None else first[0]
+
+    def _first(self) -> tuple[int, Timer] | None:
+        """Return when the first is due, and its row; those before it that are not due any more go."""
+        heap = self._heap
+        while heap:
+            at_ms, n, key = heap[0]
+            if isinstance(key, bytes):
+                key = key_of(key)[1]
+                heap[0] = at_ms, n, key
+            row = self._table.get(Timer, *key)
+            if row is not None and key not in self._given:
+                return at_ms, row
+            heapq.heappop(heap)
         return None
 
-    def _arm(self, row: Timer, at_ms: int) -> None:
-        self._rows[row.key] = row
-        self._due += 1  # keys of mixed parts do not compare; the count does
-        heapq.heappush(self._heap, (at_ms, self._due, row.key))
+    def _arm(self, key: Key, at_ms: int) -> None:
+        self._armed += 1  # keys of mixed parts do not compare; the count does
+        heapq.heappush(self._heap, (at_ms, self._armed, key))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.core.keys import first_of, key_of, row_key
+from headwater.core.keys import key_of, parted, row_key
 
 _PARTS = st.one_of(
     st.text(alphabet=st.sampled_from("\x00\x01\x02aÿ\U0001f600"), max_size=5),
@@ -22,9 +22,12 @@ def test_a_key_comes_back_as_it_was(key: tuple[str | int, ...]) -> None:
 
 
 @given(_KEYS.filter(bool))
-def test_a_keys_first_part_is_read_alone(key: tuple[str | int, ...]) -> None:
-    """As the whole key has it."""
-    assert first_of(row_key("Run", key)) == key[0]
+def test_a_key_begins_as_its_first_part_does(key: tuple[str | int, ...]) -> None:
+    """Whoever has the first part alone finds all keys that have it."""
+    data = row_key("Run", key)
+    kind, first, more = parted(data)
+    assert parted(row_key("Run", key[:1]))[:2] == (kind, first) == (b"Run", first)
+    assert data in {b"Run\x00" + first + more, b"Run\x00" + first + b"\x00" + more}
 
 
 @given(
@@ -41,3 +44,5 @@ def test_what_is_no_key_is_refused(data: bytes) -> None:
     """A cut or foreign key is never taken for another."""
     with pytest.raises(ValueError, match=r"key|subsection|unpack"):
         key_of(data)
+    with pytest.raises(ValueError, match=r"key|unpack"):
+        parted(data)

@@ -208,9 +208,12 @@ class Rows:
         self.records = records
         self.at_end = not records
 
-    def poll(self, *, records_max, wait_ms):
+    def pairs(self, *, records_max, wait_ms):
         self.at_end = True
-        return self.records
+        return [record.key for record in self.records], [record.value for record in self.records]
+
+    def next_offset(self, partition):
+        return len(self.records)
 
     def close(self):
         pass

@@ -2,54 +2,106 @@
 
 from __future__ import annotations
 
+from headwater.contracts.catalog import Schemas
+from headwater.contracts.codec import Codec
 from headwater.core.decider import Timer
+from headwater.core.keys import row_key
 from headwater.core.messages import Meta
+from headwater.core.state import Layer
+from headwater.runtime.table import Restore, Table
 from headwater.runtime.timers import Timers
 
 META = Meta(id="i", tenant="t")
+CODEC = Codec(Schemas(), (Timer,))
 
 
 def timer(name: str, due_ms: int) -> Timer:
     return Timer(name=(name,), due_ms=due_ms, meta=META)
 
 
-def written(*rows: Timer, dropped: tuple[Timer, ...] = ()):
-    return [(Timer, row.key, row) for row in rows] + [(Timer, row.key, None) for row in dropped]
+class Bench:
+    """A table, as restored or as written, and its timers."""
+
+    def __init__(self, *rows: Timer, restored: bool = False):
+        self.table = Table(rows)
+        if restored:
+            restore = Restore(CODEC)
+            restore.add(
+                [row_key("Timer", row.key) for row in rows], [CODEC.encode(row) for row in rows]
+            )
+            self.table = restore.table()
+        self.timers = Timers(self.table)
+
+    def write(self, *rows: Timer, dropped: tuple[Timer, ...] = ()):
+        """Commit some rows."""
+        layer = Layer(self.table)
+        for row in rows:
+            layer.put(row)
+        for row in dropped:
+            layer.drop(row)
+        self.table.apply(layer)
+        self.timers.applied([*layer.written(), (str, ("x",), None)])
+
+    def due(self, now_ms: int, at_most: int = 9) -> list[str]:
+        """Return the names of those that are given out."""
+        return [str(row.name[0]) for row in self.timers.due(now_ms, at_most=at_most)]
 
 
 def test_due_timers_come_earliest_first_and_once():
     """A timer that was given out is not given out again while its wake is under way."""
-    timers = Timers([timer("b", 20), timer("a", 10), timer("c", 30)])
-    assert [row.name for row in timers.due(20, at_most=9)] == [("a",), ("b",)]
-    assert list(timers.due(20, at_most=9)) == []
-    assert timers.next_ms() == 30
+    for restored in (False, True):
+        bench = Bench(timer("b", 20), timer("a", 10), timer("c", 30), restored=restored)
+        assert bench.due(20) == ["a", "b"]
+        assert bench.due(20) == []
+        assert bench.timers.next_ms() == 30
 
 
 def test_at_most_so_many_are_given_out():
     """A flood of timers is answered in batches."""
-    timers = Timers([timer(str(n), n) for n in range(5)])
-    assert len(list(timers.due(99, at_most=3))) == 3
-    assert len(list(timers.due(99, at_most=3))) == 2
+    bench = Bench(*(timer(str(n), n) for n in range(5)))
+    assert len(bench.due(99, at_most=3)) == 3
+    assert len(bench.due(99, at_most=3)) == 2
 
 
 def test_row_that_went_or_moved_is_not_due():
     """The heap only suggests; the row decides."""
-    timers = Timers([timer("a", 10), timer("b", 10)])
-    timers.applied(written(timer("a", 50), dropped=(timer("b", 10),)))
-    timers.applied([(str, ("x",), None)])
-    assert list(timers.due(20, at_most=9)) == []
-    assert timers.next_ms() == 50
-    assert len(timers) == 1
-    timers.applied(written(dropped=(timer("a", 50),)))
-    assert timers.next_ms() is None
+    for restored in (False, True):
+        bench = Bench(timer("a", 10), timer("b", 10), restored=restored)
+        bench.write(timer("a", 50), dropped=(timer("b", 10),))
+        assert bench.due(20) == []
+        assert bench.timers.next_ms() == 50
+        assert bench.due(50) == ["a"]
+        bench.write(dropped=(timer("a", 50),))
+        assert bench.timers.next_ms() is None
+
+
+def test_a_restored_timer_that_is_due_sooner_now_is_given_out_then():
+    """What was read of it when it was restored does not hold it back."""
+    bench = Bench(timer("a", 90), restored=True)
+    bench.write(timer("a", 10))
+    assert bench.due(20) == ["a"]
+    assert bench.due(90) == []
 
 
 def test_early_wake_is_armed_again():
     """A wake appended before its time makes no turn; the timer is given out once more, later."""
-    timers = Timers([timer("a", 10)])
-    assert len(list(timers.due(10, at_most=9))) == 1
-    assert timers.next_ms() is None
-    timers.rearm(("a",), at_ms=15)
-    timers.rearm(("gone",), at_ms=15)
-    assert list(timers.due(14, at_most=9)) == []
-    assert len(list(timers.due(15, at_most=9))) == 1
+    bench = Bench(timer("a", 10))
+    assert bench.due(10) == ["a"]
+    assert bench.timers.next_ms() is None
+    bench.timers.rearm(("a",), at_ms=15)
+    bench.timers.rearm(("gone",), at_ms=15)
+    assert bench.due(14) == []
+    assert bench.due(15) == ["a"]
+
+
+def test_what_was_given_out_for_nothing_is_given_out_again():
+    """Wakes that were taken back with their batch are appended later; those of dropped rows are not."""
+    bench = Bench(timer("a", 10), timer("b", 20), timer("c", 90))
+    assert bench.due(20) == ["a", "b"]
+    bench.timers.again()
+    assert bench.due(20) == ["a", "b"]
+    layer = Layer(bench.table)
+    layer.drop(timer("b", 20))
+    bench.table.apply(layer)
+    bench.timers.again()
+    assert bench.due(90) == ["a", "c"]

@@ -14,7 +14,7 @@ from headwater.admission.decider import Admission
 from headwater.admission.rows import Slot, Tenant
 from headwater.contracts.messages import Answered, Closed, Control, Failed, Intent, Reply, Result
 from headwater.contracts.records import Partition
-from headwater.core.decider import Timer, Turn
+from headwater.core.decider import Turn
 from headwater.core.messages import digest
 from headwater.log.local_member import LocalOwner
 from headwater.log.port import Claim, Work
@@ -25,8 +25,10 @@ from headwater.runs.rows import Held
 from headwater.runtime import restoring, table
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.noting import Noting
+from headwater.runtime.owned import Owned
 from headwater.runtime.performing import Performing
 from headwater.runtime.receipts import Known
+from headwater.runtime.table import Table
 from headwater.runtime.timers import Timers
 from headwater.runtime.values import Puts
 
@@ -189,9 +191,9 @@ def held_dropped() -> contextlib.AbstractContextManager[None]:
 def timer_lost() -> contextlib.AbstractContextManager[None]:
     """Who takes a partition up forgets the timers that were set before."""
 
-    def timers(rows: Any = ()) -> Timers:
-        del rows
-        return Timers()
+    def timers(table: Table) -> Timers:
+        del table
+        return Timers(Table())
 
     return instead(restoring, "Timers", timers)
 
@@ -274,18 +276,18 @@ def held_answer_lost() -> contextlib.AbstractContextManager[None]:
 def tables_kept() -> contextlib.AbstractContextManager[None]:
     """Who gets a partition back goes on with the rows it had, whatever was written since."""
     forgets, takes = Deciding.__dict__["_forget"], Deciding.__dict__["_take_up"]
-    kept: dict[tuple[int, Partition], table.Table] = {}
+    kept: dict[tuple[int, Partition], Owned] = {}
 
     def forget(self: Any, claim: Claim) -> None:
         if (owned := self._owned.get(claim)) is not None:
-            kept[id(self), claim.partition] = owned.table
+            kept[id(self), claim.partition] = owned
         forgets(self, claim)
 
     def take_up(self: Any, claim: Claim, restored: restoring.Restored) -> None:
         before = kept.get((id(self), claim.partition))
         if before is not None:
-            timers = Timers(before.scan(Timer))
-            restored = dataclasses.replace(restored, table=before, timers=timers)
+            before.timers.again()
+            restored = dataclasses.replace(restored, table=before.table, timers=before.timers)
         takes(self, claim, restored)
 
     @contextlib.contextmanager
