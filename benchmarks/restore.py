@@ -21,7 +21,6 @@ from headwater.runs.rows import Run
 from headwater.runtime.restoring import Inline, Restorer
 
 RUNS = int(os.environ.get("RUNS", "100000"))
-REPETITIONS = 3
 FETCHED_MAX = 5_000
 Written = list[tuple[bytes, bytes, list[tuple[str, bytes]]]]
 
@@ -108,7 +107,7 @@ def main() -> None:
         count = len(many)
         del many
         pairs = []
-        for _ in range(REPETITIONS):
+        for _ in range(cluster.REPETITIONS):
             yardstick = count / bare(config, topic)
             pairs.append((count / restored(config, platform, group, topic, inbox), yardstick))
         cluster.report("restore", pairs, unit="rows/s restored against records/s consumed")
