@@ -22,7 +22,14 @@ Read = Callable[[bytes, int], tuple[Any, int]]
 
 _BITS = 64
 _KEPT_MAX = 16_384
+_KEPT_BYTES_MAX = 128
 _ONE_BYTE = 0x80
+_PAIR_BITS = 14
+_PAIR = (1 << _PAIR_BITS) - 1
+_PAIRS = tuple(
+    bytes([low | _ONE_BYTE, high | _ONE_BYTE]) for high in range(128) for low in range(128)
+)
+"""Two bytes of a varint that goes on, by the fourteen bits in them."""
 
 
 class UnusualError(Exception):
@@ -35,18 +42,37 @@ class _Numbers(dict[int, bytes]):
     def __missing__(self, number: int) -> bytes:
         if number.bit_length() >= _BITS:
             raise OverflowError(f"{number} is over {_BITS} bits")
-        left, out = (number << 1) ^ (number >> (_BITS - 1)), bytearray()
-        while left >= _ONE_BYTE:
-            out.append(left & 0x7F | _ONE_BYTE)
-            left >>= 7
-        out.append(left)
+        left, out = (number << 1) ^ (number >> (_BITS - 1)), b""
+        while left > _PAIR:
+            out += _PAIRS[left & _PAIR]
+            left >>= _PAIR_BITS
+        out += bytes([left & 0x7F | _ONE_BYTE, left >> 7]) if left >= _ONE_BYTE else bytes([left])
         if len(self) >= _KEPT_MAX:
             self.clear()
-        found = self[number] = bytes(out)
-        return found
+        self[number] = out
+        return out
 
 
 _NUMBERS = _Numbers()
+
+
+class _Texts(dict[str, bytes]):
+    """Texts as they are written, size first; the latest short ones are kept.
+
+    A turn writes its run's id in each of its records, and names, kinds and empty texts everywhere.
+    """
+
+    def __missing__(self, text: str) -> bytes:
+        data = text.encode()
+        found = _NUMBERS[len(data)] + data
+        if len(data) <= _KEPT_BYTES_MAX:
+            if len(self) >= _KEPT_MAX:
+                self.clear()
+            self[text] = found
+        return found
+
+
+_TEXTS = _Texts()
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
@@ -114,6 +140,7 @@ class _Source(abc.ABC):
         self.lines: list[str] = []
         self.scope: dict[str, Any] = {
             "N": _NUMBERS,
+            "S": _TEXTS,
             "index": operator.index,
             "nothing": _nothing,
             "number": _number,
@@ -181,7 +208,8 @@ class _Writers(_Source):
             ]
         else:
             name, pieces = self.known("write", None), self._pieces(form, "v")
-        self.lines.append(f"def {name}(v):\n return b''.join([{', '.join(pieces)}])")
+        whole = pieces[0] if len(pieces) == 1 else f"b''.join([{', '.join(pieces)}])"
+        self.lines.append(f"def {name}(v):\n return {whole}")
         return name
 
     def _union(self, form: Form) -> str:
@@ -208,7 +236,7 @@ class _Writers(_Source):
         if kind in _SCALARS and form.dump not in (None, operator.index):
             value = f"{self.known('dump', form.dump)}({value})"
         if kind == "string":
-            return [f"N[len(s := {value}.encode())]", "s"]
+            return [f"S[{value}]"]
         if kind == "bytes":
             return [f"N[len(s := {value})]", "s"]
         if kind == "long":
