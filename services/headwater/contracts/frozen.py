@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T", bound=type)
+V = TypeVar("V")
 
 
 def quick(of: T) -> T:
@@ -46,3 +48,22 @@ def quick(of: T) -> T:
     scope["__init__"].__qualname__ = f"{of.__qualname__}.__init__"
     setattr(of, "__init__", scope["__init__"])  # noqa: B010 - the checker warns of assigning it
     return of
+
+
+def setters(of: type) -> dict[str, Callable[[Any, Any], None]]:
+    """Return what sets each field of a frozen class with slots, for a value that nobody else has yet."""
+    return {field.name: getattr(of, field.name).__set__ for field in dataclasses.fields(of)}
+
+
+def copier(of: type[V]) -> Callable[[V], V]:
+    """Return a function that copies values of a frozen class with slots.
+
+    What `copy` does with them takes ten times as long.
+    """
+    sets = setters(of)
+    scope: dict[str, Any] = {"new": object.__new__, "of": of}
+    scope |= {f"set_{name}": set_ for name, set_ in sets.items()}
+    body = [f" set_{name}(to, value.{name})" for name in sets]
+    lines = ["def copy(value):", " to = new(of)", *body, " return to"]
+    exec("\n".join(lines), scope)  # noqa: S102 - of a class's own fields
+    return cast("Callable[[V], V]", scope["copy"])

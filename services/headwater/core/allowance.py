@@ -64,18 +64,6 @@ class Allowance:
             return f"{limits.usd_nano / 1e9:g} USD"
         return ""
 
-    def reserve(self, cost: Spent) -> Allowance:
-        """Set a cost aside; `lacking` has said that it fits."""
-        return Allowance(limits=self.limits, reserved=plus(self.reserved, cost), spent=self.spent)
-
-    def settle(self, reserved: Spent, spent: Spent) -> Allowance:
-        """Give a reserve back and book what was spent instead."""
-        return Allowance(
-            limits=self.limits,
-            reserved=minus(self.reserved, reserved),
-            spent=plus(self.spent, spent),
-        )
-
     def share(self, wanted: Limits) -> Limits:
         """Return a child's limits: what it wants where that fits, else half of what is left."""
         used = plus(self.reserved, self.spent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from sortedcontainers import SortedDict
@@ -97,31 +97,43 @@ class Layer:
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return one row, this layer's writes included."""
-        group = self._rows.get((kind, key[0]))
-        if group is not None and key in group:
-            return group[key]  # type: ignore[return-value] # filed under its own kind by put
-        return self._below.get(kind, *key)
+        place = (kind, key[0])
+        layer: Layer = self
+        while True:
+            group = layer._rows.get(place)
+            if group is not None and key in group:
+                return group[key]  # type: ignore[return-value] # filed under its own kind by put
+            below = layer._below
+            if not isinstance(below, Layer):
+                return below.get(kind, *key)
+            layer = below
 
     def scan(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
         """Return the rows below a prefix in key order, this layer's writes included."""
         size = len(prefix)
-        groups = (
-            [self._rows.get((kind, prefix[0]), {})]
-            if prefix
-            else [group for (of, _), group in self._rows.items() if of is kind]
-        )
-        mine: dict[Key, R | None] = {
-            k: row  # type: ignore[misc] # filed under its own kind by put
-            for group in groups
-            for k, row in group.items()
-            if k[:size] == prefix
-        }
+        mine: dict[Key, R | None] = {}
+        layer: Layer = self
+        while True:
+            for group in layer._groups(kind, prefix):
+                for key, row in group.items():
+                    if key not in mine and key[:size] == prefix:
+                        mine[key] = row  # type: ignore[assignment] # filed under its own kind by put
+            below = layer._below
+            if not isinstance(below, Layer):
+                break
+            layer = below
         if not mine:
-            yield from self._below.scan(kind, *prefix)
+            yield from below.scan(kind, *prefix)
             return
-        below = (row for row in self._below.scan(kind, *prefix) if row.key not in mine)
+        left = (row for row in below.scan(kind, *prefix) if row.key not in mine)
         above = (row for k in sorted(mine) if (row := mine[k]) is not None)
-        yield from heapq.merge(below, above, key=_key)
+        yield from heapq.merge(left, above, key=_key)
+
+    def _groups(self, kind: type[Row], prefix: Key) -> Iterable[dict[Key, Row | None]]:
+        if not prefix:
+            return [group for (of, _), group in self._rows.items() if of is kind]
+        group = self._rows.get((kind, prefix[0]))
+        return () if group is None else (group,)
 
     def written(self) -> Iterator[tuple[type[Row], Key, Row | None]]:
         """Return what was written: kind, key, and the newest row, `None` if it was dropped."""
@@ -138,13 +150,12 @@ class Layer:
         self._set(type(row), row.key, None)
 
     def take(self, other: Layer) -> None:
-        """Take over what a layer above this one wrote."""
+        """Take over what a layer above this one wrote; nothing is written into that one any more."""
+        mine = self._rows
         for place, group in other._rows.items():
-            mine = self._rows.get(place)
-            if mine is None:
-                self._rows[place] = dict(group)
-            else:
-                mine.update(group)
+            known = mine.setdefault(place, group)
+            if known is not group:
+                known.update(group)
 
     def _set(self, kind: type[Row], key: Key, row: Row | None) -> None:
         place = (kind, key[0])

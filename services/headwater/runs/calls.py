@@ -17,7 +17,7 @@ from headwater.contracts.messages import (
     Start,
     Task,
 )
-from headwater.core.allowance import ceiling
+from headwater.core.allowance import NOTHING, ceiling
 from headwater.core.execution import Asked, Cut
 from headwater.core.judge import AskPerson, Deny, Judge
 from headwater.core.messages import Address, RunId, digest
@@ -28,6 +28,7 @@ from headwater.runs.values import Large, shortened
 from headwater.runs.visit import Visit
 
 ARGUMENTS_BYTES_MAX = 512 * 1024
+_STEP = Spent(steps=1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,15 +224,15 @@ class Calls:
     def _cost(self, visit: Visit, asked: Asked) -> tuple[Spent, Limits | None, Failed | None]:
         """Return what to reserve, a child's limits, or the refusal; asking a person costs nothing."""
         if asked.kind == "person":
-            return Spent(), None, None
+            return NOTHING, None, None
         if asked.kind == "tool":
             if self._catalogue.tool(asked.name) is None:
-                return Spent(), None, _unknown(asked)
-            return Spent(steps=1), None, None
+                return NOTHING, None, _unknown(asked)
+            return _STEP, None, None
         if asked.kind == "agent":
             wanted = asked.options.get("limits") or self._catalogue.limits(asked.name)
             if wanted is None:
-                return Spent(), None, _unknown(asked)
+                return NOTHING, None, _unknown(asked)
             limits = allowance(visit).share(wanted)
             cost = ceiling(limits)
             return dataclasses.replace(cost, steps=cost.steps + 1), limits, None

@@ -19,7 +19,7 @@ from headwater.contracts.messages import (
     Wake,
 )
 from headwater.contracts.records import Partition
-from headwater.core.allowance import plus
+from headwater.core.allowance import NOTHING, plus
 from headwater.core.blobs import ref_of
 from headwater.core.decider import Encoded
 from headwater.core.execution import (
@@ -179,20 +179,21 @@ class Hosting:
 
     def _limit(self, visit: Visit) -> tuple[int, str, str] | None:
         """Return when the run's time is up, the error that is, and its words."""
+        due_ms, deadline_ms = self._wall_ms(visit), visit.deadline_ms
+        if due_ms is not None and (deadline_ms is None or due_ms <= deadline_ms):
+            wall_s = (visit.limits.wall_ms or 0) / 1000
+            words = f"the run's limit of {wall_s:g} s of wall clock has passed"
+            return due_ms, "BudgetExceeded", words
+        if deadline_ms is None:
+            return None
+        return deadline_ms, "DeadlineExceeded", "the task's deadline has passed"
+
+    def _wall_ms(self, visit: Visit) -> int | None:
+        """Return when the run's limit of wall clock passes, which waits while a person is asked."""
         wall_ms = visit.limits.wall_ms
-        limits: list[tuple[int, str, str]] = []
-        if wall_ms is not None and not visit.run.asking:
-            wall_s = wall_ms / 1000
-            limits.append(
-                (
-                    visit.since_ms + wall_ms + visit.run.waited_ms,
-                    "BudgetExceeded",
-                    f"the run's limit of {wall_s:g} s of wall clock has passed",
-                )
-            )
-        if visit.deadline_ms is not None:
-            limits.append((visit.deadline_ms, "DeadlineExceeded", "the task's deadline has passed"))
-        return min(limits, default=None)
+        if wall_ms is None or visit.run.asking:
+            return None
+        return visit.since_ms + wall_ms + visit.run.waited_ms
 
     def _execution(self, visit: Visit) -> tuple[Execution, tuple[str, ...]]:
         """Return the run's suspended execution, and what a replay found that has yet to be kept.
@@ -251,20 +252,25 @@ class Hosting:
         nodes = [*kept]
 
         def make(asked: Asked) -> Made:
-            made.append(self._calls.make(visit, asked))
-            nodes.extend(ref_of(node).name for node in nodes_of(asked))
-            return made[-1]
+            one = self._calls.make(visit, asked)
+            made.append(one)
+            for node in nodes_of(asked):
+                nodes.append(ref_of(node).name)  # noqa: PERF401 - most calls have none
+            return one
 
         above = 0 if visit.run.seq else visit.run.number
         if above:
             execution.recall(above=above)
         steps = journal.deliver(execution, values.whole(visit.turn, delivery), now_ms, make)
+        patched: list[str] = []
+        for step in steps:
+            patched += step.patched
         self._write_entry(
             visit,
             delivery,
             made,
             charged,
-            patched=tuple(one for step in steps for one in step.patched),
+            patched=tuple(patched),
             above=above,
             kept=tuple(nodes),
         )
@@ -284,7 +290,9 @@ class Hosting:
             self._life.end(visit, ended)
             return
         visit.set_timer(self._next_ms(visit, last.wake_ms))
-        visit.change(reason=_waits_for(visit, last))
+        reason = _waits_for(visit, last)
+        if reason != visit.run.reason:
+            visit.change(reason=reason)
         self._cache.keep(visit.run, execution)
 
     def _write_entry(
@@ -299,7 +307,7 @@ class Hosting:
         kept: tuple[str, ...],
     ) -> None:
         run = visit.run
-        size = values.size(delivery) + sum(len(call.name) + 32 for call in made)
+        size = values.size(delivery) + sum([len(call.name) + 32 for call in made])
         seq, journal_bytes = run.seq + 1, run.journal_bytes + size
         if seq > self._bounds.entries_max or journal_bytes > self._bounds.journal_bytes_max:
             raise PoisonError(
@@ -342,12 +350,14 @@ class Hosting:
         )
 
     def _settle(self, visit: Visit, reply: Reply, call: OpenCall) -> None:
-        usage = reply.usage
-        spent = reply.spent or Spent()
+        usage, steps = reply.usage, 0 if call.unsent else 1
         if usage is not None:
-            spent = Spent(tokens=usage.input_tokens + usage.output_tokens, usd_nano=usage.usd_nano)
+            tokens = usage.input_tokens + usage.output_tokens
+            spent = Spent(steps=steps, tokens=tokens, usd_nano=usage.usd_nano)
+        else:
+            spent = plus(reply.spent or NOTHING, Spent(steps=steps))
         if not call.settled:
-            settle(visit, call, plus(spent, Spent(steps=0 if call.unsent else 1)))
+            settle(visit, call, spent)
         visit.drop(call)
         failed = reply.outcome if isinstance(reply.outcome, Failed) else None
         unfit = "denied" if failed is not None and failed.error in DENIALS else "failed"
@@ -393,9 +403,11 @@ class Hosting:
                 return
 
     def _next_ms(self, visit: Visit, wake_ms: int | None) -> int | None:
-        limit = None if visit.run.cleanup is not None else self._limit(visit)
-        dues = [due for due in (wake_ms, limit[0] if limit else None) if due is not None]
-        return min(dues, default=None)
+        """Return when the run is to be woken: by its function's timer, or by one of its limits."""
+        if visit.run.cleanup is not None:
+            return wake_ms
+        dues = (wake_ms, self._wall_ms(visit), visit.deadline_ms)
+        return min([due for due in dues if due is not None], default=None)
 
 
 def _as_cancelled(visit: Visit, delivery: Delivery, ended: Raised) -> Raised:
@@ -409,6 +421,8 @@ def _as_cancelled(visit: Visit, delivery: Delivery, ended: Raised) -> Raised:
 
 def _waits_for(visit: Visit, step: Step) -> str:
     """Return what from outside the run waits for, for people who look for such runs."""
+    if not step.receiving and not visit.run.asking:
+        return ""
     waits = []
     if step.receiving:
         waits.append("signal " + ", ".join(name or "any" for name in step.receiving))

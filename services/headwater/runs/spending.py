@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from headwater.contracts.messages import Spent
-from headwater.core.allowance import Allowance
+from headwater.core.allowance import Allowance, minus, plus
 from headwater.runs.rows import OpenCall
 from headwater.runs.visit import Visit
 
@@ -28,12 +28,13 @@ def lacking(visit: Visit, cost: Spent) -> str:
 
 def reserve(visit: Visit, cost: Spent) -> None:
     """Set a cost aside."""
-    visit.change(reserved=allowance(visit).reserve(cost).reserved)
-    if visit.run.cleanup is not None:
-        visit.change(cleanup=visit.run.cleanup - cost.steps)
+    run = visit.run
+    visit.change(reserved=plus(run.reserved, cost))
+    if run.cleanup is not None:
+        visit.change(cleanup=run.cleanup - cost.steps)
 
 
 def settle(visit: Visit, call: OpenCall, spent: Spent) -> None:
     """Give a call's reserve back and book what it spent."""
-    settled = allowance(visit).settle(call.reserved, spent)
-    visit.change(reserved=settled.reserved, spent=settled.spent)
+    run = visit.run
+    visit.change(reserved=minus(run.reserved, call.reserved), spent=plus(run.spent, spent))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from typing import Any
 
+from headwater.contracts.frozen import copier, setters
 from headwater.contracts.messages import CallNote, Limits, RunEvent, Status
 from headwater.contracts.records import Headers
 from headwater.core.allowance import raised
@@ -79,7 +79,7 @@ class Visit:
         """Calls that changed the world, for the event that tells of them."""
         self._remark = ""
         self._status: Status | None = None
-        self._layer = Layer(self.turn)
+        self._layer = Layer(self.turn.layer)
         self._sends: list[tuple[Any, Address, Headers, Meta]] = []
 
     @property
@@ -133,7 +133,7 @@ class Visit:
             self.run = _copy(self.run)
             self._shared = False
         for field, value in changes.items():
-            object.__setattr__(self.run, field, value)
+            _set[field](self.run, value)
 
     def reopen(self, opened: Opened) -> None:
         """Have the run begin again as this says."""
@@ -208,10 +208,5 @@ class Visit:
         )
 
 
-def _copy(run: Run) -> Run:
-    """Copy a row; what `copy` does with frozen dataclasses takes ten times as long."""
-    return Run(**dict(zip(_SLOTS, _values(run), strict=True)))
-
-
-_SLOTS = tuple(Run.__dataclass_fields__)
-_values = operator.attrgetter(*_SLOTS)
+_copy = copier(Run)
+_set = setters(Run)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.contracts.messages import Limits, Spent
-from headwater.core.allowance import Allowance, ceiling, plus
+from headwater.core.allowance import Allowance, ceiling, minus, plus
 from headwater.core.prices import Prices, usd_per_million
 
 SPENT = st.builds(
@@ -17,12 +17,14 @@ SPENT = st.builds(
 @given(st.lists(SPENT, max_size=20))
 def test_reserved_and_spent_never_pass_the_limit(costs):
     """Whatever is asked, what fits is sent and the rest is refused."""
-    allowance = Allowance(limits=Limits(steps=10, tokens=100, usd_nano=100))
+    limits = Limits(steps=10, tokens=100, usd_nano=100)
+    reserved = spent = Spent()
     for cost in costs:
-        if not allowance.lacking(cost):
-            allowance = allowance.reserve(cost)
-            allowance = allowance.settle(cost, Spent(steps=cost.steps))
-        used = plus(allowance.reserved, allowance.spent)
+        if not Allowance(limits=limits, reserved=reserved, spent=spent).lacking(cost):
+            reserved = plus(reserved, cost)
+            if cost.tokens % 2:
+                reserved, spent = minus(reserved, cost), plus(spent, Spent(steps=cost.steps))
+        used = plus(reserved, spent)
         assert used.steps <= 10
         assert used.tokens <= 100
         assert used.usd_nano <= 100
