@@ -74,7 +74,7 @@ def calm_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(250_000, 20, 50)
+    gc.set_threshold(500_000, 20, 50)
 
 
 class Meter:

@@ -267,3 +267,14 @@ def test_numbers_that_are_kept_are_bounded() -> None:
     for number in range(compiled._KEPT_MAX * 2 + 2):
         assert numbers[number]
     assert len(numbers) <= compiled._KEPT_MAX
+
+
+def test_texts_that_are_kept_are_bounded() -> None:
+    """Ever new texts take no more memory, and long ones none."""
+    texts = compiled._Texts()
+    for number in range(compiled._KEPT_MAX * 2 + 2):
+        assert texts[f"run {number}"].endswith(b"%d" % number)
+    assert len(texts) <= compiled._KEPT_MAX
+    long = "x" * (compiled._KEPT_BYTES_MAX + 1)
+    assert texts[long].endswith(long.encode())
+    assert long not in texts

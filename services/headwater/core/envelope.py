@@ -107,15 +107,16 @@ class Envelope:
     def meta(self, record: Record) -> Meta:
         """Return what a record's headers say; the last of two headers with one name counts."""
         found = dict(record.headers)
+        get = found.get
         try:
-            deadline = found.get("ce_deadline")
+            deadline = get("ce_deadline")
             return Meta(
-                id=_text(found, "ce_id"),
-                tenant=_text(found, "ce_tenantid"),
-                correlation_id=_text(found, "ce_correlationid"),
-                causation_id=_text(found, "ce_causationid"),
-                actor=_text(found, "ce_actorid"),
-                traceparent=found.get("traceparent") or b"",
+                id=(get("ce_id") or b"").decode(),
+                tenant=(get("ce_tenantid") or b"").decode(),
+                correlation_id=(get("ce_correlationid") or b"").decode(),
+                causation_id=(get("ce_causationid") or b"").decode(),
+                actor=(get("ce_actorid") or b"").decode(),
+                traceparent=get("traceparent") or b"",
                 deadline_ms=milliseconds(deadline.decode()) if deadline else None,
                 carried=()
                 if found.keys().isdisjoint(CARRIED)
@@ -160,11 +161,6 @@ def milliseconds(text: str) -> int:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no offset from UTC")
     return round(moment.timestamp() * 1000)
-
-
-def _text(found: dict[str, bytes | None], name: str) -> str:
-    value = found.get(name)
-    return "" if value is None else value.decode()
 
 
 @functools.cache

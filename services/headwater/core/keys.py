@@ -7,6 +7,7 @@ from headwater.core.messages import Key
 _TEXT, _NUMBER = b"\x02", b"\x01"
 _BIAS = 1 << 63
 _NUMBER_BYTES = 9
+_KEPT_MAX = 4_096
 
 
 def row_key(kind: str, key: Key) -> bytes:
@@ -18,10 +19,24 @@ def row_key(kind: str, key: Key) -> bytes:
     out = [kind.encode(), b"\x00"]
     for part in key:
         if isinstance(part, str):
-            out += (_TEXT, part.encode().replace(b"\x00", b"\x00\xff"), b"\x00")
+            out.append(_PARTS[part])
         else:
             out += (_NUMBER, (part + _BIAS).to_bytes(8, "big"))
     return b"".join(out)
+
+
+class _Parts(dict[str, bytes]):
+    """Texts as they stand in keys; the latest are kept, for a run's rows all begin with its id."""
+
+    def __missing__(self, part: str) -> bytes:
+        if len(self) >= _KEPT_MAX:
+            self.clear()
+        text = part.encode().replace(b"\x00", b"\x00\xff")
+        found = self[part] = b"%b%b\x00" % (_TEXT, text)
+        return found
+
+
+_PARTS = _Parts()
 
 
 def parted(data: bytes) -> tuple[bytes, bytes, bytes]:

@@ -28,12 +28,13 @@ def _prefixed(part: bytes | str | int) -> bytes:
 
 
 @functools.lru_cache(maxsize=1_024)
-def _place(topic_id: str, number: int, offset: int) -> bytes:
-    """Return a place's parts of a digest: all that one record leads to begins with them."""
-    return b"".join([_prefixed(topic_id), _prefixed(number), _prefixed(offset)])
+def _place(topic_id: str, number: int) -> bytes:
+    """Return a partition's parts of a digest: all that its records lead to begins with them."""
+    return _prefixed(topic_id) + _prefixed(number)
 
 
 _ORDINALS = tuple(map(_prefixed, range(64)))
+_SIZES = tuple(size.to_bytes(4, "big") for size in range(32))
 
 
 def task_id(tenant: str, agent: str, source: str, event_id: str) -> str:
@@ -53,13 +54,14 @@ class RunId:
     def __str__(self) -> str:
         return f"{self.agent}.{self.partition}.{self.task}"
 
-    @classmethod
-    def parse(cls, text: str) -> RunId | None:
-        """Return the parts of a well-formed run id, else `None`."""
+    @staticmethod
+    @functools.lru_cache(maxsize=16_384)
+    def parse(text: str) -> RunId | None:
+        """Return the parts of a well-formed run id, else `None`; each turn of a run asks."""
         parts = text.split(".")
         if len(parts) != 3 or not parts[1].isdecimal() or not parts[0] or not parts[2]:  # noqa: PLR2004 - agent, partition, task
             return None
-        return cls(parts[0], int(parts[1]), parts[2])
+        return RunId(parts[0], int(parts[1]), parts[2])
 
 
 @quick
@@ -110,9 +112,10 @@ class Position:
 
     def derive(self, ordinal: int, *, size: int = 16) -> bytes:
         """Return the same id each time the turn is taken; another for a recreated topic."""
-        place = _place(self.topic_id, self.number, self.offset)
+        offset = b"%d" % self.offset
         own = _ORDINALS[ordinal] if 0 <= ordinal < len(_ORDINALS) else _prefixed(ordinal)
-        return hashlib.blake2b(place + own, digest_size=size).digest()
+        data = b"%b%b%b%b" % (_place(self.topic_id, self.number), _SIZES[len(offset)], offset, own)
+        return hashlib.blake2b(data, digest_size=size).digest()
 
     @property
     def span_id(self) -> bytes:

@@ -135,11 +135,12 @@ class Layer:
         group = self._rows.get((kind, prefix[0]))
         return () if group is None else (group,)
 
-    def written(self) -> Iterator[tuple[type[Row], Key, Row | None]]:
-        """Return what was written: kind, key, and the newest row, `None` if it was dropped."""
+    def written(self, only: type[Row] | None = None) -> Iterator[tuple[type[Row], Key, Row | None]]:
+        """Return what was written, or of one kind: kind, key, and the newest row, `None` if dropped."""
         for (kind, _), group in self._rows.items():
-            for key, row in group.items():
-                yield kind, key, row
+            if only is None or kind is only:
+                for key, row in group.items():
+                    yield kind, key, row
 
     def put(self, row: Row) -> None:
         """File a row under its own key."""

@@ -39,6 +39,7 @@ __all__ = [
     "here",
     "leave",
     "monotonic",
+    "monotonic_ns",
     "prepare",
     "refuse",
     "replace",
@@ -49,10 +50,10 @@ __all__ = [
 
 monotonic = time.monotonic
 """The real clock, taken before anything was replaced: it bounds turns, never answers them."""
+monotonic_ns = time.monotonic_ns
 
 _NANOSECONDS = 1_000_000
-_monotonic_ns = time.monotonic_ns
-_wall_less_monotonic_ns = time.time_ns() - _monotonic_ns()
+_wall_less_monotonic_ns = time.time_ns() - monotonic_ns()
 _turns = threading.Lock()
 _travel = time_machine.travel(0, tick=False)
 _run: Streams | None = None
@@ -120,10 +121,10 @@ def wall_ns() -> int:
     global _wall_less_monotonic_ns  # noqa: PLW0603 - one clock a process
     if _turns.acquire(blocking=False):
         try:
-            _wall_less_monotonic_ns = time.time_ns() - _monotonic_ns()
+            _wall_less_monotonic_ns = time.time_ns() - monotonic_ns()
         finally:
             _turns.release()
-    return _wall_less_monotonic_ns + _monotonic_ns()
+    return _wall_less_monotonic_ns + monotonic_ns()
 
 
 def wall_ms() -> int:

@@ -101,7 +101,8 @@ class Loop(Refusing):
         self.now_ms = now_ms
         if self._resting:
             self._ready, self._resting = self._resting, []
-        self._ready.extend(self._timers.due(now_ms))
+        if self._timers:
+            self._ready.extend(self._timers.due(now_ms))
         return outside
 
     def leave(self, outside: tuple[Any, Any]) -> None:

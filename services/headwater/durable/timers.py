@@ -21,6 +21,10 @@ class Timers:
         self._made = 0
         self._cancelled = 0
 
+    def __bool__(self) -> bool:
+        """Whether there may be any."""
+        return bool(self._heap)
+
     def add(self, handle: TimerHandle) -> None:
         """Schedule a timer, unless it is so far away that it means never."""
         when = handle.when()

@@ -136,6 +136,8 @@ class Hosting:
     def _delivery(self, visit: Visit, message: Any) -> tuple[Delivery | None, OpenCall | None]:
         """Return what a message is to the function; `None` if it is nothing to it."""
         run = visit.run
+        if isinstance(message, Reply):
+            return self._answer(visit, message)
         if message is None or isinstance(message, Released):
             return message, None
         if isinstance(message, Start):
@@ -144,8 +146,6 @@ class Hosting:
             if isinstance(message.delivery, Cancel):
                 visit.change(cleanup=visit.limits.cleanup_steps)
             return message.delivery, None
-        if isinstance(message, Reply):
-            return self._answer(visit, message)
         if isinstance(message, Wake):
             visit.change(wake_ms=None)
             return self._wake(visit), None

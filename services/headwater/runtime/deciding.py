@@ -20,7 +20,7 @@ from headwater.core import blobs
 from headwater.core.decider import Decider, Sent, Timer, Turn
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, Position, digest
-from headwater.durable.confine import wall_ns
+from headwater.durable import confine
 from headwater.errors import (
     UNKEEPABLE,
     UNWRITABLE,
@@ -104,6 +104,7 @@ class Deciding:
         self._owned: dict[Claim, Owned] = {}
         self._bisect = Bisect(records_max=self._pace.records_max, now=self._pace.records_max)
         self._commit_s = 0.0
+        self._wall_less_monotonic_ns = 0
         self._culprit: tuple[Partition, int] | None = None
         self._why = UNWRITABLE
         self.stepped_s = time.monotonic()
@@ -217,6 +218,7 @@ class Deciding:
     def _turns(self) -> dict[Claim, Batch]:
         """Take turns: first of partitions that have caught up, then, for less long, of the others."""
         batches: dict[Claim, Batch] = {}
+        self._wall_less_monotonic_ns = confine.wall_ns() - confine.monotonic_ns()
         now_ms, batch_s = self._clock(), self._pace.batch_ms_max / 1000
         share = Share(records=self._bisect.now, drafts=self._pace.records_max)
         here = [claim for claim, owned in self._owned.items() if owned.caught_up]
@@ -270,7 +272,7 @@ class Deciding:
 
     def _take(self, batch: Batch, owned: Owned, record: Record) -> int:
         """Take one record's turn into the batch; return how many messages it sends."""
-        began_ns = wall_ns()
+        began_ns = confine.monotonic_ns()
         place = record.partition
         at = Position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
         meta, message = None, None
@@ -293,7 +295,7 @@ class Deciding:
             logger.warning("%s refused %s@%d: %s", self._decider.name, place, record.offset, error)
         if turn.kept:
             batch.puts.begin(self._blobs, turn)
-        ended_ns = wall_ns()
+        ended_ns = confine.monotonic_ns()
         if ended_ns - began_ns > self._pace.slow_turn_ms * 1_000_000:
             logger.warning(
                 "%s took %d ms over %s@%d (%s): users' code holds the whole batch up",
@@ -308,8 +310,8 @@ class Deciding:
                 at=at,
                 meta=turn.meta,
                 message=message,
-                started_ns=began_ns,
-                ended_ns=ended_ns,
+                started_ns=self._wall_less_monotonic_ns + began_ns,
+                ended_ns=self._wall_less_monotonic_ns + ended_ns,
                 sent=sent,
                 refused=refused,
             )
@@ -439,7 +441,7 @@ class Deciding:
             if self._trying is not None:
                 self._trying.survived(batch.records)
             owned.table.apply(batch.layer)
-            owned.timers.applied(batch.layer.written())
+            owned.timers.applied(batch.layer.written(Timer))
             done += max(len(batch.records), 1)
             if batch.taken:
                 self._observer.committed(self._decider.name, batch.taken, seconds=self._commit_s)

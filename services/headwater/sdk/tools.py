@@ -89,6 +89,7 @@ class Tool(Generic[P, T]):
         self._signature = signature.replace(parameters=taken)
         approval.check(what, [p.name for p in taken])
         self._names = tuple(p.name for p in taken)
+        self._an_argument = f"an argument of {what}"
         self._by_place = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in taken)
         fields = [
             (p.name, known[p.name], ... if p.default is p.empty else p.default) for p in taken
@@ -128,7 +129,7 @@ class Tool(Generic[P, T]):
         value = await ask(
             "tool",
             self.name,
-            encoded(f"an argument of tool {self.name}", self.parameters, kwargs),
+            encoded(self._an_argument, self.parameters, kwargs),
             timeout_s=self.timeout_s,
             order_key=self.order_of(kwargs),
         )

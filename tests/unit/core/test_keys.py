@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.core import keys
 from headwater.core.keys import key_of, parted, row_key
 
 _PARTS = st.one_of(
@@ -19,6 +20,14 @@ _KEYS = st.lists(_PARTS, max_size=4).map(tuple)
 def test_a_key_comes_back_as_it_was(key: tuple[str | int, ...]) -> None:
     """Whatever its parts hold, zero bytes and what follows them included."""
     assert key_of(row_key("Run", key)) == ("Run", key)
+
+
+def test_parts_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run has an id of its own; a worker that has seen a million keeps the latest."""
+    monkeypatch.setattr(keys, "_KEPT_MAX", 3)
+    written = [row_key("Run", (f"run {number}",)) for number in range(9)]
+    assert [key_of(data)[1] for data in written] == [(f"run {number}",) for number in range(9)]
+    assert len(keys._PARTS) <= 3
 
 
 @given(_KEYS.filter(bool))

@@ -97,4 +97,31 @@ def test_layer_scans_like_a_dictionary(below, above):
         else:
             layer.drop(Note("a", number))
             model.pop(number, None)
-    assert list(layer.scan(Note, "a")) == [model[n] for n in sorted(model)]
+    expected = [model[n] for n in sorted(model)]
+    assert list(layer.scan(Note, "a")) == list(layer.scan(Note)) == expected
+    assert list(layer.scan(Note, "a", 3)) == [note for note in expected if note.number == 3]
+
+
+@given(
+    st.dictionaries(st.integers(0, 9), st.booleans()),
+    st.dictionaries(st.integers(0, 9), st.booleans()),
+    st.dictionaries(st.integers(0, 9), st.booleans()),
+)
+def test_layers_over_layers_read_as_if_each_had_been_taken(below, middle, top):
+    """What a layer above wrote hides what those below did, in scans as where one row is asked for."""
+    rows = filled(*(Note("a", n) for n in below))
+    upper = Layer(Layer(rows))
+    taken = Layer(rows)
+    for layer, writes in ((upper._below, middle), (upper, top)):
+        copy = Layer(taken)
+        for number, keep in writes.items():
+            for one in (layer, copy):
+                (one.put if keep else one.drop)(Note("a", number, f"{keep} {len(writes)}"))
+        taken.take(copy)
+    assert list(upper.scan(Note, "a")) == list(taken.scan(Note, "a"))
+    for number in range(10):
+        assert upper.get(Note, "a", number) == taken.get(Note, "a", number)
+    assert {(kind, key) for kind, key, _ in taken.written()} == {
+        (kind, key) for kind, key, _ in taken.written(Note)
+    }
+    assert list(taken.written(Timerless)) == []
