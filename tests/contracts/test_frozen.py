@@ -1,4 +1,4 @@
-"""Values that are made quickly are as frozen as others."""
+"""Frozen values that are made quickly are the values that their classes make."""
 
 from __future__ import annotations
 
@@ -6,58 +6,66 @@ import dataclasses
 
 import pytest
 
-from headwater.contracts.frozen import quick
+from headwater.contracts.frozen import copier, is_quick, maker, quick, setters
 
 
 @quick
 @dataclasses.dataclass(frozen=True, slots=True)
-class Quick:
-    """Has a field of each kind, some by place and some by name alone."""
+class Sum:
+    """Of every kind of field."""
 
-    x: int
-    y: int = 5
-    z: list[int] = dataclasses.field(default_factory=list)
-    _: dataclasses.KW_ONLY
-    name: str
-    rest: tuple[int, ...] = ()
-
-
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """Looks at itself once it is made."""
-
-    number: int
+    place: int
+    given: str = "x"
+    made: list[int] = dataclasses.field(default_factory=list)
+    named: int = dataclasses.field(default=7, kw_only=True)
+    total: int = dataclasses.field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            ValueError: A number below zero.
-        """
-        if self.number < 0:
-            raise ValueError(self.number)
+        object.__setattr__(self, "total", self.place + self.named)
 
 
-def test_quick_values_take_what_dataclasses_take() -> None:
-    """By place, by name, by default; replaced, compared, hashed and shown as any other."""
-    value = Quick(1, name="a")
-    assert (value.x, value.y, value.z, value.name, value.rest) == (1, 5, [], "a", ())
-    assert Quick(1, name="a").z is not value.z
-    assert Quick(1, 2, [3], name="a", rest=(4,)) == dataclasses.replace(
-        value, y=2, z=[3], rest=(4,)
-    )
-    assert repr(value).endswith("Quick(x=1, y=5, z=[], name='a', rest=())")
-    assert {Checked(number=1): 2}[Checked(number=1)] == 2
-    with pytest.raises(TypeError, match=r"Quick.__init__\(\) missing 1 required"):
-        Quick(1)  # type: ignore[call-arg] # the mistake that is refused
-    with pytest.raises(TypeError):
-        Checked(1)  # type: ignore[misc] # by name alone
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plain:
+    """Not quick."""
+
+    place: int
 
 
-def test_quick_values_are_frozen_and_look_at_themselves() -> None:
-    """Nothing changes a field afterwards; `__post_init__` may refuse."""
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Checked(number=1).number = 2  # type: ignore[misc] # the mistake that is refused
-    with pytest.raises(ValueError, match="-1"):
-        Checked(number=-1)
+def test_a_maker_makes_what_the_class_does() -> None:
+    """By place and by name, with defaults, factories and what follows."""
+    make = maker(Sum)
+    assert make(1) == Sum(1)
+    assert make(1).total == 8
+    assert make(1, "y", [2], named=3) == Sum(place=1, given="y", made=[2], named=3)
+    assert make(1).made is not make(1).made
+    assert maker(Plain)(place=2) == Plain(2)
+
+
+def test_a_maker_takes_what_the_class_takes() -> None:
+    """An argument too few, or one that there is not, is refused."""
+    make = maker(Sum)
+    for wrong in (make, lambda: make(1, "y", [], 3), lambda: make(1, other=2)):
+        with pytest.raises(TypeError):
+            wrong()
+
+
+def test_what_is_made_is_frozen() -> None:
+    """However it was made."""
+    for value in (Sum(1), maker(Sum)(1), copier(Sum)(Sum(1))):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            value.given = "y"  # type: ignore[misc] # that is what is refused
+
+
+def test_a_copy_is_a_value_of_its_own() -> None:
+    """Its fields can be set while nobody else has it, and the original stays as it was."""
+    value = Sum(1, named=2)
+    copy = copier(Sum)(value)
+    assert copy == value
+    setters(Sum)["given"](copy, "changed")
+    assert (copy.given, value.given) == ("changed", "x")
+
+
+def test_only_quick_classes_are_known_as_such() -> None:
+    """Another class may do more than fill its fields."""
+    assert is_quick(Sum)
+    assert not is_quick(Plain)

@@ -107,9 +107,10 @@ class Shape(Generic[T]):
             if not trusted:
                 limits.check(data[len(self._prefix) :], self._parsed)
             try:
+                value: T
                 value, end = self._read(data, len(self._prefix))
                 if end == len(data):
-                    return typing.cast("T", value)
+                    return value
             except Exception:  # noqa: BLE001, S110 - as above
                 pass
         datum = frames.read(data, self._parsed, self.fingerprint, schemas, trusted=trusted)

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Literal
 
 from headwater.contracts import approvals
-from headwater.contracts.frozen import quick
+from headwater.contracts.frozen import maker, quick
 
 Key = tuple[str | int, ...]
 
@@ -73,6 +73,9 @@ class Spent:
     usd_nano: int = 0
 
 
+new_spent = maker(Spent)
+
+
 @quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyTo:
@@ -82,6 +85,9 @@ class ReplyTo:
     partition: int
     run: str
     number: int
+
+
+new_reply_to = maker(ReplyTo)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +285,9 @@ class Ask:
     undone: tuple[str, ...] = ()
 
 
+new_ask = maker(Ask)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
     """An effector's receipt that a call is about to begin; written again to renew its lease.
@@ -359,6 +368,9 @@ class CallNote:
     verdict: str = ""
 
 
+new_call_note = maker(CallNote)
+
+
 @quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
@@ -407,6 +419,9 @@ class RunEvent:
     attempt: int = 1
     actor: str = ""
     writes: tuple[str, ...] = ()
+
+
+new_run_event = maker(RunEvent)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

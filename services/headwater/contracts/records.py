@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from headwater.contracts.frozen import quick
+from headwater.contracts.frozen import maker, quick
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -41,6 +41,9 @@ class Draft:
     partition: int | None = None
 
 
+new_draft = maker(Draft)
+
+
 @quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
@@ -59,3 +62,6 @@ class Record:
             if key == name:
                 return value
         return None
+
+
+new_record = maker(Record)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from headwater.contracts.frozen import quick
-from headwater.contracts.messages import Limits, Spent
+from headwater.contracts.messages import Limits, Spent, new_spent
 
 NOTHING = Spent()
 
 
 def plus(one: Spent, other: Spent) -> Spent:
     """Add two amounts."""
-    return Spent(
+    return new_spent(
         steps=one.steps + other.steps,
         tokens=one.tokens + other.tokens,
         usd_nano=one.usd_nano + other.usd_nano,
@@ -21,7 +21,7 @@ def plus(one: Spent, other: Spent) -> Spent:
 
 def minus(one: Spent, other: Spent) -> Spent:
     """Subtract an amount, never below nothing."""
-    return Spent(
+    return new_spent(
         steps=max(0, one.steps - other.steps),
         tokens=max(0, one.tokens - other.tokens),
         usd_nano=max(0, one.usd_nano - other.usd_nano),

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from headwater.contracts.frozen import quick
+from headwater.contracts.frozen import maker, quick
 from headwater.contracts.messages import BlobRef
 from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.core import blobs
-from headwater.core.messages import Address, Key, Meta, Position
+from headwater.core.messages import Address, Key, Meta, Position, new_meta
 from headwater.core.state import Layer, R, Row, State
 from headwater.errors import BlobLostError, PoisonError
 
@@ -50,10 +50,13 @@ class Sent:
     headers: Headers = ()
 
 
+new_sent = maker(Sent)
+
+
 class Turn:
     """One record's chance to read rows, write rows and send messages; all of it commits or none."""
 
-    __slots__ = ("_at_hand", "_layer", "_ordinal", "at", "kept", "meta", "now_ms", "sent")
+    __slots__ = ("_at_hand", "_ordinal", "at", "kept", "layer", "meta", "now_ms", "sent")
 
     def __init__(
         self,
@@ -64,7 +67,8 @@ class Turn:
         now_ms: int,
         at_hand: blobs.AtHand = blobs.NOTHING,
     ) -> None:
-        self._layer = Layer(below)
+        self.layer = Layer(below)
+        """What the turn wrote, for the loop that commits it."""
         self._ordinal = 0
         self._at_hand = at_hand
         self.at = at
@@ -77,19 +81,19 @@ class Turn:
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return one row, this turn's writes included."""
-        return self._layer.get(kind, *key)
+        return self.layer.get(kind, *key)
 
     def scan(self, kind: type[R], *prefix: str | int) -> Iterator[R]:
         """Return the rows below a prefix in key order, this turn's writes included."""
-        return self._layer.scan(kind, *prefix)
+        return self.layer.scan(kind, *prefix)
 
     def put(self, row: Row) -> None:
         """Write a row."""
-        self._layer.put(row)
+        self.layer.put(row)
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
-        self._layer.drop(row)
+        self.layer.drop(row)
 
     def send(
         self, message: Any, to: Address, *, meta: Meta | None = None, headers: Headers = ()
@@ -110,7 +114,7 @@ class Turn:
         if len(traceparent) == _TRACEPARENT_LENGTH and traceparent[-1] in _SAMPLED:
             span = self.at.span_id.hex().encode()
             traceparent = b"%b-%b-%b" % (traceparent[:35], span, traceparent[-2:])
-        consequence = Meta(
+        consequence = new_meta(
             id=own,
             tenant=of.tenant,
             correlation_id=of.correlation_id,
@@ -120,7 +124,7 @@ class Turn:
             deadline_ms=of.deadline_ms,
             carried=of.carried,
         )
-        self.sent.append(Sent(message=message, to=to, meta=consequence, headers=headers))
+        self.sent.append(new_sent(message=message, to=to, meta=consequence, headers=headers))
         return own
 
     def relay(self, draft: Draft) -> None:
@@ -159,11 +163,6 @@ class Turn:
         if isinstance(found, BlobLostError):
             raise found
         return found
-
-    @property
-    def layer(self) -> Layer:
-        """What the turn wrote, for the loop that commits it."""
-        return self._layer
 
 
 _TRACEPARENT_LENGTH = 55

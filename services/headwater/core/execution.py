@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from headwater.contracts.frozen import quick
+from headwater.contracts.frozen import maker, quick
 from headwater.contracts.messages import Answered, Failed, InDoubt, Limits
 
 CallKind = Literal["model", "tool", "agent", "person"]
@@ -33,6 +33,9 @@ class Asked:
     arguments: bytes
     digest: bytes
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+new_asked = maker(Asked)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,9 @@ class Answer:
 
     number: int
     outcome: Answered | Failed | InDoubt
+
+
+new_answer = maker(Answer)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +187,9 @@ class Step:
     receiving: Sequence[str] = ()
     patched: Sequence[str] = ()
     ended: Returned | Raised | Continued | None = None
+
+
+new_step = maker(Step)
 
 
 class Execution(Protocol):

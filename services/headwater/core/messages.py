@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 
-from headwater.contracts.frozen import quick
+from headwater.contracts.frozen import maker, quick
 from headwater.contracts.messages import Header
 
 Key = tuple[str | int, ...]
@@ -74,6 +74,9 @@ class Address:
     partition: int | None = None
 
 
+new_address = maker(Address)
+
+
 @quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
@@ -100,6 +103,9 @@ class Meta:
     carried: tuple[Header, ...] = ()
 
 
+new_meta = maker(Meta)
+
+
 @quick
 @dataclasses.dataclass(frozen=True, slots=True)
 class Position:
@@ -121,3 +127,6 @@ class Position:
     def span_id(self) -> bytes:
         """The id of the span that the turn here is, should its trace be sampled: 8 bytes."""
         return self.derive(-1, size=8)
+
+
+new_position = maker(Position)

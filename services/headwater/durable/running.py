@@ -19,6 +19,7 @@ from headwater.core.execution import (
     Returned,
     Signal,
     Step,
+    new_step,
 )
 from headwater.durable import confine, failure, libraries, unwinding
 from headwater.durable.futures import Task
@@ -216,7 +217,7 @@ class Running:
     def _step(self) -> Step:
         loop, session = self._loop, self._session
         loop.sweep()
-        step = Step(
+        step = new_step(
             asked=tuple(session.asked),
             withdrawn=tuple(session.withdrawn),
             emitted=tuple(session.emitted),

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from headwater.contracts.messages import Outcome
-from headwater.core.execution import Asked, CallKind, Cut, Emitted, Signal
+from headwater.core.execution import Asked, CallKind, Cut, Emitted, Signal, new_asked
 from headwater.durable.confine import UUID, Random
 from headwater.durable.futures import Waiting
 from headwater.durable.loop import Loop
@@ -82,14 +82,15 @@ class Session:
         Raises:
             RuntimeError: Not from within the run's own turn.
         """
-        self._check(f"{kind} {name}")
+        if _get_running_loop() is not self._loop:
+            self._check(f"{kind} {name}")
         if self.closing:
             return self._dead()
         number = self.calls_made = self.calls_made + 1
         if digest is None:
             digest = hashlib.blake2b(arguments, digest_size=_DIGEST_BYTES).digest()
         self.asked.append(
-            Asked(
+            new_asked(
                 number=number,
                 kind=kind,
                 name=name,
@@ -230,7 +231,9 @@ class Session:
 
     def receiving(self) -> Sequence[str]:
         """Return the names that are waited for, each once, oldest first."""
-        return tuple(dict.fromkeys(waiting.key for waiting in self._receivers or ()))
+        if not self._receivers:
+            return ()
+        return tuple(dict.fromkeys(waiting.key for waiting in self._receivers))
 
     def forget(self) -> None:
         """Let go of whatever waits: the run is over."""

@@ -24,7 +24,7 @@ from headwater.contracts.records import Partition, Record
 from headwater.core.decider import Turn
 from headwater.core.execution import AgentFunction, Raised
 from headwater.core.judge import Judge
-from headwater.core.messages import Address, RunId
+from headwater.core.messages import Address, RunId, new_address
 from headwater.core.versions import Versions
 from headwater.errors import UNKEEPABLE, PoisonError
 from headwater.runs import later, values
@@ -142,7 +142,7 @@ class Runs:
             self._wait_for_version(visit)
         else:
             self._hosting.deliver(visit, message)
-        visit.write(Address(self._events, run_id))
+        visit.write(new_address(self._events, run_id))
 
     def refused(
         self, turn: Turn, record: Record, message: Message | None, error: PoisonError

@@ -9,7 +9,6 @@ from typing import Any
 
 from headwater.contracts.approvals import Decided
 from headwater.contracts.messages import (
-    CallNote,
     Control,
     Failed,
     InDoubt,
@@ -17,6 +16,8 @@ from headwater.contracts.messages import (
     Spent,
     Start,
     Wake,
+    new_call_note,
+    new_spent,
 )
 from headwater.contracts.records import Partition
 from headwater.core.allowance import NOTHING, plus
@@ -36,6 +37,7 @@ from headwater.core.execution import (
     Signal,
     Step,
     Tick,
+    new_answer,
 )
 from headwater.core.messages import Address
 from headwater.errors import (
@@ -51,7 +53,7 @@ from headwater.runs.calls import Calls, Routes, nodes_of
 from headwater.runs.holds import Holds
 from headwater.runs.life import CANCELLED, Life
 from headwater.runs.people import DENIALS
-from headwater.runs.rows import Entry, Held, Made, OpenCall, Overrun, Redelivery
+from headwater.runs.rows import Entry, Held, Made, OpenCall, Overrun, Redelivery, new_entry
 from headwater.runs.spending import settle
 from headwater.runs.visit import Visit
 
@@ -167,7 +169,7 @@ class Hosting:
             return delivery, call if isinstance(delivery, Answer) else None
         if call.asking is not None:
             call = self._people.withdraw(visit, call, "it was answered after all")
-        return Answer(number=reply.number, outcome=reply.outcome), call
+        return new_answer(number=reply.number, outcome=reply.outcome), call
 
     def _wake(self, visit: Visit) -> Delivery:
         """A run's timer is due: its function's own, or one of its limits."""
@@ -333,7 +335,7 @@ class Hosting:
             version=self._version,
         )
         visit.put(
-            Entry(
+            new_entry(
                 run=run.run,
                 seq=seq,
                 offset=visit.turn.at.offset,
@@ -353,7 +355,7 @@ class Hosting:
         usage, steps = reply.usage, 0 if call.unsent else 1
         if usage is not None:
             tokens = usage.input_tokens + usage.output_tokens
-            spent = Spent(steps=steps, tokens=tokens, usd_nano=usage.usd_nano)
+            spent = new_spent(steps=steps, tokens=tokens, usd_nano=usage.usd_nano)
         else:
             spent = plus(reply.spent or NOTHING, Spent(steps=steps))
         if not call.settled:
@@ -362,7 +364,7 @@ class Hosting:
         failed = reply.outcome if isinstance(reply.outcome, Failed) else None
         unfit = "denied" if failed is not None and failed.error in DENIALS else "failed"
         visit.notes.append(
-            CallNote(
+            new_call_note(
                 number=call.number,
                 kind=call.kind,
                 name=call.name,

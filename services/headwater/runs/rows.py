@@ -6,7 +6,7 @@ import dataclasses
 from typing import Literal
 
 from headwater.contracts.approvals import About, Decided
-from headwater.contracts.frozen import quick
+from headwater.contracts.frozen import maker, quick
 from headwater.contracts.messages import (
     Ask,
     BlobRef,
@@ -32,7 +32,7 @@ from headwater.core.execution import (
     Signal,
     Tick,
 )
-from headwater.core.messages import Key, Meta
+from headwater.core.messages import Key, Meta, new_meta
 
 State = Literal["open", "paused", "held", "closing", "failed"]
 Ending = Literal["", "completed", "failed", "cancelled"]
@@ -98,7 +98,7 @@ class Opened:
 
     def meta(self) -> Meta:
         """Return the task's meta: whatever wakes the run, it speaks in this name."""
-        return Meta(
+        return new_meta(
             id=self.start.task_id,
             tenant=self.tenant,
             correlation_id=self.correlation_id,
@@ -224,6 +224,9 @@ class Made:
     approval: str = ""
 
 
+new_made = maker(Made)
+
+
 @quick
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -262,6 +265,9 @@ class Entry:
     def key(self) -> Key:
         """Filed by run, in order."""
         return (self.run, self.seq)
+
+
+new_entry = maker(Entry)
 
 
 @quick
@@ -325,6 +331,9 @@ class OpenCall:
     def key(self) -> Key:
         """Filed by run and number."""
         return (self.run, self.number)
+
+
+new_open_call = maker(OpenCall)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headwater.contracts.frozen import copier, setters
-from headwater.contracts.messages import CallNote, Limits, RunEvent, Status
+from headwater.contracts.messages import CallNote, Limits, RunEvent, Status, new_run_event
 from headwater.contracts.records import Headers
 from headwater.core.allowance import raised
 from headwater.core.decider import Timer, Turn
@@ -184,7 +184,7 @@ class Visit:
     def _event(self, status: Status) -> RunEvent:
         run, opened = self.run, self.opened
         parent = opened.start.reply_to
-        return RunEvent(
+        return new_run_event(
             run=run.run,
             task_id=opened.start.task_id,
             agent=self.id.agent,

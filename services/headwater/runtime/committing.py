@@ -6,7 +6,7 @@ import dataclasses
 from collections import deque
 from typing import Any
 
-from headwater.contracts.frozen import quick
+from headwater.contracts.frozen import maker, quick
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.decider import Sent, Turn
 from headwater.core.envelope import Envelope
@@ -41,6 +41,9 @@ class Taken:
     refused: str = ""
 
 
+new_taken = maker(Taken)
+
+
 class Batch:
     """The turns taken over one claim since its last commit."""
 
@@ -62,7 +65,8 @@ class Batch:
         Raises:
             PoisonError: One of its messages is too large; nothing of the turn was taken.
         """
-        sealed = [envelope.seal(item) if isinstance(item, Sent) else item for item in turn.sent]
+        seal = envelope.seal
+        sealed = [seal(item) if isinstance(item, Sent) else item for item in turn.sent]
         self.layer.take(turn.layer)
         self.drafts += sealed
         return len(sealed)

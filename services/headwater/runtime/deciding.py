@@ -19,7 +19,7 @@ from headwater.contracts.records import Draft, Partition, Record
 from headwater.core import blobs
 from headwater.core.decider import Decider, Sent, Timer, Turn
 from headwater.core.envelope import Envelope
-from headwater.core.messages import Address, Meta, Position, digest
+from headwater.core.messages import Address, Meta, Position, digest, new_position
 from headwater.durable import confine
 from headwater.errors import (
     UNKEEPABLE,
@@ -30,7 +30,7 @@ from headwater.errors import (
 )
 from headwater.log.port import Claim, Log, Owner, Work
 from headwater.runtime.aside import Aside, Nobody
-from headwater.runtime.committing import Batch, Bisect, Taken, requeue
+from headwater.runtime.committing import Batch, Bisect, new_taken, requeue
 from headwater.runtime.observing import Observer, Unobserved
 from headwater.runtime.owned import Owned
 from headwater.runtime.pace import Pace, Share
@@ -274,7 +274,7 @@ class Deciding:
         """Take one record's turn into the batch; return how many messages it sends."""
         began_ns = confine.monotonic_ns()
         place = record.partition
-        at = Position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
+        at = new_position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
         meta, message = None, None
         try:
             meta, message = self._open(record)
@@ -306,7 +306,7 @@ class Deciding:
                 record.key,
             )
         batch.taken.append(
-            Taken(
+            new_taken(
                 at=at,
                 meta=turn.meta,
                 message=message,

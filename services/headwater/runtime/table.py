@@ -9,7 +9,7 @@ from typing import Any
 
 from sortedcontainers import SortedDict
 
-from headwater.contracts.records import Draft, Partition
+from headwater.contracts.records import Draft, Partition, new_draft
 from headwater.core.decider import Timer
 from headwater.core.envelope import Coder
 from headwater.core.keys import row_key
@@ -147,7 +147,7 @@ def drafts(layer: Layer, table: Table, state: Partition, codec: Coder) -> Iterat
     for kind, key, row in layer.written():
         if row is None and table.get(kind, *key) is None:
             continue
-        yield Draft(
+        yield new_draft(
             topic=state.topic,
             partition=state.number,
             key=row_key(kind.__name__, key),
