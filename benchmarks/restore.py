@@ -22,6 +22,8 @@ from headwater.runtime.restoring import Inline, Restorer
 
 RUNS = int(os.environ.get("RUNS", "100000"))
 FETCHED_MAX = 5_000
+BARE_WAIT_S = 0.01
+"""How long the bare consumer may wait at the end, where there is less than it asks for."""
 Written = list[tuple[bytes, bytes, list[tuple[str, bytes]]]]
 
 
@@ -66,7 +68,7 @@ def bare(config: KafkaConfig, topic: str) -> float:
     )
     consumer.assign([TopicPartition(topic, 0, 0)])
     while True:
-        for message in consumer.consume(FETCHED_MAX, 0.2):
+        for message in consumer.consume(FETCHED_MAX, BARE_WAIT_S):
             error = message.error()
             if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name
                 seconds = time.perf_counter() - began
