@@ -51,7 +51,7 @@ CELLS = (
     Cell(
         name="end-txn-delayed",
         fault=lambda: faults.EndsMet(8, Fault.DELAY_REPLY, Fault.HOLD_REQUEST),
-        controls=("stubborn",),
+        controls=("offsets_first",),
     ),
     Cell(
         name="end-txn-swallowed",
