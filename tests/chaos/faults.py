@@ -217,13 +217,9 @@ class EndsMet(Timed):
         return self._proxy.met == self._happened and not self._proxy.holds
 
     def happen(self, run: Run) -> None:
-        """Arm it; for who keeps its producer, the one that tears, where no rows tell of a turn taken."""
+        """Arm it."""
         assert self._proxy is not None, "seats come first"
-        fault = run.dice.choice(self._faults)
-        if run.sabotage == "stubborn":
-            self._proxy.arm(Fault.HOLD_REQUEST, of=b".intake/")
-        else:
-            self._proxy.arm(fault)
+        self._proxy.arm(run.dice.choice(self._faults))
         run.died(PAIR[1])
 
     def end(self, run: Run) -> None:

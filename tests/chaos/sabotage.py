@@ -5,11 +5,10 @@ Each fails in its own way: what was decided is lost, is doubled, or is bought ag
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from tests.chaos.points import Points
 from tests.e2e import sabotage as e2e
 
@@ -26,9 +25,6 @@ from headwater.runtime.storing import RocksStore
 from headwater.runtime.table import Table
 from headwater.runtime.timers import Timers
 from headwater.sdk.context import Context
-
-STUBBORN_TRIES = 20
-STUBBORN_CALL_S = 0.6
 
 
 def offsets_at_poll(_: Points) -> None:
@@ -59,23 +55,6 @@ def offsets_first(_: Points) -> None:
         real(self, held)
 
     KafkaOwner._transact = transact  # type: ignore[method-assign] # that is the sabotage
-
-
-def stubborn(_: Points) -> None:
-    """An owner that does not know how its commit ended keeps its producer and calls commit again."""
-
-    def end(self: Any, producer: Any) -> None:
-        for _ in range(STUBBORN_TRIES):
-            try:
-                producer.commit_transaction(STUBBORN_CALL_S)
-            except KafkaException as failure:
-                if not failure.args[0].retriable():
-                    raise
-            else:
-                return
-
-    KafkaOwner._end = end  # type: ignore[method-assign] # that is the sabotage
-    KafkaOwner._once = lambda _: contextlib.nullcontext()  # type: ignore[method-assign] # as above
 
 
 def blind_to_intents(_: Points) -> None:
@@ -162,7 +141,6 @@ KINDS = {
     for kind in (
         offsets_at_poll,
         offsets_first,
-        stubborn,
         blind_to_intents,
         result_after_reply,
         no_receipts,

@@ -62,7 +62,6 @@ class Proxy:
         self._ours = _address(host, int(self.bootstrap.rpartition(":")[2]))
         self._lock = threading.Lock()
         self._fault = Fault.NONE
-        self._of = b""
         self._held: tuple[Link, bytes] | None = None
         self._links: list[Link] = []
         self.met = 0
@@ -74,10 +73,10 @@ class Proxy:
         """Whether a request is held back."""
         return self._held is not None
 
-    def arm(self, fault: Fault, *, of: bytes = b"") -> None:
-        """Have the next end of a transaction meet a fault, of clients whose ids have this in them."""
+    def arm(self, fault: Fault) -> None:
+        """Have the next end of a transaction meet a fault."""
         with self._lock:
-            self._fault, self._of = fault, of
+            self._fault = fault
 
     def release(self, wait_s: float) -> bool:
         """Send the broker what was held back; return whether it answered in time."""
@@ -95,11 +94,9 @@ class Proxy:
         for link in self._links:
             link.close()
 
-    def take_fault(self, frame: bytes) -> Fault:
-        """Return the fault that is armed for a request, once."""
+    def take_fault(self) -> Fault:
+        """Return the fault that is armed, once."""
         with self._lock:
-            if self._of not in _client(frame):
-                return Fault.NONE
             fault, self._fault = self._fault, Fault.NONE
             self.met += fault is not Fault.NONE
             return fault
@@ -175,7 +172,7 @@ class Link:
     def _requests(self) -> None:
         for frame in _frames(self._client):
             key, _, correlation = _HEADER.unpack_from(frame)
-            fault = self._proxy.take_fault(frame) if key == END_TXN else Fault.NONE
+            fault = self._proxy.take_fault() if key == END_TXN else Fault.NONE
             if fault is Fault.HOLD_REQUEST:
                 self._proxy.hold(self, frame)
                 continue  # the broker's end stays open for it, even if the client hangs up
