@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 import pydantic
-from tests.chaos.world import ANSWERED, BEGUN, World
+from tests.chaos.world import ANSWERED, BEGUN, HANDED, World
 
 import headwater
 from headwater.models.scripted import Scripted
@@ -82,6 +82,12 @@ def _deed(
 ) -> None:
     assert _WORLD is not None, f"{WORLD} names the file of the world"
     _WORLD.note(event, name, str(number), "" if call is None else call.idempotency_key)
+
+
+def handed(name: str, key: str) -> None:
+    """Note that a call was handed to the code that acts; nobody looks at the log again before it does."""
+    assert _WORLD is not None, f"{WORLD} names the file of the world"
+    _WORLD.note(HANDED, name, "", key)
 
 
 async def _takes() -> None:

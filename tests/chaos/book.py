@@ -16,7 +16,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from tests.chaos import app
-from tests.chaos.world import BEGUN, Deed
+from tests.chaos.world import BEGUN, HANDED, Deed
 
 from headwater.assembly import ROWS
 from headwater.contracts import messages
@@ -142,14 +142,19 @@ class Reading:
             for read in reads
             if getattr(read.message, "name", "") == _MODEL
         }
+        handed: dict[tuple[str, str], int] = {}
         for deed in deeds:
-            if deed.event == BEGUN and deed.name in SAFETIES:
+            if deed.event == HANDED:
+                handed[deed.key, deed.holder] = deed.at_ms
+            elif deed.event == BEGUN and deed.name in SAFETIES:
+                key = deed.key or keys.get(deed.what, "")
                 yield Act(
-                    key=deed.key or keys.get(deed.what, ""),
+                    key=key,
                     name=deed.name,
                     safety=SAFETIES[deed.name],
                     holder=deed.holder,
                     at_ms=deed.at_ms,
+                    began_ms=handed.get((key, deed.holder)),
                     order_key="ordered" if deed.name == "file" else "",
                 )
 

@@ -56,7 +56,7 @@ CELLS = (
     Cell(
         name="end-txn-swallowed",
         fault=lambda: faults.EndsMet(8, Fault.SWALLOW_REPLY),
-        controls=("offsets_first",),
+        controls=("tries_again",),
     ),
     Cell(
         name="network-loss",

@@ -11,11 +11,12 @@ import pathlib
 import sys
 from typing import Any
 
-from tests.chaos import points, sabotage
+from tests.chaos import app, points, sabotage
 
 from headwater import provisioning
 from headwater.cli import main
 from headwater.log.kafka_config import KafkaConfig
+from headwater.runtime.answering import Answering
 from headwater.settings import Kafka
 
 POINT, KIND, SEED = "CHAOS_POINT", "CHAOS_SABOTAGE", "CHAOS_SEED"
@@ -33,6 +34,17 @@ def _quick(call_s: float) -> None:
     provisioning.config_of = config_of
 
 
+def _tell() -> None:
+    """Tell the world when a call is handed over; a process that is frozen after that may act late."""
+    real = Answering.reply
+
+    async def reply(self: Answering, item: Any, **kwargs: Any) -> Any:
+        app.handed(item.ask.name, item.call_id)
+        return await real(self, item, **kwargs)
+
+    Answering.reply = reply  # type: ignore[method-assign] # seen, not changed
+
+
 def start(arguments: list[str]) -> int | None:
     """Arm, sabotage, run."""
     given = os.environ
@@ -45,6 +57,7 @@ def start(arguments: list[str]) -> int | None:
         deaths_max=int(given.get(DEATHS_MAX, "0")) if given.get(POINT) else 0,
         passes=points.passes(name, int(given.get(TASKS, points.TASKS))),
     )
+    _tell()
     if given.get(KIND):
         sabotage.KINDS[given[KIND]](passes)
     if given.get(POINT):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from tests.chaos.points import Points
 from tests.e2e import sabotage as e2e
 
@@ -53,6 +53,21 @@ def offsets_first(_: Points) -> None:
         ]
         self._consumer.commit(offsets=offsets, asynchronous=False)
         real(self, held)
+
+    KafkaOwner._transact = transact  # type: ignore[method-assign] # that is the sabotage
+
+
+def tries_again(_: Points) -> None:
+    """An owner that does not know how its commit ended makes it again, with a new producer."""
+    real = KafkaOwner._transact
+
+    def transact(self: Any, held: Any) -> None:
+        try:
+            real(self, held)
+        except (KafkaException, TimeoutError):
+            self._discard()
+            self._open()
+            real(self, held)
 
     KafkaOwner._transact = transact  # type: ignore[method-assign] # that is the sabotage
 
@@ -141,6 +156,7 @@ KINDS = {
     for kind in (
         offsets_at_poll,
         offsets_first,
+        tries_again,
         blind_to_intents,
         result_after_reply,
         no_receipts,

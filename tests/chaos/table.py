@@ -23,11 +23,13 @@ Afterwards plain read-committed clients read everything back.
 **How to read it.** *records* are the Kafka records that the roles consumed (commands, inboxes,
 requests), *faults* how often the fault happened, in all runs of the cell together; *at* is the commit
 that ran, with a `+` if it was changed. A verdict is `holds`, or the rules that do not hold, by number.
-A *control* is the same cell with one protection taken out: it has to be noticed, and the table shows
-by which rules. A cell that could not run says why.
+A *control* is the same cell with one protection taken out, with a quarter of the tasks and at three
+seeds at most: it has to be noticed, and the table shows by which rules. A cell that could not run says why.
 
 The rules are the invariants of `headwater.testing.invariants`, which judge simulated histories too; here
-they are given what plain clients read back, and a file of what calls did to the world outside.
+they are given what plain clients read back, and a file of what calls did to the world outside. A call
+counts as begun when it is handed to the code that acts: a process that is frozen after that acts late,
+which nobody promises otherwise.
 
 @RULES@
 `answers`: every question has one outcome, the answer that plain functions give, and nothing is refused.

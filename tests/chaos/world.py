@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from headwater.durable import confine
 
-BEGUN, ANSWERED = "begun", "answered"
+HANDED, BEGUN, ANSWERED = "handed", "begun", "answered"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class Deed:
 
     Args:
         at_ms: When.
-        event: `begun` or `answered`.
+        event: `handed` to the code that acts, `begun` or `answered`.
         name: The tool or model.
         what: The number of the task.
         key: The call's idempotency key, where the tool was told one.
