@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import pathlib
 from typing import Any
 
 import pydantic
-from tests.chaos.world import ANSWERED, BEGUN, HANDED, World
+from tests.chaos.world import ANSWERED, BEGUN, WORLD, World
 
 import headwater
 from headwater.models.scripted import Scripted
 
-WORLD = "CHAOS_WORLD"
-"""Variable: the file of the world."""
 VERSION = "CHAOS_VERSION"
 """Variable: 2 for the agent as the rolling upgrade changes it."""
 TOOL_MS, PAY_MS = "CHAOS_TOOL_MS", "CHAOS_PAY_MS"
@@ -70,11 +67,7 @@ def pays(number: int) -> bool:
     return number % PAYS_EACH == 0
 
 
-def _world() -> World:
-    return World(pathlib.Path(os.environ[WORLD]), os.environ.get("HEADWATER_INSTANCE", ""))
-
-
-_WORLD = _world() if WORLD in os.environ else None
+_WORLD = World.of_this_process() if WORLD in os.environ else None
 
 
 def _deed(
@@ -82,12 +75,6 @@ def _deed(
 ) -> None:
     assert _WORLD is not None, f"{WORLD} names the file of the world"
     _WORLD.note(event, name, str(number), "" if call is None else call.idempotency_key)
-
-
-def handed(name: str, key: str) -> None:
-    """Note that a call was handed to the code that acts; nobody looks at the log again before it does."""
-    assert _WORLD is not None, f"{WORLD} names the file of the world"
-    _WORLD.note(HANDED, name, "", key)
 
 
 async def _takes() -> None:

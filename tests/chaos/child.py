@@ -11,7 +11,8 @@ import pathlib
 import sys
 from typing import Any
 
-from tests.chaos import app, points, sabotage
+from tests.chaos import points, sabotage
+from tests.chaos.world import HANDED, World
 
 from headwater import provisioning
 from headwater.cli import main
@@ -36,10 +37,10 @@ def _quick(call_s: float) -> None:
 
 def _tell() -> None:
     """Tell the world when a call is handed over; a process that is frozen after that may act late."""
-    real = Answering.reply
+    real, world = Answering.reply, World.of_this_process()
 
     async def reply(self: Answering, item: Any, **kwargs: Any) -> Any:
-        app.handed(item.ask.name, item.call_id)
+        world.note(HANDED, item.ask.name, "", item.call_id)
         return await real(self, item, **kwargs)
 
     Answering.reply = reply  # type: ignore[method-assign] # seen, not changed

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 
-from tests.chaos import app, child
+from tests.chaos import child, world
 from tests.chaos.nursery import NURSERY, Forked
 
 from headwater.testing.invariants import Death
@@ -72,7 +72,7 @@ class Fleet:
         self._told: set[str] = set()
         self._leaving: set[str] = set()
         self._environment = {
-            app.WORLD: str(directory / "world.tsv"),
+            world.WORLD: str(directory / "world.tsv"),
             child.DEATHS: str(directory),
             "HEADWATER_NAMESPACE": namespace,
             "HEADWATER_KAFKA__BOOTSTRAP": bootstrap,

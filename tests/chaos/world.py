@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from headwater.durable import confine
 
+WORLD = "CHAOS_WORLD"
+"""Variable: the file."""
 HANDED, BEGUN, ANSWERED = "handed", "begun", "answered"
 
 
@@ -44,6 +46,11 @@ class World:
     def __init__(self, path: pathlib.Path, holder: str = "") -> None:
         self._path, self._holder = path, holder
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    @classmethod
+    def of_this_process(cls) -> World:
+        """Return the one that the environment names."""
+        return cls(pathlib.Path(os.environ[WORLD]), os.environ.get("HEADWATER_INSTANCE", ""))
 
     def note(self, event: str, name: str, what: str, key: str = "") -> None:
         """Write a deed down; from here on it has happened, whoever dies.
