@@ -10,6 +10,7 @@ from headwater.contracts.records import Partition
 from headwater.errors import SettingsError
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
+from headwater.testing.conformance_world import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-append")]
 
@@ -40,10 +41,13 @@ def test_a_topic_grows_and_changes(admin: KafkaAdmin, name: str) -> None:
     admin.create(name, partitions=1, replication=1, config={"retention.ms": "60000"})
     admin.grow(name, 4)
     admin.configure(name, {"max.message.bytes": "2000"})
-    found = admin.topics([name])[name]
-    assert found.partitions == 4
-    assert found.config["max.message.bytes"] == "2000"
-    assert found.config["retention.ms"] == "60000"
+
+    def changed() -> bool:
+        found = admin.topics([name])[name]
+        return (found.partitions, found.config["max.message.bytes"]) == (4, "2000")
+
+    until(changed, "the change: a broker tells it a moment after it has taken it")
+    assert admin.topics([name])[name].config["retention.ms"] == "60000"
 
 
 def test_what_the_cluster_refuses_is_said_in_its_own_words(admin: KafkaAdmin, name: str) -> None:

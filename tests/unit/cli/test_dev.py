@@ -43,7 +43,7 @@ def test_the_quick_start_works_as_it_is_written(hw: Hw, monkeypatch: pytest.Monk
         monkeypatch.setenv("HEADWATER_URL", url)
         question = '"How much have I got?"'
         ran = hw("tasks", "publish", "answer_question", "--json", question, "--wait")
-        assert (ran.status, ran.out) == (0, '"Your balance is 1,250.00."\n')
+        assert (ran.status, ran.out) == (0, '"Your balance is 1,250.00."\n'), ran.err
         listed = hw("runs", "list", "--output", "json").json
         assert [(run["status"], run["tenant"]) for run in listed] == [("completed", "local")]
         shown = hw("runs", "show", listed[0]["run"]).out
