@@ -295,7 +295,7 @@ class Host:
             yield Served(name=name, run=run)
 
     def _serve(self) -> tuple[Callable[[asyncio.Event], Any], str]:
-        """Bind the port now, so that it can be said; serve until stopped."""
+        """Listen now: whoever is told of it and connects at once waits, instead of being refused."""
         routes = health.routes(live=self._live, ready=self._ready, registry=self._registry)
         asgi = self._gateway(routes) if "gateway" in self._roles else _bare(routes)
         http = self._settings.http
@@ -304,6 +304,7 @@ class Host:
             asgi, host=http.host, log_level="warning", access_log=False, lifespan="off"
         )
         server = _Server(config)
+        listener.listen(config.backlog)
         bound = listener.getsockname()[1]
 
         async def run(stop: asyncio.Event) -> None:

@@ -38,6 +38,8 @@ TENANT = ("ce_tenantid", b"t")
 Poison = tuple[bytes | None, bytes | None, Headers]
 PROMISE_S = 1.0
 """Within which a good message behind a bad one is processed."""
+STOP_S = 2.0 * PROMISE_S
+"""How long the control's process stands still: what comes before the measure may take some of it."""
 TRIES = 3
 
 
@@ -156,7 +158,7 @@ class Fleet:
         assert pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-            timer = threading.Timer(PROMISE_S + 0.2, os.kill, (pid, signal.SIGCONT))
+            timer = threading.Timer(STOP_S, os.kill, (pid, signal.SIGCONT))
             timer.start()
             self._timers.append(timer)
 
