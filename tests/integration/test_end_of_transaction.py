@@ -241,8 +241,15 @@ def test_a_lost_end_of_a_transaction_tears_and_doubles_nothing(
 
 
 @pytest.mark.timeout(120 + TRIES * 6)
-@pytest.mark.parametrize("bench", [(Stubborn, False)], indirect=True)
-def test_control_committing_again_on_the_same_producer_tears(
+@pytest.mark.parametrize(
+    "bench",
+    [
+        pytest.param((Stubborn, False), id="an owner that commits again on the same producer"),
+        pytest.param((Patient, True), id="a client that sends the end again by itself"),
+    ],
+    indirect=True,
+)
+def test_control_an_end_that_is_sent_twice_tears(
     bench: Bench, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A late end of one transaction ends the next one, half written."""
@@ -262,15 +269,3 @@ def test_the_client_ends_no_transaction_twice_by_itself(
     say(str(outcome))
     assert (outcome.lost, outcome.doubled, outcome.torn) == (0, 0, 0)
     assert outcome.met
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("bench", [(Patient, True)], indirect=True)
-def test_control_a_client_that_sends_the_end_again_by_itself_tears(
-    bench: Bench, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Control: the owner takes the second end's answer, and the first ends its next transaction."""
-    monkeypatch.setattr(kafka_transactor, "WATCHDOG", Watchdog(tick_s=60))  # it waits for long
-    outcome = bench.run(seed=1)
-    say(f"control: {outcome}")
-    assert outcome.torn + outcome.lost + outcome.doubled > 0

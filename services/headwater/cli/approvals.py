@@ -96,52 +96,31 @@ def show(approval: Approval, output: shell.Output = shell.Format.TABLE) -> None:
 class Word:
     """What a person says about which approval, and how it is asked for and told."""
 
-    approval: str
-    reason: str
-    as_: str
-    digest: str
-    yes: bool
-    dry_run: bool
-    output: shell.Format
-
-
-def word(
-    approval: Approval,
-    reason: Reason = "",
-    as_: As = "",
-    digest: Digest = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
-) -> Word:
-    """Return what a person says."""
-    return Word(
-        approval=approval,
-        reason=reason,
-        as_=as_,
-        digest=digest,
-        yes=yes,
-        dry_run=dry_run,
-        output=output,
-    )
+    approval: Approval
+    reason: Reason = ""
+    as_: As = ""
+    digest: Digest = ""
+    yes: shell.Yes = False
+    dry_run: shell.DryRun = False
+    output: shell.Output = shell.Format.TABLE
 
 
 @app.command()
-@options.gathered(word)
+@options.gathered(Word)
 def approve(of: Word) -> None:
     """Approve what is asked, after showing it: the run goes on, and a call is sent."""
     _decide(of, "approve")
 
 
 @app.command()
-@options.gathered(word)
+@options.gathered(Word)
 def deny(of: Word) -> None:
     """Deny what is asked: the agent learns who said no, and why; a call is never sent."""
     _decide(of, "deny")
 
 
 @app.command()
-@options.gathered(word)
+@options.gathered(Word)
 def resolve(
     of: Word,
     *,

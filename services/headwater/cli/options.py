@@ -13,7 +13,7 @@ Command = Callable[..., None]
 def gathered(
     gather: Callable[..., Any], *, without: Collection[str] = ()
 ) -> Callable[[Command], Command]:
-    """Give a command the options of another function, besides its own.
+    """Give a command the options of another function, or of a dataclass, besides its own.
 
     Args:
         gather: Makes one value of its options, all of them named.

@@ -64,13 +64,13 @@ def show(app: shell.AppOption = "", output: shell.Output = shell.Format.TABLE) -
 class Word:
     """What is said about which version, and how it is asked for and told."""
 
-    version: str
-    reason: str
-    actor: str
-    app: str
-    yes: bool
-    dry_run: bool
-    output: shell.Format
+    version: Version = ""
+    reason: Reason = ""
+    actor: Actor = ""
+    app: shell.AppOption = ""
+    yes: shell.Yes = False
+    dry_run: shell.DryRun = False
+    output: shell.Output = shell.Format.TABLE
 
     def record(self, platform: Platform, state: Literal["final", "withdrawn"]) -> VersionRecord:
         """Return it as it is kept."""
@@ -84,29 +84,8 @@ class Word:
         )
 
 
-def word(
-    version: Version = "",
-    reason: Reason = "",
-    actor: Actor = "",
-    app: shell.AppOption = "",
-    yes: shell.Yes = False,
-    dry_run: shell.DryRun = False,
-    output: shell.Output = shell.Format.TABLE,
-) -> Word:
-    """Return what is said."""
-    return Word(
-        version=version,
-        reason=reason,
-        actor=actor,
-        app=app,
-        yes=yes,
-        dry_run=dry_run,
-        output=output,
-    )
-
-
 @app.command()
-@options.gathered(word)
+@options.gathered(Word)
 def finalize(of: Word) -> None:
     """Make a version final: processes of earlier ones, and of an earlier headwater, join no more."""
     with _platform(of.app) as platform:
@@ -123,7 +102,7 @@ def finalize(of: Word) -> None:
 
 
 @app.command()
-@options.gathered(word)
+@options.gathered(Word)
 def rollback(of: Word) -> None:
     """Take a version back: older code goes on with the runs that it held, and no process of it joins."""
     with _platform(of.app) as platform:

@@ -168,7 +168,7 @@ class KafkaTransactor(KafkaMember):
         self._discard()
 
     def _transact(self, held: Sequence[Work]) -> None:
-        """Write one transaction; offsets go while records are on their way, which saves two round trips.
+        """Write one transaction; offsets go while records are on their way, so neither waits for the other.
 
         Raises:
             _AbortedError: It can be aborted.

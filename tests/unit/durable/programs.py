@@ -99,11 +99,11 @@ class Interpreter:
         session = current()
         return [
             time.time(), time.time_ns(), time.monotonic(), time.perf_counter_ns(), session.now_ms,
-            datetime.datetime.now(datetime.UTC).isoformat(), datetime.datetime.now().isoformat(),  # noqa: DTZ005
+            datetime.datetime.now(datetime.UTC).isoformat(), datetime.datetime.now().isoformat(),  # noqa: DTZ005 - what programs do
             str(uuid.uuid4()), str(uuid.uuid1()), str(session.uuid()), secrets.token_hex(4),
             os.urandom(3).hex(), random.random(), random.randint(1, 99), random.gauss(0, 1),
             random.choice("xyz"), random.Random().random(), session.random.random(),
-            asyncio.get_running_loop().time(), asyncio.current_task().get_name(),  # type: ignore[union-attr]
+            asyncio.get_running_loop().time(), asyncio.current_task().get_name(),  # type: ignore[union-attr] # a task runs it
         ]  # fmt: skip
 
     async def do_raise(self) -> None:

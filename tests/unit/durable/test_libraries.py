@@ -51,7 +51,7 @@ def test_as_completed_is_asyncios_otherwise() -> None:
 
     async def wrong() -> str:
         with pytest.raises(TypeError, match="iterable of futures"):
-            list(asyncio.as_completed(asyncio.get_running_loop().create_future()))  # type: ignore[arg-type]
+            list(asyncio.as_completed(asyncio.get_running_loop().create_future()))  # type: ignore[arg-type] # a mistake of users
         return "refused"
 
     async def right() -> list[int]:

@@ -166,7 +166,7 @@ def test_value_must_be_bytes() -> None:
     """The output codec belongs to the host's side of the function."""
 
     async def main(session: Session) -> bytes:
-        return "text"  # type: ignore[return-value]
+        return "text"  # type: ignore[return-value] # that is the test
 
     assert "returned str" in raised(Play(main).first).detail
 
@@ -310,7 +310,7 @@ def test_finished_generators_are_forgotten() -> None:
         for _ in range(200):
             async for _ in values():
                 pass
-        return str(len(asyncio.get_running_loop()._asyncgens)).encode()  # type: ignore[attr-defined]
+        return str(len(asyncio.get_running_loop()._asyncgens)).encode()  # type: ignore[attr-defined] # asyncio's own
 
     assert int(returned(Play(main).first)) <= 64
 
