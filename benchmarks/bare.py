@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 from benchmarks.cluster import Speed, Stopwatch
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -22,10 +23,19 @@ class Relay:
         source: Topic of one partition.
         sink: Topic of one partition.
         group: The group.
+        beside: Further topics of one partition that each record is written to.
     """
 
-    def __init__(self, cluster: KafkaConfig, source: str, sink: str, group: str) -> None:
-        self._source, self._sink = source, sink
+    def __init__(
+        self,
+        cluster: KafkaConfig,
+        source: str,
+        sink: str,
+        group: str,
+        *,
+        beside: Sequence[str] = (),
+    ) -> None:
+        self._source, self._sinks = source, (sink, *beside)
         self._consumer = Consumer(
             {
                 **cluster.consumer(),
@@ -57,13 +67,14 @@ class Relay:
         for message in messages:
             assert message.error() is None, message.error()
             value = message.value().upper()
-            while True:
-                try:
-                    self._producer.produce(self._sink, value, message.key(), partition=0)
-                except BufferError:
-                    self._producer.poll(0.05)
-                else:
-                    break
+            for sink in self._sinks:
+                while True:
+                    try:
+                        self._producer.produce(sink, value, message.key(), partition=0)
+                    except BufferError:
+                        self._producer.poll(0.05)
+                    else:
+                        break
             last = message.offset()
         self._producer.send_offsets_to_transaction(
             [TopicPartition(self._source, 0, last + 1)],

@@ -1,7 +1,8 @@
 """How long three hops take with one task in flight, against three relays written by hand.
 
 A task's three hops are intake, admission and the run, each an exactly-once transaction of its own;
-the yardstick moves a record through three bare relays.
+the yardstick moves a record through three bare relays. A second one writes to as many partitions as
+the duties do: the client sends a request for each, and a broker answers one of a connection at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import statistics
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 
 from benchmarks import bare, cluster
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -25,6 +27,8 @@ from headwater.sdk.context import Context
 
 TASKS = 40
 WARM = 10
+BESIDE = (0, 2, 2)
+"""Admission writes rows and an event beside its message; a run its close and an event beside its outcome."""
 
 app = App("bench", namespace="bench")
 
@@ -79,11 +83,25 @@ def measure(probe: Probe, value: bytes, *, named: bool) -> list[float]:
     return seconds
 
 
-def relays(config: KafkaConfig) -> list[float]:
-    """Return the seconds of three bare relays in a row."""
+def relays(config: KafkaConfig, beside: Sequence[int] = (0, 0, 0)) -> list[float]:
+    """Return the seconds of three bare relays in a row.
+
+    Args:
+        config: The cluster.
+        beside: How many further partitions each of them writes to.
+    """
     name = cluster.fresh("relay")
     topics = [cluster.topic(config, f"{name}-{n}") for n in range(4)]
-    hops = [bare.Relay(config, topics[n], topics[n + 1], f"{name}-{n}") for n in range(3)]
+    hops = [
+        bare.Relay(
+            config,
+            topics[n],
+            topics[n + 1],
+            f"{name}-{n}",
+            beside=[cluster.topic(config, f"{name}-{n}-{m}") for m in range(count)],
+        )
+        for n, count in enumerate(beside)
+    ]
     stop = threading.Event()
     threads = [threading.Thread(target=hop.run, args=(stop,), daemon=True) for hop in hops]
     for thread in threads:
@@ -127,13 +145,16 @@ def main() -> None:
     """Alternate, and print the ratio of medians, and of the 99th percentiles."""
     calm_collector()
     with cluster.config() as config:
-        medians, tails = [], []
+        medians, tails, alike = [], [], []
         for _ in range(cluster.REPETITIONS):
             yardstick, candidate = relays(config), hops(config)
-            medians.append((statistics.median(candidate) * 1e3, statistics.median(yardstick) * 1e3))
+            took = statistics.median(candidate) * 1e3
+            medians.append((took, statistics.median(yardstick) * 1e3))
             tails.append((_p99(candidate) * 1e3, _p99(yardstick) * 1e3))
+            alike.append((took, statistics.median(relays(config, BESIDE)) * 1e3))
         cluster.report("latency", medians, unit="ms at the median")
         cluster.report("latency-p99", tails, unit="ms at the 99th percentile")
+        cluster.report("latency-alike", alike, unit="ms at the median, as many partitions written")
 
 
 def _p99(seconds: list[float]) -> float:
