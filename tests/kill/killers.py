@@ -9,7 +9,6 @@ import pathlib
 import re
 import signal
 import sys
-import time
 from typing import Any
 
 import headwater
@@ -43,11 +42,11 @@ def overflow() -> None:
 
 
 def memory() -> None:
-    """Take memory for ever."""
+    """Take memory for ever, at a rate that does not take the machine's; an agent may not sleep."""
     taken = []
     while True:
         taken.append(b"x" * 2_000_000)
-        time.sleep(0.001)
+        sum(range(50_000))
 
 
 def catastrophe() -> None:
