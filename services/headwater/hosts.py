@@ -56,6 +56,7 @@ from headwater.settings import LOOPBACK, BlobStore, Registry, Settings
 from headwater.supervisor import Part
 from headwater.tools.lifespans import entered
 from headwater.tracing import context, spans
+from headwater.tracing.port import Tracing
 from headwater.views.approvals import ApprovalIndex
 from headwater.views.runs import RunIndex
 
@@ -139,7 +140,7 @@ class Host:
         index_path: str = ":memory:",
         announce: Callable[[str], None] = lambda _: None,
         leave: bool = False,
-        tracing: spans.Tracing | None = None,
+        tracing: Tracing | None = None,
         share: float = 0.0,
         listener: socket.socket | None = None,
         part: Part | None = None,
