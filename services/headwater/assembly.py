@@ -11,9 +11,10 @@ from typing import Any, get_args
 
 from headwater.admission import rows as admission_rows
 from headwater.admission import shards
-from headwater.admission.decider import Admission, Quotas
+from headwater.admission.decider import Admission
 from headwater.admission.decider import Routes as AdmissionRoutes
 from headwater.admission.placement import Placement
+from headwater.admission.quotas import Quotas
 from headwater.approvals import rows as approval_rows
 from headwater.approvals.decider import EVERY_GROUP, GROUP, Approvals
 from headwater.approvals.decider import Routes as ApprovalRoutes

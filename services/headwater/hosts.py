@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from headwater.admission.decider import Quotas
+from headwater.admission.quotas import Quotas
 from headwater.assembly import Parts, Platform
 from headwater.blobs.keeping import Keeping
 from headwater.blobs.store import Store

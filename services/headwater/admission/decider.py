@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping
 
 from headwater.admission.placement import Placement
+from headwater.admission.quotas import Quotas
 from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
 from headwater.contracts.messages import (
     Admit,
@@ -29,25 +30,6 @@ _GONE_S = 86_400
 """How long a held task is remembered whose agent this app no longer has."""
 CONTROLS_MAX = 1_000
 """Signals kept for one held task."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Quotas:
-    """How many runs a tenant may have open, as a versioned snapshot.
-
-    Args:
-        version: Version of the table.
-        default: For tenants that are not named.
-        of: By tenant.
-    """
-
-    version: int = 1
-    default: int = 10_000
-    of: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-    def runs(self, tenant: str) -> int:
-        """Return how many runs a tenant may have open."""
-        return self.of.get(tenant, self.default)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +184,7 @@ class Admission:
         return f"quota: {self._quotas.runs(tenant)} runs open"
 
     def _queue(self, turn: Turn, counts: Tenant, wanted: Admit | Reopen) -> None:
-        turn.put(_queued(turn, wanted, counts.queued_next))
+        turn.put(Queued.of(turn.meta, wanted, counts.queued_next))
         turn.put(
             dataclasses.replace(
                 counts, queued=counts.queued + 1, queued_next=counts.queued_next + 1
@@ -413,18 +395,3 @@ def _as_seen(tenant: str, run: str) -> Seen:
     parsed = RunId.parse(run)
     assert parsed is not None, run
     return Seen(tenant=tenant, task_id=parsed.task, agent=parsed.agent, digest=b"", run=run)
-
-
-def _queued(turn: Turn, wanted: Admit | Reopen, seq: int) -> Queued:
-    meta = turn.meta
-    return Queued(
-        tenant=meta.tenant,
-        seq=seq,
-        wanted=wanted,
-        id=meta.id,
-        correlation_id=meta.correlation_id,
-        actor=meta.actor,
-        traceparent=meta.traceparent,
-        deadline_ms=meta.deadline_ms,
-        carried=meta.carried,
-    )

@@ -77,6 +77,21 @@ class Queued:
         """Filed by tenant, in order."""
         return (self.tenant, self.seq)
 
+    @classmethod
+    def of(cls, meta: Meta, wanted: Admit | Reopen, seq: int) -> Queued:
+        """Return the row of what came with a meta, which is kept beside it."""
+        return cls(
+            tenant=meta.tenant,
+            seq=seq,
+            wanted=wanted,
+            id=meta.id,
+            correlation_id=meta.correlation_id,
+            actor=meta.actor,
+            traceparent=meta.traceparent,
+            deadline_ms=meta.deadline_ms,
+            carried=meta.carried,
+        )
+
     def meta(self) -> Meta:
         """Return the task's own meta."""
         return Meta(

@@ -7,8 +7,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from headwater.admission.decider import CONTROLS_MAX, Admission, Quotas, Routes
+from headwater.admission.decider import CONTROLS_MAX, Admission, Routes
 from headwater.admission.placement import Placement
+from headwater.admission.quotas import Quotas
 from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
 from headwater.admission.shards import SHARDS, partition, shard, table
 from headwater.contracts.messages import (

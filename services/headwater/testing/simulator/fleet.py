@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from headwater.admission.decider import Quotas
+from headwater.admission.quotas import Quotas
 from headwater.assembly import Parts, Platform
 from headwater.blobs.keeping import Keeping
 from headwater.blobs.store import Store
