@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from headwater.contracts.derive import Json, Scale
+from headwater.contracts.derive import Json
+from headwater.contracts.scalars import Scale
 from headwater.core.judge import Allow, AskPerson, Deny
 from headwater.core.prices import Price, usd_per_million
 from headwater.errors import (

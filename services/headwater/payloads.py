@@ -9,7 +9,7 @@ from typing import Any
 from headwater import histories
 from headwater.contracts import compatibility, frames
 from headwater.contracts.catalog import Schemas
-from headwater.contracts.derive import Shape
+from headwater.contracts.shape import Shape
 from headwater.histories import History
 from headwater.sdk.app import App
 

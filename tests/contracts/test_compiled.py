@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from headwater.admission import rows as admission
 from headwater.contracts import compiled, frames, messages
 from headwater.contracts.catalog import Schemas
-from headwater.contracts.derive import Json, Shape, shape_of, shape_of_parameters
+from headwater.contracts.derive import Json, shape_of, shape_of_parameters
+from headwater.contracts.shape import Shape
 from headwater.core.decider import Timer
 from headwater.errors import PoisonError
 from headwater.runs import rows

@@ -16,8 +16,9 @@ import headwater
 from headwater.contracts import frames, json_text
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
-from headwater.contracts.derive import Json, Shape, shape_of, shape_of_parameters
+from headwater.contracts.derive import Json, shape_of, shape_of_parameters
 from headwater.contracts.messages import Closed
+from headwater.contracts.shape import Shape
 from headwater.errors import PoisonError, SettingsError
 
 Money = Annotated[decimal.Decimal, headwater.Scale(18, 4)]

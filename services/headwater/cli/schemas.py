@@ -15,7 +15,7 @@ from headwater import hosts, namespace, payloads
 from headwater.cli import discovery, shell, topics
 from headwater.cli import histories as journaled
 from headwater.contracts import compatibility
-from headwater.contracts.derive import Shape
+from headwater.contracts.shape import Shape
 from headwater.contracts.topics import Names
 from headwater.sdk.app import App
 from headwater.settings import Settings

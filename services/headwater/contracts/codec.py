@@ -7,7 +7,8 @@ from typing import Any
 
 from headwater.contracts import frames, messages, published
 from headwater.contracts.catalog import Schemas
-from headwater.contracts.derive import Shape, shape_of
+from headwater.contracts.derive import shape_of
+from headwater.contracts.shape import Shape
 from headwater.errors import PoisonError
 
 

@@ -50,6 +50,11 @@ class Form:
     parts: tuple[Form, ...] = ()
 
 
+def same(value: Any) -> Any:
+    """Return the value: what converts where a form has nothing to convert."""
+    return value
+
+
 def making(type_: Any, values: dict[str, str], scope: dict[str, Any]) -> str:
     """Return an expression that makes a record of its fields.
 

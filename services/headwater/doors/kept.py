@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from headwater.contracts.derive import Shape
 from headwater.contracts.messages import Resume, Spent
 from headwater.contracts.quarantine import quarantine_topic, reason
 from headwater.contracts.records import Record
+from headwater.contracts.shape import Shape
 from headwater.contracts.topics import Names
 from headwater.contracts.wanted import Wanted, place_of, tenant_of
 from headwater.doors import given

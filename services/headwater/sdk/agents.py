@@ -8,9 +8,9 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from headwater.contracts.derive import Shape
 from headwater.contracts.headers import valid_tenant
 from headwater.contracts.messages import Limits
+from headwater.contracts.shape import Shape
 from headwater.core.execution import Execution, RunInfo
 from headwater.durable.running import Running, Session
 from headwater.errors import AgentError, PoisonError, SettingsError

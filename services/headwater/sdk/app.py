@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from headwater.contracts.catalog import Schemas
-from headwater.contracts.derive import Shape
+from headwater.contracts.shape import Shape
 from headwater.core.judge import EXPIRES_S, AllowAll, Judge
 from headwater.core.prices import Price
 from headwater.errors import SettingsError

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from headwater import errors
-from headwater.contracts.derive import Shape
 from headwater.contracts.messages import Answered, Failed, Outcome
+from headwater.contracts.shape import Shape
 from headwater.core.blobs import inline
 from headwater.core.execution import CallKind
 from headwater.durable.running import current

@@ -8,7 +8,7 @@ from typing import Any
 
 import pydantic
 
-from headwater.contracts.derive import Shape
+from headwater.contracts.shape import Shape
 from headwater.errors import SettingsError
 from headwater.sdk.calls import encoded
 from headwater.sdk.surface import Surface

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic.errors import PydanticUserError
 
 from headwater.contracts.catalog import Schemas
-from headwater.contracts.derive import Shape, shape_of
+from headwater.contracts.derive import shape_of
+from headwater.contracts.shape import Shape
 from headwater.errors import SettingsError
 
 OURS = "headwater"

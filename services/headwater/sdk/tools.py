@@ -12,7 +12,8 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 import pydantic_core
 
-from headwater.contracts.derive import Shape, shape_of_parameters
+from headwater.contracts.derive import shape_of_parameters
+from headwater.contracts.shape import Shape
 from headwater.core.effector import Safety, occupying
 from headwater.errors import PoisonError, SettingsError, ToolError
 from headwater.sdk.approving import ASKS_NOBODY, ApproveIf
