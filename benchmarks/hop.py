@@ -124,7 +124,7 @@ def turns(
     executor = concurrent.futures.ThreadPoolExecutor(2)
     parts = Parts(clock=confine.wall_ms, instance="bench", executor=executor)
     platform = Platform(app, log, parts, namespace=namespace)
-    for need in platform.needs(partitions=1, coordinators=1):
+    for need in platform.layout.needs(partitions=1, coordinators=1):
         cluster.topic(config, need.name, compacted=need.compacted)
     KafkaAdmin(config).begin_group(
         platform.group("runs.walker"), {platform.names.inbox("walker"): 1}

@@ -120,9 +120,9 @@ def hops(config: KafkaConfig) -> list[float]:
     executor = concurrent.futures.ThreadPoolExecutor(2)
     parts = Parts(clock=confine.wall_ms, instance="bench", executor=executor)
     platform = Platform(app, log, parts, namespace=cluster.fresh("latency"))
-    for need in platform.needs(partitions=1, coordinators=1):
+    for need in platform.layout.needs(partitions=1, coordinators=1):
         cluster.topic(config, need.name, compacted=need.compacted)
-    for group, topics in platform.groups().items():
+    for group, topics in platform.layout.groups().items():
         KafkaAdmin(config).begin_group(group, dict.fromkeys(topics, 1))
     loops = [platform.intake(), platform.admission(), platform.runs("echo")]
     stop = threading.Event()

@@ -216,7 +216,7 @@ def order_kept(log: KafkaLog, place: Partition, start: int, count: int) -> bool:
 def prepared(config: KafkaConfig, log: KafkaLog, namespace: str, count: int) -> Platform:
     """Create the topics of a namespace, and dead letters."""
     platform = _platform(log, namespace)
-    for need in platform.needs(partitions=1, coordinators=1):
+    for need in platform.layout.needs(partitions=1, coordinators=1):
         cluster.topic(config, need.name, compacted=need.compacted)
     for first in range(0, count, CHUNK):
         made = letters(platform, first, min(CHUNK, count - first))

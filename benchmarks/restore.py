@@ -32,7 +32,7 @@ def of_one_run() -> Written:
     log = LocalLog()
     platform = Platform(hop.app, log, Parts(clock=confine.wall_ms))
     names = platform.names
-    for need in platform.needs(partitions=1, coordinators=1):
+    for need in platform.layout.needs(partitions=1, coordinators=1):
         log.create(need.name, partitions=need.partitions, compacted=need.compacted)
     log.begin_group(platform.group("runs.walker"), [names.inbox("walker")])
     key, value, headers = hop.inbox(platform)[0]

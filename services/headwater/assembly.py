@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from headwater.admission import rows as admission_rows
@@ -16,30 +16,31 @@ from headwater.admission.decider import Routes as AdmissionRoutes
 from headwater.admission.placement import Placement
 from headwater.admission.quotas import Quotas
 from headwater.approvals import rows as approval_rows
-from headwater.approvals.decider import EVERY_GROUP, GROUP, Approvals
+from headwater.approvals.decider import Approvals
 from headwater.approvals.decider import Routes as ApprovalRoutes
+from headwater.catalogue import AppCatalogue
 from headwater.contracts import messages, quarantine
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
-from headwater.contracts.messages import Limits, ShardTable, Spent
-from headwater.contracts.records import Draft, Partition, Record
+from headwater.contracts.messages import ShardTable
+from headwater.contracts.records import Draft, Record
 from headwater.contracts.topics import Names
 from headwater.core.blobs import Blobs
 from headwater.core.decider import Decider, Timer
 from headwater.core.effector import Effector
 from headwater.core.envelope import Envelope
-from headwater.core.execution import Asked, Raised
+from headwater.core.execution import Raised
 from headwater.core.messages import Address
 from headwater.core.prices import Prices
 from headwater.core.projection import Projection
 from headwater.core.versions import Versions
-from headwater.errors import PoisonError
 from headwater.intake.decider import Door, Intake, Sample, as_foreign
+from headwater.layout import COORDINATORS, Layout
 from headwater.log.port import Log
 from headwater.models.effector import Models
 from headwater.runs import rows as run_rows
 from headwater.runs.bounds import Bounds as RunBounds
-from headwater.runs.calls import Routes, ToolTerms
+from headwater.runs.calls import Routes
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
 from headwater.runs.retention import KEEP_MS
@@ -63,42 +64,7 @@ from headwater.sdk.tools import Tool
 from headwater.tools.effector import Tools
 from headwater.views.ledger import Ledger
 
-RECEIPTS_MS = 30 * 24 * 3_600_000
-"""How long receipts are kept: longer than any broker keeps requests unless it was told to."""
-
-DECISIONS_MS = 366 * 24 * 3_600_000
-"""How long people's decisions can be looked up in their topic: a year, and longer than any may take."""
-
-COORDINATORS = ("admission", "approvals")
-"""Deciders whose inboxes are keyed by tenant."""
-
-AUDIT_MS = 365 * 24 * 3_600_000
-"""How long it is kept what operators did."""
-AUDIT_BYTES_MAX = 2 * quarantine.RECORD_BYTES_MAX
-"""What the audit topic takes: an edited value with the original beside it."""
-
 ROWS = (Timer, *admission_rows.KINDS, *approval_rows.KINDS, *run_rows.KINDS, *run_rows.BUCKETS)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """A topic that an app needs.
-
-    Args:
-        name: Full name.
-        partitions: How many.
-        compacted: Keep the newest record per key: for good, or for as long as `retention_ms` says.
-        retention_ms: How long records are kept; `None` for the broker's default.
-        fixed: Growth is refused, because keys map to partitions.
-        max_bytes: Largest record.
-    """
-
-    name: str
-    partitions: int
-    compacted: bool = False
-    retention_ms: int | None = None
-    fixed: bool = False
-    max_bytes: int = 1_048_588
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,14 +131,11 @@ class Platform:
         self.log = log
         self.parts = parts
         self.names = Names(namespace or app.namespace)
+        self.layout = Layout(app, self.names)
         self.schemas: Schemas = app.schemas
         self.codec = Codec(self.schemas, (*messages.SHIPPED, *ROWS))
         self.guard: Guard | None = None
         """Keeps killers of processes apart; set before loops are built, where a supervisor watches."""
-
-    def group(self, role: str) -> str:
-        """Return the consumer group of a role: `intake`, `runs.<agent>`, `tools.<service>`, and so on."""
-        return f"{self.names.namespace}.{role}"
 
     def envelope(self, source: str, takes: tuple[type, ...] = ()) -> Envelope:
         """Return an envelope that signs as `source`, and opens what is named, or anything."""
@@ -271,7 +234,7 @@ class Platform:
                 approvals=self.approvals_address,
                 place=self._place,
             ),
-            dead_letter=functools.partial(_dead_letter, self.group(f"runs.{agent}")),
+            dead_letter=functools.partial(_dead_letter, self.layout.group(f"runs.{agent}")),
             version=self.app.version,
             versions=self.parts.versions,
             bounds=RunBounds(
@@ -330,7 +293,7 @@ class Platform:
             envelope=self.envelope("operator"),
             names=self.names,
             admission=self.admission_address,
-            group=lambda operation: self.group(f"operation.{operation}"),
+            group=lambda operation: self.layout.group(f"operation.{operation}"),
             run=run,
             clock=self.parts.clock,
         )
@@ -340,74 +303,6 @@ class Platform:
         return Projecting(
             log=self.log, projection=projection, opener=self.envelope("projection").open
         )
-
-    def needs(self, *, partitions: int = 6, coordinators: int = 6) -> Iterator[Need]:
-        """Yield every topic the app needs.
-
-        Args:
-            partitions: Of inboxes, requests, commands and outcomes.
-            coordinators: Of admission and approvals.
-        """
-        names = self.names
-        hour_ms = 3_600_000
-        for ctl in ("app", "schemas", "shards"):
-            yield Need(name=names.ctl(ctl), partitions=1, compacted=True)
-        yield Need(
-            name=names.ctl("suspects"), partitions=1, compacted=True, retention_ms=RECEIPTS_MS
-        )
-        refusing = [names.inbox(name) for name in COORDINATORS]
-        for name in COORDINATORS:
-            yield Need(name=names.inbox(name), partitions=coordinators, fixed=True)
-            yield Need(name=names.state(name), partitions=coordinators, compacted=True, fixed=True)
-        yield Need(name=names.evt("runs"), partitions=partitions)
-        yield Need(name=names.evt("approvals"), partitions=partitions, retention_ms=DECISIONS_MS)
-        yield Need(
-            name=names.of("audit", "operators"),
-            partitions=1,
-            retention_ms=AUDIT_MS,
-            max_bytes=AUDIT_BYTES_MAX,
-        )
-        yield Need(name=names.evt("tokens"), partitions=partitions, retention_ms=hour_ms // 6)
-        for agent in self.app.agents:
-            for name in (names.cmd(agent), names.inbox(agent)):
-                refusing.append(name)
-                yield Need(name=name, partitions=partitions)
-            yield Need(name=names.state(f"runs.{agent}"), partitions=partitions, compacted=True)
-            yield Need(name=names.evt(agent), partitions=partitions)
-            yield Need(name=names.dlq(agent), partitions=1, max_bytes=quarantine.RECORD_BYTES_MAX)
-        for service in self._services():
-            refusing.append(names.req(service))
-            yield Need(name=names.req(service), partitions=partitions, fixed=True)
-            yield Need(
-                name=names.receipt(service),
-                partitions=partitions,
-                compacted=True,
-                retention_ms=RECEIPTS_MS,
-                fixed=True,
-            )
-        for name in refusing:
-            yield Need(
-                name=quarantine.quarantine_topic(name),
-                partitions=1,
-                max_bytes=quarantine.RECORD_BYTES_MAX + 65_536,
-            )
-
-    def groups(self) -> dict[str, list[str]]:
-        """Return every consumer group and the topics it reads."""
-        names = self.names
-        agents = self.app.agents
-        found = {
-            self.group("intake"): [names.cmd(agent) for agent in agents],
-            **{self.group(name): [names.inbox(name)] for name in COORDINATORS},
-        }
-        found |= {self.group(f"runs.{agent}"): [names.inbox(agent)] for agent in agents}
-        if self.app.models:
-            found[self.group("models")] = [names.req("model")]
-        found |= {
-            self.group(f"tools.{service}"): [names.req(f"tool.{service}")]
-            for service in self.app.services()
-        }
-        return found
 
     def suspects(self, *, deaths_max: int) -> Suspects:
         """Build what is known of records that were at work when processes died."""
@@ -420,14 +315,6 @@ class Platform:
             retrying=retrying,
             deaths_max=deaths_max,
         )
-
-    def agent_groups(self) -> list[str]:
-        """Return the consumer groups that host agents."""
-        return [self.group(f"runs.{agent}") for agent in self.app.agents]
-
-    def _services(self) -> list[str]:
-        tools = [f"tool.{service}" for service in self.app.services()]
-        return ["model", *tools] if self.app.models else tools
 
     def _large(self) -> Large | None:
         blobs = self.parts.blobs
@@ -454,7 +341,7 @@ class Platform:
         opener: Opener | None = None,
         trying: Trying | None = None,
     ) -> Deciding:
-        group = self.group(role)
+        group = self.layout.group(role)
         return Deciding(
             log=self.log,
             owner=self.log.own(topics, group=group, instance=self.parts.instance),
@@ -468,7 +355,7 @@ class Platform:
                 executor=self.parts.executor,
                 local=self.parts.local,
             ),
-            quarantine=functools.partial(_keep, group),
+            quarantine=functools.partial(quarantine.keep, group=group),
             state=state,
             clock=self.parts.clock,
             opener=opener,
@@ -479,7 +366,7 @@ class Platform:
         )
 
     def _performing(self, effector: Effector, role: str) -> Performing:
-        group = self.group(role)
+        group = self.layout.group(role)
         topic = self.names.req(effector.name)
         return Performing(
             log=self.log,
@@ -487,7 +374,7 @@ class Platform:
             group=group,
             effector=effector,
             envelope=self.envelope(role),
-            quarantine=functools.partial(_keep, group),
+            quarantine=functools.partial(quarantine.keep, group=group),
             tokens=self.names.evt("tokens"),
             clock=self.parts.clock,
             bounds=self.parts.bounds,
@@ -501,60 +388,6 @@ class Platform:
             blobs=self.parts.blobs,
             doing=None if self.guard is None else self.guard.doing(effector),
         )
-
-
-class AppCatalogue:
-    """What a run must know of its app: tools' terms, agents' limits, what models can cost."""
-
-    def __init__(self, app: App, prices: Prices) -> None:
-        self._app = app
-        self._prices = prices
-        self._terms: dict[str, ToolTerms] = {}
-
-    def tool(self, name: str) -> ToolTerms | None:
-        """Return a tool's terms."""
-        found = self._terms.get(name)
-        if found is None and (tool := self._app.tools.get(name)) is not None:
-            found = ToolTerms(service=tool.service, safety=tool.safety.value)
-            self._terms[name] = found
-        return found
-
-    def model(self, name: str) -> bool:
-        """Say whether the app has such a model."""
-        return name in self._app.models
-
-    def limits(self, agent: str) -> Limits | None:
-        """Return an agent's own limits."""
-        found = self._app.agents.get(agent)
-        return None if found is None else found.limits
-
-    def shown(self, kind: str, name: str, arguments: bytes) -> bytes:
-        """Return a call's arguments as JSON; a model's and a person's are JSON already."""
-        if kind == "tool":
-            tool = self._app.tools.get(name)
-            if tool is None:  # asked by code that had it, and in doubt
-                return b'{"bytes":%d}' % len(arguments)
-            return tool.shown(arguments)
-        if kind == "agent":
-            shape = self._app.agents[name].input
-            return shape.to_json(shape.decode(arguments, self._app.schemas))
-        return arguments
-
-    def decides(self, tool: str) -> str:
-        """Return who decides about a tool's calls; of one that is gone, whoever may decide all."""
-        found = self._app.tools.get(tool)
-        return f"{GROUP}{EVERY_GROUP}" if found is None else found.approval.to
-
-    def price_ceiling(self, asked: Asked) -> tuple[Spent | None, str]:
-        """Return the most a model call can cost."""
-        terms = asked.options["ceiling"]
-        return self._prices.ceiling(
-            asked.name, input_bytes=terms["input_bytes"], max_tokens=terms["max_tokens"]
-        )
-
-
-def _keep(group: str, record: Record, error: PoisonError) -> Draft:
-    return quarantine.keep(record, error, group=group)
 
 
 def _dead_letter(group: str, record: Record, topic: str, ended: Raised, facts: Facts) -> Draft:
@@ -574,8 +407,3 @@ def _dead_letter(group: str, record: Record, topic: str, ended: Raised, facts: F
         ),
         deliveries=facts.attempt,
     )
-
-
-def places(log: Log, topic: str) -> list[Partition]:
-    """Return a topic's partitions."""
-    return [Partition(topic, number) for number in range(log.partitions(topic))]

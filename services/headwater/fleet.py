@@ -9,10 +9,11 @@ import time
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable
 
-from headwater.assembly import Platform, places
+from headwater.assembly import Platform
 from headwater.contracts.messages import SchemaRecord, VersionRecord
 from headwater.core.versions import Versions
 from headwater.errors import PoisonError, SettingsError, TransientError
+from headwater.layout import places
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from headwater.assembly import ROWS, AppCatalogue, Platform, places
+from headwater.assembly import ROWS, Platform
+from headwater.catalogue import AppCatalogue
 from headwater.contracts import frames, messages
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
@@ -29,6 +30,7 @@ from headwater.errors import (
     NonDeterminismError,
     PoisonError,
 )
+from headwater.layout import places
 from headwater.runs import journal
 from headwater.runs.rows import Entry, Made, Opened, Run
 from headwater.runtime.table import Restore, Table

@@ -431,7 +431,7 @@ def bind(settings: Settings, roles: Collection[str]) -> socket.socket:
 
 def kept(platform: Platform, operating: Operating) -> Kept:
     """Return what the doors of kept records stand in front of."""
-    needs = [need.name for need in platform.needs()]
+    needs = [need.name for need in platform.layout.needs()]
     return Kept(
         shelf=Shelf(platform.log, platform.ledger),
         operator=operating,

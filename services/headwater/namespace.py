@@ -31,14 +31,14 @@ async def local(app: App, *, partitions: int = 4) -> LocalLog:
     """Return a log in memory with everything an app needs."""
     log = LocalLog(clock=confine.wall_ms)
     platform = Platform(app, log, Parts(clock=confine.wall_ms))
-    for need in platform.needs(partitions=partitions, coordinators=partitions):
+    for need in platform.layout.needs(partitions=partitions, coordinators=partitions):
         log.create(
             need.name,
             partitions=need.partitions,
             compacted=need.compacted,
             max_bytes=need.max_bytes,
         )
-    for group, topics in platform.groups().items():
+    for group, topics in platform.layout.groups().items():
         log.begin_group(group, topics)
     await publish(platform)
     return log

@@ -8,46 +8,13 @@ from enum import StrEnum
 from typing import Protocol
 
 from headwater.errors import SettingsError
+from headwater.layout import Need
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_config import KafkaConfig
 from headwater.settings import Kafka
 
 REPLICATION = 3
 _NAMED_MAX = 3
-
-
-class Wanted(Protocol):
-    """A topic that an app needs (`assembly.Need`)."""
-
-    @property
-    def name(self) -> str:
-        """Full name."""
-        ...
-
-    @property
-    def partitions(self) -> int:
-        """How many at least."""
-        ...
-
-    @property
-    def compacted(self) -> bool:
-        """Keep the newest record per key: for good, or for as long as `retention_ms` says."""
-        ...
-
-    @property
-    def retention_ms(self) -> int | None:
-        """How long records are kept; `None` for the broker's default."""
-        ...
-
-    @property
-    def fixed(self) -> bool:
-        """Growth is refused, because keys map to partitions."""
-        ...
-
-    @property
-    def max_bytes(self) -> int:
-        """Largest record."""
-        ...
 
 
 class There(Protocol):
@@ -155,7 +122,7 @@ def connect(kafka: Kafka) -> KafkaAdmin:
 
 def plan(
     cluster: Cluster,
-    wanted: Iterable[Wanted],
+    wanted: Iterable[Need],
     groups: Mapping[str, Sequence[str]],
     *,
     replication: int = 0,
@@ -219,7 +186,7 @@ def apply(cluster: Cluster, change: Change) -> None:
             raise SettingsError(f"{change.name}: {change.detail}")
 
 
-def verify(cluster: Cluster, wanted: Iterable[Wanted], groups: Mapping[str, Sequence[str]]) -> None:
+def verify(cluster: Cluster, wanted: Iterable[Need], groups: Mapping[str, Sequence[str]]) -> None:
     """Check, before a role joins, that a cluster has what the app needs.
 
     Raises:
@@ -236,7 +203,7 @@ def verify(cluster: Cluster, wanted: Iterable[Wanted], groups: Mapping[str, Sequ
     )
 
 
-def settings_of(need: Wanted) -> dict[str, str]:
+def settings_of(need: Need) -> dict[str, str]:
     """Return the settings of a topic that headwater relies on.
 
     The log's own clock decides when timers are due, so every topic has `LogAppendTime`.
@@ -251,13 +218,13 @@ def settings_of(need: Wanted) -> dict[str, str]:
     return config
 
 
-def _cleanup(need: Wanted) -> str:
+def _cleanup(need: Need) -> str:
     if not need.compacted:
         return "delete"
     return "compact" if need.retention_ms is None else "compact,delete"
 
 
-def _count(need: Wanted, counts: Mapping[str, int]) -> int:
+def _count(need: Need, counts: Mapping[str, int]) -> int:
     """Return how many partitions a topic must have: of state as its inbox, of receipts as requests."""
     source = _source_of(need.name)
     return max(need.partitions, counts.get(source, 0)) if source else need.partitions
@@ -274,7 +241,7 @@ def _source_of(topic: str) -> str:
     return ".".join([parts[0], "inbox", *owner, parts[-1]])
 
 
-def _create(need: Wanted, count: int, copies: int) -> Change:
+def _create(need: Need, count: int, copies: int) -> Change:
     config = settings_of(need)
     if copies >= REPLICATION:
         config["min.insync.replicas"] = str(copies - 1)
@@ -289,7 +256,7 @@ def _create(need: Wanted, count: int, copies: int) -> Change:
     )
 
 
-def _differences(need: Wanted, count: int, state: There) -> Iterable[Change]:
+def _differences(need: Need, count: int, state: There) -> Iterable[Change]:
     if state.partitions < count:
         words = f"{state.partitions} to {count} partitions"
         if need.fixed:

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 import headwater
-from headwater.assembly import Need, Parts, Platform
+from headwater.assembly import Parts, Platform
 from headwater.cli.schemas import file_name
 from headwater.contracts import messages
+from headwater.layout import Need
 from headwater.log.local import LocalLog
 
 _HOME = pathlib.Path(__file__).parents[2] / "topics"
@@ -43,7 +44,7 @@ def needs() -> Iterator[Need]:
         return claim
 
     platform = Platform(app, LocalLog(), Parts(clock=lambda: 0))
-    return platform.needs(partitions=7, coordinators=5)
+    return platform.layout.needs(partitions=7, coordinators=5)
 
 
 def pattern(topic: str) -> re.Pattern[str]:

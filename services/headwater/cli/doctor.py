@@ -198,8 +198,8 @@ def _cluster(admin: KafkaAdmin, app: App, settings: Settings, brokers: int) -> I
     log = KafkaLog(provisioning.config_of(settings.kafka))
     try:
         platform = topics.platform_of(app, log, settings)
-        needs = [*platform.needs(partitions=settings.kafka.partitions)]
-        lacking = provisioning.plan(admin, needs, platform.groups())
+        needs = [*platform.layout.needs(partitions=settings.kafka.partitions)]
+        lacking = provisioning.plan(admin, needs, platform.layout.groups())
         if lacking:
             does = "`headwater topics apply`"
             if any(change.action is Action.REFUSED for change in lacking):
@@ -226,7 +226,9 @@ def _backlogs(platform: Platform, there: Mapping[str, provisioning.There]) -> Ch
     """Compare what no group has taken yet with how long it is kept."""
     configs = {name: state.config for name, state in there.items()}
     found = [
-        *backlogs.oldest(platform.log, platform.groups(), configs, now_ms=platform.parts.clock())
+        *backlogs.oldest(
+            platform.log, platform.layout.groups(), configs, now_ms=platform.parts.clock()
+        )
     ]
     worst = max(found, key=lambda one: (one.share, one.age_ms), default=None)
     if worst is None:

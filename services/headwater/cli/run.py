@@ -85,7 +85,7 @@ def run(
         ),
         listener=listener,
         part=part,
-        members=lambda: fleet.tagged(cluster.client_ids(host.platform.agent_groups())),
+        members=lambda: fleet.tagged(cluster.client_ids(host.platform.layout.agent_groups())),
     )
     if part is not None and part.work is not None:
         asyncio.run(_cell(host, settings, part, roles, services or loaded.services()))
@@ -182,7 +182,7 @@ def _check(cluster: KafkaAdmin, host: hosts.Host, settings: Settings) -> None:
     """Refuse to join a cluster that lacks what the roles need."""
     provisioning.verify(
         cluster,
-        host.platform.needs(partitions=settings.kafka.partitions),
-        host.platform.groups(),
+        host.platform.layout.needs(partitions=settings.kafka.partitions),
+        host.platform.layout.groups(),
     )
     namespace.check(host.platform)

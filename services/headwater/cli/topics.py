@@ -118,8 +118,8 @@ def _changes(platform: Platform, settings: Settings, partitions: int) -> list[Ch
     with shell.progress(f"asking {settings.kafka.bootstrap}"):
         return provisioning.plan(
             provisioning.connect(settings.kafka),
-            platform.needs(partitions=count),
-            platform.groups(),
+            platform.layout.needs(partitions=count),
+            platform.layout.groups(),
             replication=settings.kafka.replication,
         )
 

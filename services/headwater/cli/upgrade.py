@@ -161,7 +161,7 @@ def _applied(platform: Platform) -> str:
 def _members(platform: Platform) -> collections.Counter[str]:
     """Return how many members of the agents' groups have which version."""
     cluster = provisioning.connect(Settings.of().kafka)
-    clients = cluster.client_ids(platform.agent_groups())
+    clients = cluster.client_ids(platform.layout.agent_groups())
     return collections.Counter(version for client in clients for version in fleet.tagged([client]))
 
 

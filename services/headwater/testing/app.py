@@ -179,14 +179,14 @@ class App:
             **(parts or {}),
         }
         self.platform = Platform(app, self.log, Parts(**options))
-        for need in self.platform.needs(partitions=partitions, coordinators=partitions):
+        for need in self.platform.layout.needs(partitions=partitions, coordinators=partitions):
             self.log.create(
                 need.name,
                 partitions=need.partitions,
                 compacted=need.compacted,
                 max_bytes=need.max_bytes,
             )
-        for group, topics in self.platform.groups().items():
+        for group, topics in self.platform.layout.groups().items():
             self.log.begin_group(group, topics)
         self._deciding: list[Deciding] = []
         self._performing: list[Performing] = []

@@ -119,7 +119,7 @@ async def test_answers_arguments_tasks_and_results_travel_by_reference() -> None
         assert await ran(t) == 700_001 + 600_000
         largest = max(
             len(record.value or b"")
-            for need in t.platform.needs()
+            for need in t.platform.layout.needs()
             for record in t.records(need.name)
             if ".evt." not in need.name
         )
@@ -191,7 +191,7 @@ async def written(monkeypatch: pytest.MonkeyPatch, *, blobs: bool) -> tuple[int,
             assert await (await t.start(chat, "go")).result() == 2 * turns
             total = sum(
                 len(record.value or b"")
-                for need in t.platform.needs()
+                for need in t.platform.layout.needs()
                 for record in t.records(need.name)
             )
             if blobs:

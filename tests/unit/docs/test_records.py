@@ -91,7 +91,7 @@ async def written(agent) -> collections.Counter[str]:
         await t.advance(seconds=6)
         await run.result()
         found: collections.Counter[str] = collections.Counter()
-        for need in t.platform.needs(partitions=2, coordinators=2):
+        for need in t.platform.layout.needs(partitions=2, coordinators=2):
             kind = need.name.split(".")[1]
             if kind != "ctl":
                 found[kind] += len(t.records(need.name))

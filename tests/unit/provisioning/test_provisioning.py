@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from headwater import provisioning
-from headwater.assembly import Need
 from headwater.errors import SettingsError
+from headwater.layout import Need
 from headwater.provisioning import Action
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import headwater
-from headwater.assembly import AppCatalogue
+from headwater.catalogue import AppCatalogue
 from headwater.core.prices import Prices
 
 

@@ -44,7 +44,7 @@ def platform() -> Platform:
 
     log = LocalLog()
     platform = Platform(app, log, Parts(clock=lambda: 0, instance="tools-1"))
-    for need in platform.needs(partitions=1, coordinators=1):
+    for need in platform.layout.needs(partitions=1, coordinators=1):
         log.create(need.name, partitions=need.partitions)
     return platform
 

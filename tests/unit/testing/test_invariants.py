@@ -106,7 +106,7 @@ class World:
             log, platform = test.log, test.platform
             offsets = {
                 (group, place): log.offset(group, place) or 0
-                for group, topics in platform.groups().items()
+                for group, topics in platform.layout.groups().items()
                 for topic in topics
                 for place in (Partition(topic, n) for n in range(log.partitions(topic)))
             }

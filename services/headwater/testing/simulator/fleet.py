@@ -86,7 +86,7 @@ class Fleet:
         self._rolled = False
         self._detour = random.Random(f"stages/{seed}").random() < 0.25  # noqa: PLR2004, S311 - a seeded world
         self._known = Versions()
-        for need in self.platform.needs(partitions=PARTITIONS, coordinators=PARTITIONS):
+        for need in self.platform.layout.needs(partitions=PARTITIONS, coordinators=PARTITIONS):
             small = need.name == self.platform.names.evt("desk")
             log.create(
                 need.name,
@@ -94,7 +94,7 @@ class Fleet:
                 compacted=need.compacted,
                 max_bytes=EVENT_BYTES_MAX if small else need.max_bytes,
             )
-        self.groups = self.platform.groups()
+        self.groups = self.platform.layout.groups()
         for group, topics in self.groups.items():
             log.begin_group(group, topics)
         self.compacted: Sequence[str] = [
