@@ -14,45 +14,38 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
+from headwater import serving
 from headwater.admission.quotas import Quotas
 from headwater.assembly import Parts, Platform
-from headwater.blobs.keeping import Keeping
-from headwater.blobs.store import Store
-from headwater.contracts import registry
+from headwater.backing import blobs_of, local_of, registry_of
 from headwater.doors import health
 from headwater.doors.approvals import Approvals
 from headwater.doors.callers import read
 from headwater.doors.gateway import Gateway, Surface
 from headwater.doors.kept import Kept
-from headwater.doors.problems import HANDLERS
 from headwater.doors.shelf import Shelf
 from headwater.doors.tokens import Tail
 from headwater.durable import confine
-from headwater.errors import SettingsError
 from headwater.fleet import Fleet, Following, Members
 from headwater.log.port import Log
+from headwater.meter import Meter
 from headwater.models.prices import snapshot
-from headwater.runtime.committing import Taken
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.lines import Line
-from headwater.runtime.observing import Observer
 from headwater.runtime.operating import Operating, Wish
 from headwater.runtime.pace import Pace
 from headwater.runtime.performing import Lease, Performing, Retry
 from headwater.runtime.posts import Posts
 from headwater.runtime.process import Process, Served, Threaded
 from headwater.runtime.projecting import Projecting
-from headwater.runtime.restoring import Local
-from headwater.runtime.storing import RocksStore
 from headwater.sdk.app import App
-from headwater.settings import LOOPBACK, BlobStore, Registry, Settings
+from headwater.settings import Settings
 from headwater.supervisor import Part
 from headwater.tools.lifespans import entered
 from headwater.tracing import context, spans
@@ -76,37 +69,6 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(500_000, 20, 50)
-
-
-class Meter:
-    """Counts what was committed, and passes it on to tracing.
-
-    Args:
-        registry: Where the figures go.
-        tracing: Told after the figures are.
-    """
-
-    def __init__(self, registry: CollectorRegistry, tracing: Observer) -> None:
-        self._tracing = tracing
-        self._turns = Counter("headwater_turns", "Turns committed.", ["decider"], registry=registry)
-        self._refused = Counter(
-            "headwater_refused",
-            "Records put in quarantine.",
-            ["decider", "code"],
-            registry=registry,
-        )
-        self._commits = Histogram(
-            "headwater_commit_seconds", "Time of one commit.", ["decider"], registry=registry
-        )
-
-    def committed(self, decider: str, taken: Sequence[Taken], *, seconds: float) -> None:
-        """Count a committed batch."""
-        self._turns.labels(decider).inc(len(taken))
-        self._commits.labels(decider).observe(seconds)
-        for one in taken:
-            if one.refused:
-                self._refused.labels(decider, one.refused).inc()
-        self._tracing.committed(decider, taken, seconds=seconds)
 
 
 class Host:
@@ -296,29 +258,10 @@ class Host:
             yield Served(name=name, run=run)
 
     def _serve(self) -> tuple[Callable[[asyncio.Event], Any], str]:
-        """Listen now: whoever is told of it and connects at once waits, instead of being refused."""
         routes = health.routes(live=self._live, ready=self._ready, registry=self._registry)
-        asgi = self._gateway(routes) if "gateway" in self._roles else _bare(routes)
-        http = self._settings.http
-        listener = self._listener or bind(self._settings, self._roles)
-        config = uvicorn.Config(
-            asgi, host=http.host, log_level="warning", access_log=False, lifespan="off"
-        )
-        server = _Server(config)
-        listener.listen(config.backlog)
-        bound = listener.getsockname()[1]
-
-        async def run(stop: asyncio.Event) -> None:
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
-            stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            server.should_exit = True
-            server.force_exit = True
-            await serving
-            listener.close()
-
-        return run, f"http://{http.host}:{bound}"
+        asgi = self._gateway(routes) if "gateway" in self._roles else serving.bare(routes)
+        listener = self._listener or serving.bind(self._settings, self._roles)
+        return serving.listen(asgi, listener, self._settings.http.host)
 
     def _gateway(self, routes: Sequence[BaseRoute]) -> Starlette:
         platform = self.platform
@@ -376,7 +319,7 @@ class Host:
             clock=confine.wall_ms,
             instance=settings.instance,
             executor=concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="restoring"),
-            local=_local(settings),
+            local=local_of(settings),
             threaded=True,
             prices=snapshot(self._app.models, settings.prices.file),
             quotas=Quotas(default=loops.runs_open_max),
@@ -407,28 +350,6 @@ class Host:
         )
 
 
-def bind(settings: Settings, roles: Collection[str]) -> socket.socket:
-    """Bind the port of HTTP, so that it is the same however often the process starts again.
-
-    Raises:
-        SettingsError: It is taken, or a gateway would be open to everybody.
-    """
-    http, gateway = settings.http, "gateway" in roles
-    port = (8080 if gateway else 0) if http.port is None else http.port
-    if gateway and not http.tokens_file and http.host not in LOOPBACK:
-        raise SettingsError(
-            f"HEADWATER_HTTP__HOST {http.host}: without HEADWATER_HTTP__TOKENS_FILE the gateway "
-            "binds to 127.0.0.1 only"
-        )
-    config = uvicorn.Config("", host=http.host, port=port, log_level="critical", lifespan="off")
-    try:
-        return config.bind_socket()
-    except SystemExit as error:
-        raise SettingsError(
-            f"HEADWATER_HTTP__PORT {port}: the port is taken; set another, or give `headwater dev` --port"
-        ) from error
-
-
 def kept(platform: Platform, operating: Operating) -> Kept:
     """Return what the doors of kept records stand in front of."""
     needs = [need.name for need in platform.layout.needs()]
@@ -447,62 +368,8 @@ def _age_s(time_ms: int | None) -> float:
     return 0.0 if time_ms is None else max(0.0, (confine.wall_ms() - time_ms) / 1000)
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves signals to the process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
-
-
-def registry_of(settings: Registry) -> registry.Registry | None:
-    """Return the schema registry that the settings name, if they do."""
-    if not settings.url:
-        return None
-    return registry.connect(
-        settings.url,
-        username=settings.username,
-        password=settings.password.get_secret_value(),
-        ca_file=settings.ca_file,
-    )
-
-
-def blobs_of(settings: BlobStore, *, namespace: str) -> Keeping | None:
-    """Return the store of blobs that the settings name, if they do.
-
-    Raises:
-        SettingsError: They name none that there could be.
-    """
-    if not settings.url:
-        return None
-    return Keeping(
-        Store.at(settings.url, namespace=namespace, timeout_s=settings.timeout_s),
-        inline_bytes_max=settings.inline_bytes_max,
-        bytes_max=settings.bytes_max,
-        cache_bytes_max=settings.cache_bytes_max,
-        held_bytes_max=settings.held_bytes_max,
-        executor=concurrent.futures.ThreadPoolExecutor(
-            settings.threads_max, thread_name_prefix="blobs"
-        ),
-    )
-
-
-def _local(settings: Settings) -> Local | None:
-    """Return where rows are kept beside the process, if the settings name a place."""
-    given = settings.store
-    if given.path is None:
-        return None
-    store = RocksStore(given.path / settings.instance, bytes_max=given.bytes_max)
-    return Local(store=store, follow_s=given.follow_s, age_s_max=given.age_s_max)
-
-
 async def _beat(posts: Posts) -> None:
     """Say that the event loop turns, while the process drains too."""
     while True:
         posts.beat()
         await asyncio.sleep(_BEAT_S)
-
-
-def _bare(routes: Sequence[BaseRoute]) -> Starlette:
-    return Starlette(routes=[*routes], exception_handlers=HANDLERS)

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from headwater import histories, hosts, namespace
+from headwater import backing, histories, namespace
 from headwater.assembly import Parts, Platform
 from headwater.cli import discovery, shell, topics
 from headwater.core.messages import RunId
@@ -121,10 +121,10 @@ def reading(option: str) -> Iterator[Platform]:
     log = topics.log_of(settings)
     try:
         name = settings.namespace or loaded.namespace
-        blobs = hosts.blobs_of(settings.blobs, namespace=name)
+        blobs = backing.blobs_of(settings.blobs, namespace=name)
         parts = Parts(clock=confine.wall_ms, instance=settings.instance, blobs=blobs)
         platform = Platform(loaded, log, parts, namespace=name)
-        registry = hosts.registry_of(settings.registry)
+        registry = backing.registry_of(settings.registry)
         if registry is not None:
             platform.schemas.connect(registry)
         for one in namespace.recorded_schemas(platform):

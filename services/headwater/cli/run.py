@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from headwater import cells, fleet, hosts, namespace, provisioning, supervisor
+from headwater import cells, fleet, hosts, namespace, provisioning, serving, supervisor
 from headwater.cli import discovery, shell
 from headwater.durable import confine
 from headwater.errors import HeadwaterError, TransientError
@@ -54,7 +54,7 @@ def run(
     )
     roles = _roles(role)
     settings = Settings.of()
-    listener = hosts.bind(settings, roles)
+    listener = serving.bind(settings, roles)
     part = _supervised(settings, roles)
     if isinstance(part, int):
         raise typer.Exit(part)

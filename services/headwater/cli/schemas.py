@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater import hosts, namespace, payloads
+from headwater import backing, namespace, payloads
 from headwater.cli import discovery, shell, topics
 from headwater.cli import histories as journaled
 from headwater.contracts import compatibility
@@ -131,7 +131,7 @@ def register(
 ) -> None:
     """Register the schemas of tasks and outcomes with the registry, checked against its newest."""
     loaded, settings = discovery.load(app), Settings.of()
-    registry = hosts.registry_of(settings.registry)
+    registry = backing.registry_of(settings.registry)
     if registry is None:
         raise shell.RefusedError(
             "which registry? Set HEADWATER_REGISTRY__URL", status=shell.WRONG_USAGE

@@ -8,10 +8,10 @@ import pathlib
 import pytest
 from tests.unit.cli.door import Hw
 
+from headwater.backing import blobs_of
 from headwater.blobs.store import Store
 from headwater.cli import doctor
 from headwater.core.blobs import ref_of
-from headwater.hosts import blobs_of
 from headwater.settings import Settings
 
 VALUE = b"a large value" * 100
