@@ -22,6 +22,7 @@ from headwater import serving
 from headwater.admission.quotas import Quotas
 from headwater.assembly import Parts, Platform
 from headwater.backing import blobs_of, local_of, registry_of
+from headwater.children import Part
 from headwater.doors import health
 from headwater.doors.approvals import Approvals
 from headwater.doors.callers import read
@@ -46,7 +47,6 @@ from headwater.runtime.process import Process, Served, Threaded
 from headwater.runtime.projecting import Projecting
 from headwater.sdk.app import App
 from headwater.settings import Settings
-from headwater.supervisor import Part
 from headwater.tools.lifespans import entered
 from headwater.tracing import context, spans
 from headwater.tracing.port import Tracing

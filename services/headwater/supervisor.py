@@ -7,7 +7,6 @@ way when it died. It touches no log: what it found, the next child writes down b
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import logging
@@ -19,6 +18,7 @@ import socket
 import sys
 import time
 
+from headwater.children import CAUGHT, CELL, Child, Part, become
 from headwater.errors import SettingsError
 from headwater.runtime import lines
 from headwater.runtime import posts as posting
@@ -33,9 +33,6 @@ GRACE_S = 10.0
 """How long a child that was told to stop may take beyond its drain."""
 ENDING_S = 3.0
 """How long a child may go on after it said that it ends: a thread of it may never."""
-_CELL = b"cell"
-_PR_SET_PDEATHSIG = 1
-_CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _NAMED_MAX = 5
 
@@ -65,53 +62,6 @@ class Plan:
     calm_s: float = 60.0
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
-class Part:
-    """What a forked process is.
-
-    Args:
-        posts: Its posts.
-        accused: What it has to write down before it joins.
-        starts: How many were started so far, this one included.
-        control: Where a process asks for cells.
-        work: Where a cell gets its work; `None` for the process itself.
-    """
-
-    posts: Posts
-    accused: tuple[Accusation, ...] = ()
-    starts: int = 1
-    control: socket.socket | None = None
-    work: socket.socket | None = None
-
-    def cell(self) -> socket.socket:
-        """Have the supervisor fork a cell; return the line to it, which ends when the cell does."""
-        assert self.control is not None, "cells ask for none"
-        mine, its = socket.socketpair()
-        with its:
-            socket.send_fds(self.control, [_CELL], [its.fileno()])
-        return mine
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class _Child:
-    pid: int
-    posts: Posts
-    watch: Watch
-    began_s: float
-    line: socket.socket | None = None
-    """A copy of a cell's end of its line, to say there how it died."""
-    killed: str = ""
-    until_s: float | None = None
-    """When it is ended at the latest, if it was told to stop or said that it ends."""
-    ending: bool = False
-    status: int | None = None
-
-    @property
-    def cell(self) -> bool:
-        """Whether it is a cell."""
-        return self.line is not None
-
-
 class Supervisor:
     """Keeps a process alive, and the cells it asks for.
 
@@ -121,7 +71,7 @@ class Supervisor:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._children: dict[int, _Child] = {}
+        self._children: dict[int, Child] = {}
         self._accused: list[Accusation] = []
         self._left: list[Posts | pathlib.Path] = []
         """Posts of the dead, kept until what they say is in the log."""
@@ -146,7 +96,7 @@ class Supervisor:
         Raises:
             SettingsError: The process dies again and again before it joins.
         """
-        for number in _CAUGHT:
+        for number in CAUGHT:
             signal.signal(number, _noted)
         signal.set_wakeup_fd(self._signals, warn_on_full_buffer=False)
         gc.freeze()  # what is imported by now stays in pages that children share
@@ -167,7 +117,7 @@ class Supervisor:
                 return 0
 
     @property
-    def _main(self) -> _Child:
+    def _main(self) -> Child:
         return next(child for child in self._children.values() if not child.cell)
 
     def _start(self) -> Part | None:
@@ -190,7 +140,7 @@ class Supervisor:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(parent, cell=line is not None)
+            become(parent, cell=line is not None)
             os.close(self._wake)
             os.close(self._signals)
             if self._control is not None:
@@ -200,7 +150,7 @@ class Supervisor:
                     other.line.close()
             return True
         watch = Watch(pid, posts, self._plan.limits)
-        self._children[pid] = _Child(
+        self._children[pid] = Child(
             pid=pid, posts=posts, watch=watch, began_s=time.monotonic(), line=line
         )
         return False
@@ -237,13 +187,7 @@ class Supervisor:
                 self._stopping = True
                 for child in self._children.values():
                     if not child.cell:
-                        self._tell(child, number)
-
-    def _tell(self, child: _Child, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, number)
-        if child.until_s is None:
-            child.until_s = time.monotonic() + self._plan.drain_s + GRACE_S
+                        child.tell(number, within_s=self._plan.drain_s + GRACE_S)
 
     def _asked(self) -> Part | None:
         """Fork a cell for the process that asked."""
@@ -254,7 +198,7 @@ class Supervisor:
             self._control = None
             return None
         work = socket.socket(fileno=fds[0])
-        if self._stopping or data != _CELL:
+        if self._stopping or data != CELL:
             work.close()
             return None
         posts = self._posts()
@@ -263,27 +207,23 @@ class Supervisor:
             return Part(posts=posts, work=work)
         return None
 
-    def _look(self, child: _Child, now_s: float) -> None:
+    def _look(self, child: Child, now_s: float) -> None:
         verdict = child.watch.look(now_s, tick_s=TICK_S)
         if child.posts.ended is not None and not child.ending:
             child.ending, child.until_s = True, now_s + ENDING_S
         over = child.until_s is not None and now_s > child.until_s
         if over and not child.killed:
             child.killed = "it did not end in time"
-            self._kill(child)
+            child.kill()
         elif verdict is None or child.killed or child.until_s is not None:
             return
         elif verdict.orderly and not child.cell:
             logger.error("%s is replaced: %s", self._plan.name, verdict.words)
             self._retiring = True
-            self._tell(child, signal.SIGTERM)
+            child.tell(signal.SIGTERM, within_s=self._plan.drain_s + GRACE_S)
         else:
             child.killed = verdict.words
-            self._kill(child)
-
-    def _kill(self, child: _Child) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
 
     def _reap(self) -> None:
         """Take note of who has ended; as the first process of a container, of strangers too."""
@@ -302,23 +242,23 @@ class Supervisor:
                 del self._children[pid]
                 self._bury_cell(child)
 
-    def _bury_cell(self, child: _Child) -> None:
+    def _bury_cell(self, child: Child) -> None:
         assert child.line is not None, "a cell has a line"
         if child.posts.ended is None and not self._stopping:
-            used = _at_work(child.posts)
+            used = child.at_work()
             logger.error(
-                "a cell of %s died: %s; at work: %s", self._plan.name, _cause(child), _named(used)
+                "a cell of %s died: %s; at work: %s", self._plan.name, child.cause, _named(used)
             )
             with contextlib.suppress(OSError):  # its process has gone, or does not listen
-                child.line.send(lines.frame(lines.Gone(cause=_cause(child))))
+                child.line.send(lines.frame(lines.Gone(cause=child.cause)))
         child.line.close()
         child.posts.close()
 
-    def _ended(self, main: _Child) -> int | None:
+    def _ended(self, main: Child) -> int | None:
         """Return the exit status if all is over; otherwise note who is suspected."""
         for child in self._children.values():
             if child.cell:
-                self._kill(child)
+                child.kill()
         while any(child.cell for child in self._children.values()):
             self._reap()
             time.sleep(0.001)
@@ -329,7 +269,7 @@ class Supervisor:
         assert main.status is not None, "it has ended"
         if main.posts.joined:
             self._settled()
-        used = _at_work(main.posts)
+        used = main.at_work()
         status = main.posts.ended
         if status is None:
             status = main.status if main.status >= 0 else 128 - main.status
@@ -345,8 +285,8 @@ class Supervisor:
             self._bury(main, used)
         return None
 
-    def _bury(self, main: _Child, used: list[Post]) -> None:
-        cause, joined = _cause(main), main.posts.joined
+    def _bury(self, main: Child, used: list[Post]) -> None:
+        cause, joined = main.cause, main.posts.joined
         accused = [Accusation(post=post, alone=len(used) == 1, cause=cause) for post in used]
         self._accused += accused
         self._left.append(main.posts)
@@ -402,37 +342,8 @@ class Supervisor:
         self._left.clear()
 
 
-def _become(parent: int, *, cell: bool) -> None:
-    """Be a child: die with the supervisor, before it where memory is short, and hear signals oneself."""
-    signal.set_wakeup_fd(-1)
-    for number in _CAUGHT:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        pathlib.Path("/proc/self/oom_score_adj").write_text("600" if cell else "300")
-
-
 def _noted(_number: int, _frame: object) -> None:
     """A signal is read from the pipe."""
-
-
-def _at_work(posts: Posts) -> list[Post]:
-    return [post for post in posts.used() if not post.left_behind]
-
-
-def _cause(child: _Child) -> str:
-    if child.killed:
-        return child.killed
-    status = child.status or 0
-    if status >= 0:
-        return f"it exited with status {status} in the middle of its work"
-    try:
-        return f"signal {-status} ({signal.Signals(-status).name})"
-    except ValueError:
-        return f"signal {-status}"
 
 
 def _named(used: list[Post]) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from headwater import cells, fleet, hosts, namespace, provisioning, serving, supervisor
+from headwater.children import Part
 from headwater.cli import discovery, shell
 from headwater.durable import confine
 from headwater.errors import HeadwaterError, TransientError
@@ -101,7 +102,7 @@ def run(
 async def _cell(
     host: hosts.Host,
     settings: Settings,
-    part: supervisor.Part,
+    part: Part,
     roles: list[str],
     services: list[str],
 ) -> None:
@@ -112,7 +113,7 @@ async def _cell(
     part.posts.end(0)
 
 
-async def _serve(host: hosts.Host, part: supervisor.Part | None) -> None:
+async def _serve(host: hosts.Host, part: Part | None) -> None:
     """Run the host; tell the supervisor how it ended, if that was in good order.
 
     It is told before the event loop is closed, because that waits for threads which may never end.
@@ -132,7 +133,7 @@ async def _serve(host: hosts.Host, part: supervisor.Part | None) -> None:
             part.posts.end(status)
 
 
-def _supervised(settings: Settings, roles: list[str]) -> supervisor.Part | int | None:
+def _supervised(settings: Settings, roles: list[str]) -> Part | int | None:
     """Become a supervisor and the process that it keeps, where users' code runs."""
     given = settings.supervisor
     if not given.enabled or not SUPERVISED.intersection(roles):

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from headwater.children import Part
 from headwater.contracts.records import Partition
 from headwater.errors import SettingsError
 from headwater.runtime.posts import Kind
-from headwater.supervisor import Part, Plan, Supervisor
+from headwater.supervisor import Plan, Supervisor
 from headwater.watching import Limits
 
 PLACE = Partition("hw.req.tool.cards.v1", 2)
