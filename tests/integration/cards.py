@@ -44,7 +44,9 @@ class Cluster:
             admin.create(topic, partitions=count, replication=1, config=stamped)
         admin.begin_group(self.group, {self.requests: PARTITIONS})
 
-    def member(self, instance: str, cards: Effector, *, noted: bool = True) -> Performing:
+    def member(
+        self, instance: str, cards: Effector, *, noted: bool = True, blind_ms: int = 1_000
+    ) -> Performing:
         """Join; without notes, whatever was under way at a death is begun again."""
         return Performing(
             log=self.log,
@@ -58,7 +60,7 @@ class Cluster:
             bounds=Bounds(calls_max=20, queued_max=20, poll_max=10),
             receipts=self.receipts if noted else "",
             holder=instance,
-            lease=Lease(lease_ms=3_000, skew_ms=200),
+            lease=Lease(lease_ms=3_000, skew_ms=200, blind_ms=blind_ms),
         )
 
     async def ask(

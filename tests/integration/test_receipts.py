@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.integration.cards import PARTITIONS, Cluster
+from tests.integration.cards import CODEC, PARTITIONS, Cluster
 
-from headwater.contracts.messages import Answered, Ask, InDoubt, Intent
+from headwater.contracts.messages import Answered, Ask, InDoubt, Intent, Reply, Result
+from headwater.contracts.records import Draft
 from headwater.core.effector import Attempt, Call, Done
 from headwater.runtime import performing
 from headwater.runtime.performing import Performing
@@ -65,10 +68,10 @@ class Fleet:
         self.loops: dict[str, Performing] = {}
         self.running: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, **lease: int) -> None:
         """Join."""
         self._stops[name] = stop = asyncio.Event()
-        self.loops[name] = loop = self._cluster.member(name, self._tool)
+        self.loops[name] = loop = self._cluster.member(name, self._tool, **lease)
         self.running[name] = asyncio.create_task(loop.run(stop, drain_s=120, leave=True))
 
     def stop(self, name: str) -> asyncio.Task[None]:
@@ -191,5 +194,78 @@ def test_a_partition_that_moves_takes_no_call_along(cluster, monkeypatch, told: 
         twice = {KINDS[number % len(KINDS)] for number, times in tool.began.items() if times > 1}
         assert not twice & {("write", "card-1"), ("irreversible", "")}
         assert bool(twice) != told
+
+    asyncio.run(scene())
+
+
+STOOD_S = 1.2
+"""A little longer than an heir may have been blind."""
+
+
+def _begun_by_another(cluster: Cluster) -> tuple[Draft, Draft]:
+    """Return the notes that call 0 was begun by a process whose lease is over, and what it answers."""
+    begun_ms = time.time_ns() // 1_000_000 - 60_000
+    intent = Intent(
+        run="desk.0.r",
+        number=0,
+        offset=0,
+        attempt="its",
+        holder="gone",
+        begun_ms=begun_ms,
+        until_ms=begun_ms + 3_000,
+    )
+    reply = Reply(run="desk.0.r", number=0, attempt="its", outcome=Answered(value=b"late"))
+    notes = (intent, Result(offset=0, reply=reply))
+    return tuple(  # type: ignore[return-value] - there are two
+        Draft(topic=cluster.receipts, key=bytes([number]), value=CODEC.encode(note), partition=0)
+        for number, note in enumerate(notes)
+    )
+
+
+def _frozen_after_its_note(cluster: Cluster, heir: Performing, answer: Draft) -> None:
+    """Have an heir stand still, all its threads, once it has read its own note; the answer comes then."""
+    look = heir._noting.look
+
+    def thawed() -> None:
+        for known in heir._noting.known.values():
+            intent = known.intent("desk.0.r/0")
+            if intent is not None and intent.holder == "heir":
+                heir._noting.look = look  # type: ignore[method-assign] - as it was
+                known.lock.acquire()
+                appends = threading.Thread(target=lambda: asyncio.run(_append(cluster, answer)))
+                appends.start()
+                appends.join()
+                time.sleep(STOOD_S)
+                # The loop goes on first, and whoever reads after it.
+                asyncio.get_running_loop().call_later(0.5, known.lock.release)
+        look()
+
+    heir._noting.look = thawed  # type: ignore[method-assign] - it stands still there
+
+
+async def _append(cluster: Cluster, draft: Draft) -> None:
+    await cluster.log.append(draft)
+
+
+@pytest.mark.parametrize(("blind_ms", "began"), [(1_000, 0), (60_000, 1)], ids=["", "control"])
+def test_an_heir_that_stood_still_reads_on_before_it_makes_a_call_again(
+    cluster, blind_ms: int, began: int
+) -> None:
+    """The former owner's answer came meanwhile; the control makes the call, and answers it twice."""
+    begun, answer = _begun_by_another(cluster)
+
+    async def scene() -> None:
+        tool = Long()
+        tool.free.set()
+        await cluster.log.append(begun)
+        await cluster.ask(0, key="card-1", partition=0)
+        fleet = Fleet(cluster, tool)
+        fleet.start("heir", blind_ms=blind_ms)
+        _frozen_after_its_note(cluster, fleet.loops["heir"], answer)
+        await _until(lambda: cluster.answers() and not cluster.behind(), "it is answered")
+        await fleet.end()
+        assert tool.began[0] == began
+        (reply,) = cluster.answers()
+        assert reply.outcome == Answered(value=b"0" if began else b"late")
 
     asyncio.run(scene())

@@ -42,12 +42,15 @@ class Lease:
         still_ms: A process that has not polled for so long stood still, and may have lost its
             partitions without knowing; 0 never suspects that.
         settle_ms: How long such a process begins nothing but reads, until it has heard of it.
+        blind_ms: How long before a call that another process began is made again its answer may have
+            been noted unseen; whoever has not read the log for longer reads it to its end once more.
     """
 
     lease_ms: int = 10_000
     skew_ms: int = 1_000
     still_ms: int = 0
     settle_ms: int = 0
+    blind_ms: int = 1_000
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -127,7 +130,7 @@ class Noting:
             return await self._note(item, settled)
         attempt = ""
         if self._expects(item):
-            intended = await self._intend(item, inherited=before is not None)
+            intended = await self._intend(item)
             if isinstance(intended, Reply):
                 return intended
             attempt = intended
@@ -317,15 +320,17 @@ class Noting:
         """Say whether a call is noted before it begins: never one whose time is over already."""
         return _careful(item) and self._clock() < item.ask.not_after_ms
 
-    async def _intend(self, item: Item, *, inherited: bool) -> str | Reply:
+    async def _intend(self, item: Item) -> str | Reply:
         """Note that a call is about to begin; return its attempt only while the note still holds.
 
-        Of a call that another process began (`inherited`), return the answer instead if that process
-        noted one before our note: nothing is made again whose answer was there first.
+        Of a call that was begun before, return the answer instead if one was noted by then: nothing is
+        made again whose answer was there first.
 
         Raises:
             AbandonedError: The partition is another's, or nobody knows.
         """
+        known = self.known.get(item.claim)
+        inherited = known is not None and known.intent(item.call_id) is not None
         while True:
             intent = self._new(item)
             wanted = Wanted(item, intent, asyncio.get_running_loop().create_future())
@@ -335,23 +340,35 @@ class Noting:
             if inherited and (recorded := await self._answered(item, intent)) is not None:
                 self._held.pop(item, None)
                 return recorded
+            known = self.known.get(item.claim)
+            ours = known is not None and not (inherited and known.lost)
             # By its first lease: that it was renewed since may not be in the log yet.
-            if self._clock() < intent.until_ms and self._mine(item):
+            if ours and self._clock() < intent.until_ms:
                 return intent.attempt
             # This process stood still: another may have begun the call meanwhile.
             self._held.pop(item, None)
             self._unbegun.append(intent.attempt)
-            if not self._mine(item):
+            if not ours:
                 raise AbandonedError
 
     async def _answered(self, item: Item, mine: Intent) -> Reply | None:
-        """Read on up to our own note; return the answer that is there by then."""
+        """Read on up to our own note, and beyond if we stood still; return the answer that is there.
+
+        Whoever began the call before may answer it at any time. What was noted before our note is
+        never missed, and what came after it only within `blind_ms`.
+        """
+        asked_ms = self._clock()
         while (known := self.known.get(item.claim)) is not None and known.reader is not None:
+            # Asked in this order, for another thread reads: an answer that comes in between is seen.
+            intent, seen_ms = known.intent(item.call_id), known.seen_ms
             if (reply := known.answer(item.call_id)) is not None:
                 return reply
-            intent = known.intent(item.call_id)
-            if intent is not None and intent.attempt == mine.attempt:
+            fresh_ms = self._clock() - self._lease.blind_ms
+            if intent is not None and intent.attempt == mine.attempt and mine.begun_ms >= fresh_ms:
                 return None
+            if seen_ms > asked_ms and seen_ms >= fresh_ms:
+                return None
+            known.wanted |= mine.begun_ms < fresh_ms
             await self._looked()
         return None
 

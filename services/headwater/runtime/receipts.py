@@ -30,13 +30,23 @@ class Known:
         next_offset: The group's offset.
         done: Offsets beyond it that are done.
         gained_ms: When the claim came.
+        place: Where the receipts of its calls are.
     """
 
-    def __init__(self, next_offset: int, done: frozenset[int], gained_ms: int) -> None:
+    def __init__(
+        self, next_offset: int, done: frozenset[int], gained_ms: int, place: Partition
+    ) -> None:
+        self.place = place
         self.next_offset = next_offset
         self.done = done
         self.reader: Reader | None = None
         """Goes on reading while a former owner may still answer."""
+        self.wanted = False
+        """Whether somebody waits for the log to be read to the end that it has now."""
+        self.seen_ms = 0
+        """What was noted before this moment has been taken in, as far as somebody wanted that."""
+        self.looking_ms: int | None = None
+        """When the end was taken that is being read to."""
         self.lost = False
         self.lock = threading.Lock()
         """Held by whoever reads: a process that ends closes what another thread may be reading."""
@@ -140,10 +150,10 @@ class Receipts:
                 error,
             )
             done = frozenset()
-        known = Known(next_offset, done, self._clock())
+        receipts = Partition(self.topic, place.number)
+        known = Known(next_offset, done, self._clock(), receipts)
         first = self._first(place, next_offset, done) if self.topic else None
         if first is not None:
-            receipts = Partition(self.topic, place.number)
             start = self._log.offset_at(receipts, first.time_ms - SKEW_MS)
             known.reader = self._log.read({receipts: start})
             while not known.reader.at_end:
@@ -159,8 +169,21 @@ class Receipts:
                 reader, known.reader = known.reader, None
                 reader.close()
                 return False
-            self._fold(known, known.reader.poll(records_max=RECORDS_MAX, wait_ms=wait_ms))
+            if known.wanted and known.looking_ms is None:
+                known.wanted = False
+                known.looking_ms = self._clock()
+                known.reader = self._anew(known.reader, known.place)
+            if known.looking_ms is None or not known.reader.at_end:
+                self._fold(known, known.reader.poll(records_max=RECORDS_MAX, wait_ms=wait_ms))
+            if known.looking_ms is not None and known.reader.at_end:
+                known.seen_ms, known.looking_ms = known.looking_ms, None
         return True
+
+    def _anew(self, reader: Reader, place: Partition) -> Reader:
+        """Return a reader that goes on where another was, and knows the end there is now."""
+        anew = self._log.read({place: reader.next_offset(place)})
+        reader.close()
+        return anew
 
     def _first(self, place: Partition, start: int, done: frozenset[int]) -> Record | None:
         """Return the first request that is not done."""

@@ -750,7 +750,7 @@ async def test_a_claim_that_goes_before_it_began_is_left_alone():
     world = World()
     loop = world.performing()
     claim = Claim(Partition(REQUESTS, 0), 99)
-    loop._claiming._begun.append((claim, Known(0, frozenset(), 0)))
+    loop._claiming._begun.append((claim, Known(0, frozenset(), 0, Partition("", 0))))
     await world.ask()
     await finish(loop)
     assert claim not in loop.claims

@@ -51,6 +51,15 @@ def now(append: Any) -> None:
         append.send(None)
 
 
+def answer(begun: Intent) -> Draft:
+    """Return the note of an answer to a call, by the attempt that began it."""
+    reply = Reply(
+        run=begun.run, number=begun.number, attempt=begun.attempt, outcome=Answered(value=b"late")
+    )
+    value = CODEC.encode(Result(offset=0, reply=reply))
+    return Draft(topic=RECEIPTS, key=b"late/result", value=value, partition=0)
+
+
 def kinds(world: World) -> list[str]:
     """Return which receipts were written, in order."""
     return [type(receipt).__name__ for receipt in world.receipts()]
@@ -467,15 +476,7 @@ async def test_an_answer_that_is_noted_before_the_heir_notes_its_own_try_counts(
     (begun,) = world.receipts()
     heir = await die(world, loop)
     world.hands.gates.clear()
-    reply = Reply(
-        run=begun.run, number=begun.number, attempt=begun.attempt, outcome=Answered(value=b"late")
-    )
-    late = Draft(
-        topic=RECEIPTS,
-        key=b"late/result",
-        value=CODEC.encode(Result(offset=0, reply=reply)),
-        partition=0,
-    )
+    late = answer(begun)
     worker = world.workers[-1]
     intend = worker.intend
 
@@ -490,6 +491,145 @@ async def test_an_answer_that_is_noted_before_the_heir_notes_its_own_try_counts(
     assert world.outcomes() == {0: Answered(value=b"late")}
     assert world.marked() == 1
     await heir.close()
+
+
+async def stand_still(world: World, heir: Any, begun: Intent, stood_ms: int) -> None:
+    """Have an heir stand still once it has read its own note; the call's answer is noted meanwhile."""
+    look = heir._noting.look
+
+    def thawed() -> None:
+        if any(one.holder != begun.holder for one in world.receipts()):
+            heir._noting.look = look
+            now(world.log.append(answer(begun)))
+            asyncio.get_running_loop()._now_s += stood_ms / 1000
+        look()
+
+    await asyncio.sleep(LEASE_S)
+    await settle(heir, rounds=1)
+    heir._noting.look = thawed
+
+
+@pytest.mark.parametrize(
+    ("lease", "began"), [(Lease(), [0]), (Lease(blind_ms=60_000), [0, 0])], ids=["sound", "control"]
+)
+@pytest.mark.parametrize(("safety", "order_key"), CAREFUL)
+def test_who_stood_still_after_its_own_note_reads_on_before_it_makes_a_call_again(
+    safety: str, order_key: str, lease: Lease, began: list[int]
+) -> None:
+    """Whoever began the call answered it meanwhile; the control hands it over, and it is made twice."""
+
+    class Unsure(Hands):
+        async def verify(self, call: Any, ask: Any, attempt: Any) -> None:
+            """Say that it has not happened: the one who stands still has yet to do it."""
+
+    @play
+    async def scene() -> None:
+        world = World(Unsure(), lease=lease)
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(safety=safety, order_key=order_key)
+        await settle(loop)
+        (begun,) = world.receipts()
+        heir = await die(world, loop)
+        world.hands.gates.clear()
+        await stand_still(world, heir, begun, 3_000)
+        await finish(heir)
+        assert world.hands.began == began
+        assert world.outcomes() == {0: Answered(value=b"late" if began == [0] else b"0")}
+        await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize(("stood_ms", "more"), [(0, 0), (900, 0), (1_100, 1), (3_000, 1)])
+def test_the_log_is_asked_for_its_end_only_by_who_stood_still(
+    monkeypatch: pytest.MonkeyPatch, stood_ms: int, more: int
+) -> None:
+    """One question, for all calls that wait in the partition; in the normal case none."""
+
+    @play
+    async def scene() -> None:
+        world = World()
+        world.hands.hold(0, 1)
+        loop = world.performing()
+        for card in range(2):
+            await world.ask(safety="write", order_key=f"card-{card}")
+        await settle(loop)
+        begun = world.receipts()[0]
+        heir = await die(world, loop)
+        world.hands.gates.clear()
+        anew, asked = subject.Receipts._anew, []
+
+        def counted(*given: Any) -> Any:
+            asked.append(given)
+            return anew(*given)
+
+        monkeypatch.setattr(subject.Receipts, "_anew", counted)
+        await stand_still(world, heir, begun, stood_ms)
+        await finish(heir)
+        assert len(asked) == more
+        assert sorted(world.hands.began) == ([0, 1, 1] if more else [0, 0, 1, 1])
+        await heir.close()
+
+    scene()
+
+
+@play
+async def test_an_answer_behind_an_open_transaction_is_waited_for():
+    """Nobody sees beyond it, so whoever stood still hands nothing over until it has ended."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="write", order_key="card-1")
+    await settle(loop)
+    (begun,) = world.receipts()
+    heir = await die(world, loop)
+    world.hands.gates.clear()
+    opened: list[Any] = []
+    append = world.log.append
+
+    def behind(draft: Draft) -> Any:
+        opened.append(world.log.hold([dataclasses.replace(draft, key=b"another")]))
+        world.log.append = append
+        return append(draft)
+
+    await stand_still(world, heir, begun, 3_000)
+    world.log.append = behind
+    await settle(heir)
+    assert world.hands.began == [0]
+    assert heir.busy == 1
+    opened[0].abort()
+    await finish(heir)
+    assert world.hands.began == [0]
+    assert world.outcomes() == {0: Answered(value=b"late")}
+    await heir.close()
+
+
+@pytest.mark.parametrize(("told", "began"), [(True, [0]), (False, [0, 0])])
+def test_who_is_told_to_end_hands_over_nothing_that_it_cannot_read_on_for(
+    told: bool, began: list[int]
+) -> None:
+    """A process that ends reads no receipts any more, and leaves the call to the next owner."""
+
+    @play
+    async def scene() -> None:
+        world = World()
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(safety="write", order_key="card-1")
+        await settle(loop)
+        heir = await die(world, loop)
+        world.hands.gates.clear()
+        await asyncio.sleep(LEASE_S)
+        await settle(heir, rounds=1)
+        (known,) = heir._noting.known.values()
+        known.lost = told
+        await settle(heir)
+        assert world.hands.began == began
+        assert not heir._noting._held
+        await heir.close()
+
+    scene()
 
 
 @pytest.mark.parametrize(
@@ -768,7 +908,7 @@ def test_an_answer_counts_whatever_the_order() -> None:
     first = Intent(run="r", number=1, offset=5, attempt="a", begun_ms=1, until_ms=10)
     heirs = dataclasses.replace(first, attempt="b", begun_ms=12, until_ms=22)
     renewed = dataclasses.replace(first, until_ms=30)
-    known = Known(5, frozenset(), 0)
+    known = Known(5, frozenset(), 0, Partition(RECEIPTS, 0))
     for receipt in (first, heirs, renewed):
         known.note(receipt)
     assert known.intent("r/1") == heirs
@@ -779,7 +919,7 @@ def test_an_answer_counts_whatever_the_order() -> None:
 
 def test_receipts_of_what_is_done_take_no_memory() -> None:
     """Only receipts of open requests are kept, however many others there are."""
-    known = Known(5, frozenset({6}), 0)
+    known = Known(5, frozenset({6}), 0, Partition(RECEIPTS, 0))
     for offset in (4, 6):
         known.note(
             Intent(run="r", number=offset, offset=offset, attempt="a", begun_ms=1, until_ms=10)

@@ -270,7 +270,7 @@ class Fleet:
             pace=PACE,
             bounds=BOUNDS,
             retry=Retry(total_s=60.0, wait_s_min=0.02, wait_s_max=0.2, jitter_s=0.0),
-            lease=Lease(lease_ms=LEASE_MS, skew_ms=SKEW_MS),
+            lease=Lease(lease_ms=LEASE_MS, skew_ms=SKEW_MS, blind_ms=0),
             executions_max=3,
             blobs=self._blobs,
             versions=lambda: self._known,
