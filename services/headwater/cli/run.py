@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -19,6 +20,7 @@ from headwater.errors import HeadwaterError, TransientError
 from headwater.log.kafka import KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.runtime.lines import Line
+from headwater.sdk.app import App
 from headwater.settings import Settings
 from headwater.tracing import spans
 from headwater.watching import Limits
@@ -28,6 +30,7 @@ SUPERVISED = frozenset({"agents", "models", "tools"})
 POSTS_MAX = 4_096
 """Calls and turns that a supervisor can see at once."""
 _PAUSE_S_MAX = 5.0
+_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run(
@@ -50,21 +53,15 @@ def run(
 ) -> None:
     """Run roles on the cluster of HEADWATER_KAFKA__BOOTSTRAP until SIGTERM."""
     confine.ensure_hash_seed()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, format=_LINE)
     roles = _roles(role)
     settings = Settings.of()
     listener = serving.bind(settings, roles)
     part = _supervised(settings, roles)
     if isinstance(part, int):
         raise typer.Exit(part)
-    if part is not None and part.work is not None:
-        settings.store.path = None  # it is the process's own, and locked
     loaded = discovery.load(app)
-    services = [
-        shell.one_of("tool service", name, loaded.services()) for name in service.split(",") if name
-    ]
+    services = _services(service, loaded)
     cluster = provisioning.connect(settings.kafka)
     _await_cluster(cluster.brokers)
     log = KafkaLog(provisioning.config_of(settings.kafka, version=fleet.tag(loaded.version)))
@@ -81,9 +78,7 @@ def run(
         leave=leave,
         tracing=tracing,
         share=spans.share(os.environ),
-        announce=lambda url: shell.note(
-            f"{settings.instance} runs {', '.join(roles)} of {loaded.name}; HTTP at {url}"
-        ),
+        announce=functools.partial(_announce, settings.instance, roles, loaded),
         listener=listener,
         part=part,
         members=lambda: fleet.tagged(cluster.client_ids(host.platform.layout.agent_groups())),
@@ -153,7 +148,10 @@ def _supervised(settings: Settings, roles: list[str]) -> Part | int | None:
         starts_max=given.starts_max,
         backoff_s_max=given.backoff_s_max,
     )
-    return supervisor.Supervisor(plan).run()
+    part = supervisor.Supervisor(plan).run()
+    if isinstance(part, Part) and part.work is not None:
+        settings.store.path = None  # it is the process's own, and locked
+    return part
 
 
 def _roles(text: str) -> list[str]:
@@ -161,6 +159,14 @@ def _roles(text: str) -> list[str]:
     if not named:
         raise shell.RefusedError("--role names no role", status=shell.WRONG_USAGE)
     return [one for one in hosts.ROLES if one in named or "all" in named]
+
+
+def _services(text: str, app: App) -> list[str]:
+    return [shell.one_of("tool service", one, app.services()) for one in text.split(",") if one]
+
+
+def _announce(instance: str, roles: list[str], app: App, url: str) -> None:
+    shell.note(f"{instance} runs {', '.join(roles)} of {app.name}; HTTP at {url}")
 
 
 def _await_cluster(check: Callable[[], object]) -> None:

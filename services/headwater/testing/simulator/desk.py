@@ -11,8 +11,10 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from headwater.core.prices import Price, Prices, usd_per_million
 from headwater.errors import AgentError, BudgetExceeded, DeadlineExceeded, Denied, ToolError
+from headwater.sdk.agents import Agent
 from headwater.sdk.app import App
 from headwater.sdk.context import Context
+from headwater.sdk.tools import Tool
 from headwater.sdk.types import Budget
 from headwater.testing.simulator import outside
 
@@ -66,12 +68,81 @@ def words(question: str) -> str:
     return f"about {question}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bank:
+    """The tools that the desk uses, one or more of every safety."""
+
+    balance: Tool[[str], int]
+    block: Tool[[str], str]
+    note: Tool[[str], str]
+    pay: Tool[[str], str]
+    wire: Tool[[str], str]
+    gift: Tool[[str], str]
+
+
 def desk_app(version: str = FIRST) -> App:  # noqa: C901 - one place to see all that is declared
     """Return the app."""
     app = App("fleet", namespace="sim", version=version)
     small = app.model(
         "small", lambda _: FunctionModel(_answer, model_name="simulated"), price=PRICE
     )
+    bank = _bank(app)
+
+    @app.agent(budget=Budget(steps=CLERK_STEPS))
+    async def clerk(ctx: Context, case: str) -> str:
+        await asyncio.sleep(0.02)
+        return f"{case}: {await bank.balance(case)} {ctx.uuid()}"
+
+    @app.agent(budget=Budget(steps=STEPS), emits=[Noted])
+    async def desk(ctx: Context, question: str) -> str:  # noqa: C901, PLR0912 - a kind a branch
+        kind, _, number = question.partition(" ")
+        if kind == "spend":
+            return await _spend(bank, question)
+        if kind == "hurry":
+            return await _hurry(clerk, question)
+        if kind == "again":
+            await bank.note(question)
+            ctx.continue_as(f"plain {number}")
+        if kind == "sign":
+            try:
+                await ctx.approve(f"may {number}?", to="group:bosses", expires_s=APPROVE_S)
+            except Denied:
+                return "denied"
+        if kind == "cleanup":
+            try:
+                await ctx.receive("never")
+            finally:
+                await bank.block(f"card {number}")
+        owing, blocked = await asyncio.gather(
+            bank.balance(question), bank.block(f"card {int(number) % 2}")
+        )
+        said = await small(question)
+        if careful := {"pay": bank.pay, "wire": bank.wire, "gift": bank.gift}.get(kind):
+            try:
+                said += f" {await careful(question)}"
+            except (ToolError, Denied, DeadlineExceeded) as error:
+                said += f" {error.error}"
+        ctx.emit(Noted(text="x" * HUGE_CHARS if kind == "huge" else said))
+        if version != FIRST and ctx.patched(PATCH):
+            said += f" {await bank.note(f'checked {question}')}"
+        opinion = await clerk(question)
+        if kind == "slow":
+            for n in range(3):
+                await asyncio.sleep(0.04)
+                said += f" {await bank.note(f'{question}/{n}')}"
+        if kind == "fail" and ctx.run.attempt == 1:
+            raise ValueError(f"nobody can answer {question}")
+        if kind == "ask":
+            said += f" {await ctx.receive('go')}"
+        if kind == "wait":
+            await ctx.receive("never")
+        return f"{owing} {blocked} {said} {opinion} {ctx.uuid()} {ctx.random.random()}"
+
+    return app
+
+
+def _bank(app: App) -> Bank:
+    """Declare the tools, and how a wire is looked for after a crash."""
 
     @app.tool(effect="read", service="bank")
     async def balance(account: str) -> int:
@@ -107,61 +178,23 @@ def desk_app(version: str = FIRST) -> App:  # noqa: C901 - one place to see all 
     async def gift(text: str) -> str:
         return await outside.act(f"gave {text}")
 
-    @app.agent(budget=Budget(steps=CLERK_STEPS))
-    async def clerk(ctx: Context, case: str) -> str:
-        await asyncio.sleep(0.02)
-        return f"{case}: {await balance(case)} {ctx.uuid()}"
+    return Bank(balance=balance, block=block, note=note, pay=pay, wire=wire, gift=gift)
 
-    @app.agent(budget=Budget(steps=STEPS), emits=[Noted])
-    async def desk(ctx: Context, question: str) -> str:  # noqa: C901, PLR0912 - a kind a branch
-        kind, _, number = question.partition(" ")
-        if kind == "spend":
-            asked = (balance(f"{question}/{n}") for n in range(STEPS + 5))
-            found = await asyncio.gather(*asked, return_exceptions=True)
-            return f"{sum(isinstance(one, BudgetExceeded) for one in found)} were refused"
-        if kind == "hurry":
-            try:
-                async with asyncio.timeout(0.03):
-                    return await clerk(question)
-            except (TimeoutError, AgentError) as error:
-                return type(error).__name__
-        if kind == "again":
-            await note(question)
-            ctx.continue_as(f"plain {number}")
-        if kind == "sign":
-            try:
-                await ctx.approve(f"may {number}?", to="group:bosses", expires_s=APPROVE_S)
-            except Denied:
-                return "denied"
-        if kind == "cleanup":
-            try:
-                await ctx.receive("never")
-            finally:
-                await block(f"card {number}")
-        owing, blocked = await asyncio.gather(balance(question), block(f"card {int(number) % 2}"))
-        said = await small(question)
-        if careful := {"pay": pay, "wire": wire, "gift": gift}.get(kind):
-            try:
-                said += f" {await careful(question)}"
-            except (ToolError, Denied, DeadlineExceeded) as error:
-                said += f" {error.error}"
-        ctx.emit(Noted(text="x" * HUGE_CHARS if kind == "huge" else said))
-        if version != FIRST and ctx.patched(PATCH):
-            said += f" {await note(f'checked {question}')}"
-        opinion = await clerk(question)
-        if kind == "slow":
-            for n in range(3):
-                await asyncio.sleep(0.04)
-                said += f" {await note(f'{question}/{n}')}"
-        if kind == "fail" and ctx.run.attempt == 1:
-            raise ValueError(f"nobody can answer {question}")
-        if kind == "ask":
-            said += f" {await ctx.receive('go')}"
-        if kind == "wait":
-            await ctx.receive("never")
-        return f"{owing} {blocked} {said} {opinion} {ctx.uuid()} {ctx.random.random()}"
 
-    return app
+async def _spend(bank: Bank, question: str) -> str:
+    """Ask for more than the budget has."""
+    asked = (bank.balance(f"{question}/{n}") for n in range(STEPS + 5))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    return f"{sum(isinstance(one, BudgetExceeded) for one in found)} were refused"
+
+
+async def _hurry(clerk: Agent[str, str], question: str) -> str:
+    """Give the clerk too little time, as a rule."""
+    try:
+        async with asyncio.timeout(0.03):
+            return await clerk(question)
+    except (TimeoutError, AgentError) as error:
+        return type(error).__name__
 
 
 def is_timed(question: str) -> bool:
