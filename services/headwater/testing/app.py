@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +18,9 @@ from headwater.contracts.records import Draft, Partition
 from headwater.contracts.wanted import Wanted
 from headwater.core.decider import Sent
 from headwater.core.messages import Address, Meta, digest, task_id
-from headwater.core.prices import Price
 from headwater.errors import AgentError, HeadwaterError
 from headwater.log.local import LocalLog
 from headwater.models.prices import snapshot
-from headwater.models.scripted import Scripted
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.operating import Wish
 from headwater.runtime.performing import Performing
@@ -33,6 +30,7 @@ from headwater.sdk.app import App as SdkApp
 from headwater.sdk.models import Model
 from headwater.sdk.tools import Tool
 from headwater.sdk.types import NANO
+from headwater.testing.doubles import faked, scripted
 from headwater.tools.lifespans import entered
 
 START_MS = 1_767_225_600_000
@@ -40,7 +38,6 @@ START_MS = 1_767_225_600_000
 ROUNDS_MAX = 100_000
 TENANT = "default"
 ENDED = frozenset({"completed", "failed", "cancelled", "discarded"})
-_FREE = Price(input_nano=0, output_nano=0)
 
 
 class StillWaitingError(HeadwaterError):
@@ -166,9 +163,9 @@ class App:
         self.now_ms = START_MS
         self.app = app
         self._models = {
-            model.name: _scripted(model, script) for model, script in (models or {}).items()
+            model.name: scripted(model, script) for model, script in (models or {}).items()
         }
-        self._tools = {tool.name: _faked(tool, fake) for tool, fake in (tools or {}).items()}
+        self._tools = {tool.name: faked(tool, fake) for tool, fake in (tools or {}).items()}
         self.log = log or LocalLog(clock=lambda: self.now_ms)
         prices = snapshot(app.models | self._models)
         options = {
@@ -528,27 +525,3 @@ async def _no_time(seconds: float) -> None:
 def _json(value: Any) -> bytes:
     dump = getattr(value, "model_dump", None)
     return json.dumps(dump(mode="json") if dump else value).encode()
-
-
-def _scripted(model: Model, script: Any) -> Model:
-    from pydantic_ai.models import Model as ProviderModel  # noqa: PLC0415 - heavy
-
-    if isinstance(script, ProviderModel):
-        made: Callable[..., Any] = functools.partial(_same, script)
-    elif isinstance(script, Scripted):
-        made = script
-    else:
-        made = Scripted(script)
-    return Model(model.name, made, settings=model.settings, price=model.price or _FREE)
-
-
-def _same(model: Any, settings: Any) -> Any:
-    return model
-
-
-def _faked(tool: Tool[Any, Any], fake: Callable[..., Any]) -> Tool[Any, Any]:
-    other = object.__new__(type(tool))
-    other.__dict__.update(tool.__dict__)
-    other.function = fake
-    other.wants_call = False
-    return other
