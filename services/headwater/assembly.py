@@ -22,7 +22,7 @@ from headwater.catalogue import AppCatalogue
 from headwater.contracts import messages, quarantine
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
-from headwater.contracts.messages import ShardTable
+from headwater.contracts.ctl import ShardTable
 from headwater.contracts.records import Draft, Record
 from headwater.contracts.topics import Names
 from headwater.core.blobs import Blobs

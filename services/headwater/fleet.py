@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Callable, Collection, Iterable
 
 from headwater.assembly import Platform
-from headwater.contracts.messages import SchemaRecord, VersionRecord
+from headwater.contracts.ctl import SchemaRecord, VersionRecord
 from headwater.core.versions import Versions
 from headwater.errors import PoisonError, SettingsError, TransientError
 from headwater.layout import places

@@ -13,8 +13,8 @@ from typing import Any
 from headwater.admission import shards
 from headwater.assembly import ROWS, Parts, Platform
 from headwater.contracts import compatibility, messages
+from headwater.contracts.ctl import AppRecord, SchemaRecord, ShardTable, VersionRecord
 from headwater.contracts.derive import shape_of
-from headwater.contracts.messages import AppRecord, SchemaRecord, ShardTable, VersionRecord
 from headwater.contracts.records import Draft, Partition
 from headwater.contracts.shape import Shape
 from headwater.core.versions import is_later

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from headwater.contracts.approvals import ApprovalEvent, Decide, Decided, Petition, Withdraw
+from headwater.contracts.ctl import AppRecord, SchemaRecord, ShardTable, Suspect, VersionRecord
 from headwater.contracts.messages import (
     Admit,
     Answered,
-    AppRecord,
     Ask,
     BlobRef,
     CallNote,
@@ -27,15 +27,11 @@ from headwater.contracts.messages import (
     Resume,
     RunEvent,
     RunFailed,
-    SchemaRecord,
-    ShardTable,
     Spent,
     Start,
-    Suspect,
     Task,
     Token,
     Usage,
-    VersionRecord,
     Wake,
 )
 

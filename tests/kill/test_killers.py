@@ -18,7 +18,8 @@ from tests.kill import killers as subject
 from headwater.contracts.approvals import Petition
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
-from headwater.contracts.messages import RunFailed, Suspect
+from headwater.contracts.ctl import Suspect
+from headwater.contracts.messages import RunFailed
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("kill")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwater.contracts.messages import ShardTable
+from headwater.contracts.ctl import ShardTable
 from headwater.core.messages import digest
 
 SHARDS = 256

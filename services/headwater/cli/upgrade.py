@@ -15,7 +15,7 @@ import typer
 from headwater import fleet, namespace, provisioning
 from headwater.assembly import Platform
 from headwater.cli import discovery, options, shell, topics
-from headwater.contracts.messages import VersionRecord
+from headwater.contracts.ctl import VersionRecord
 from headwater.core.versions import is_later
 from headwater.durable import confine
 from headwater.settings import Settings

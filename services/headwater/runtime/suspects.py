@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from headwater.contracts.messages import Suspect
+from headwater.contracts.ctl import Suspect
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.decider import Sent
 from headwater.core.envelope import Envelope

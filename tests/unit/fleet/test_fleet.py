@@ -11,7 +11,7 @@ import pytest
 import headwater
 from headwater import namespace
 from headwater.assembly import Parts, Platform
-from headwater.contracts.messages import SchemaRecord, VersionRecord
+from headwater.contracts.ctl import SchemaRecord, VersionRecord
 from headwater.contracts.records import Draft
 from headwater.errors import SettingsError, TransientError
 from headwater.fleet import Fleet, Following, tag, tagged

@@ -11,7 +11,8 @@ import pytest
 
 import headwater
 from headwater.assembly import Parts, Platform
-from headwater.contracts.messages import Ask, Drain, ReplyTo, Suspect
+from headwater.contracts.ctl import Suspect
+from headwater.contracts.messages import Ask, Drain, ReplyTo
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.effector import Attempt, Call, Done, Safety, occupying
 from headwater.core.messages import Meta

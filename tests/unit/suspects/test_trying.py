@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headwater.contracts.messages import Suspect
+from headwater.contracts.ctl import Suspect
 from headwater.contracts.records import Partition, Record
 from headwater.errors import ProcessKillerError, TransientError
 from headwater.runtime import trying as trials
