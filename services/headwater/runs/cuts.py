@@ -14,7 +14,7 @@ from headwater.runs.calls import Routes
 from headwater.runs.holds import Holds
 from headwater.runs.life import Life
 from headwater.runs.people import People
-from headwater.runs.rows import Again, Entry, OpenCall, Redelivery, Run
+from headwater.runs.rows import Again, Entry, OpenCall, Redelivery
 from headwater.runs.visit import Visit
 
 logger = logging.getLogger(__name__)
@@ -93,11 +93,18 @@ class Cuts:
             closed = Closed(slot=control.resume.slot)
             turn.send(closed, self._routes.admission(turn.meta.tenant))
 
-    def started_again(self, turn: Turn, run: Run, start: Start) -> None:
-        """A task that is published again while its failed run is kept has taken a slot in vain."""
+    def started_again(self, visit: Visit, start: Start) -> None:
+        """A task that is published again while its failed run is kept has taken a slot in vain.
+
+        Admission told of it as of a new run, so what it is has to be told again.
+        """
+        run, turn = visit.run, visit.turn
         if run.state == "failed" and start.reply_to is None:
             logger.warning("%s failed and is kept: resume it, replay it or discard it", run.run)
-            turn.send(Closed(slot=start.slot), self._routes.admission(turn.meta.tenant))
+            closed = Closed(slot=start.slot)
+            visit.send(closed, self._routes.admission(turn.meta.tenant), meta=turn.meta)
+            visit.writes = self._wrote(visit)
+            visit.say("failed")
 
     def _cut(self, visit: Visit, control: Control, asked: Resume, wrote: tuple[str, ...]) -> None:
         run, turn = visit.run, visit.turn

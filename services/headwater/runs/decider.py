@@ -192,9 +192,10 @@ class Runs:
         return True
 
     def _start(self, turn: Turn, start: Start) -> None:
-        known = turn.get(Run, start.run)
+        known = self._visit(turn, start.run)
         if known is not None:
-            self._cuts.started_again(turn, known, start)
+            self._cuts.started_again(known, start)
+            known.write(new_address(self._events, start.run))
             return
         meta = turn.meta
         opened = Opened(

@@ -242,7 +242,7 @@ class Noting:
             known = self.known.get(item.claim)
             if known is None or self._stopping:
                 raise AbandonedError
-            if (reply := known.answer(item.call_id)) is not None:
+            if (reply := known.answer(item)) is not None:
                 return reply
         return None
 
@@ -273,7 +273,7 @@ class Noting:
                 known = self.known.get(item.claim)
                 if known is None or self._stopping:
                     raise AbandonedError
-                if (reply := known.answer(item.call_id)) is not None:
+                if (reply := known.answer(item)) is not None:
                     return reply
                 intent = self._intent(item)
                 if intent is None:
@@ -361,7 +361,7 @@ class Noting:
         while (known := self.known.get(item.claim)) is not None and known.reader is not None:
             # Asked in this order, for another thread reads: an answer that comes in between is seen.
             intent, seen_ms = known.intent(item.call_id), known.seen_ms
-            if (reply := known.answer(item.call_id)) is not None:
+            if (reply := known.answer(item)) is not None:
                 return reply
             fresh_ms = self._clock() - self._lease.blind_ms
             if intent is not None and intent.attempt == mine.attempt and mine.begun_ms >= fresh_ms:

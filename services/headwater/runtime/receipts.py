@@ -12,6 +12,7 @@ from headwater.core.envelope import Coder
 from headwater.errors import PoisonError, SettingsError
 from headwater.log.port import Log, Reader
 from headwater.runtime import doneset
+from headwater.runtime.answering import Item
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Known:
         self.lock = threading.Lock()
         """Held by whoever reads: a process that ends closes what another thread may be reading."""
         self._gained_ms = gained_ms
-        self._results: dict[str, Reply] = {}
+        self._results: dict[str, list[Result]] = {}
         self._intents: dict[str, Intent] = {}
         self._inherited: set[int] = set()
         self._last: Record | None = None
@@ -65,7 +66,7 @@ class Known:
         if receipt.offset < self.next_offset or receipt.offset in self.done:
             return
         if isinstance(receipt, Result):
-            self._results.setdefault(_id(receipt.reply), receipt.reply)
+            self._results.setdefault(_id(receipt.reply), []).append(receipt)
             return
         known = self._intents.get(_id(receipt))
         same = known is not None and known.attempt == receipt.attempt
@@ -82,18 +83,19 @@ class Known:
         """Count a request as done with."""
         self._inherited.discard(offset)
 
-    def answer(self, call_id: str) -> Reply | None:
-        """Return the answer that the log has."""
-        return self._results.get(call_id)
+    def answer(self, item: Item) -> Reply | None:
+        """Return the answer that the log has.
+
+        It is one to this very request, or to one that a person had sent again. A task that is
+        published again after its window is a run of the same id, whose calls are others.
+        """
+        noted = self._results.get(item.call_id, ())
+        mine = (one for one in noted if item.ask.undone or one.offset == item.record.offset)
+        return next((one.reply for one in mine), None)
 
     def intent(self, call_id: str) -> Intent | None:
         """Return who began it last, as far as the log says."""
         return self._intents.get(call_id)
-
-    def forget(self, call_id: str) -> None:
-        """A call is done with."""
-        self._results.pop(call_id, None)
-        self._intents.pop(call_id, None)
 
     def settled(self, now_ms: int) -> bool:
         """Say whether nobody else can be answering calls of this partition any more."""

@@ -22,11 +22,23 @@ from tests.unit.performing.world import (
     settle,
 )
 
-from headwater.contracts.messages import Answered, Failed, InDoubt, Intent, Reply, Result
-from headwater.contracts.records import Draft, Partition
+from headwater.contracts.messages import (
+    Answered,
+    Ask,
+    Failed,
+    InDoubt,
+    Intent,
+    Reply,
+    ReplyTo,
+    Result,
+)
+from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.effector import Done
+from headwater.core.messages import Meta
 from headwater.errors import NotDone, SettingsError, TransientError
+from headwater.log.port import Claim
 from headwater.runtime import receipts as subject
+from headwater.runtime.answering import Item
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.noting import Lease, Noting
 from headwater.runtime.receipts import Known
@@ -58,6 +70,24 @@ def answer(begun: Intent) -> Draft:
     )
     value = CODEC.encode(Result(offset=0, reply=reply))
     return Draft(topic=RECEIPTS, key=b"late/result", value=value, partition=0)
+
+
+def asked(number: int, *, offset: int, undone: tuple[str, ...] = ()) -> Item:
+    """Return a request of the run `r`."""
+    ask = Ask(
+        run="r",
+        number=number,
+        name="block",
+        arguments=b"",
+        safety="write",
+        order_key="",
+        not_after_ms=0,
+        reply_to=ReplyTo(topic=INBOX, partition=0, run="r", number=number),
+        undone=undone,
+    )
+    place = Partition(REQUESTS, 0)
+    record = Record(partition=place, offset=offset, time_ms=0, key=b"k", value=b"", headers=())
+    return Item(Claim(place, 1), record, Meta(id="m", tenant="t1"), ask)
 
 
 def kinds(world: World) -> list[str]:
@@ -151,6 +181,51 @@ def test_a_noted_answer_is_never_bought_again(safety: str, control: bool) -> Non
         else:
             assert world.hands.began == [0, 0]
         assert world.marked() == 1
+        await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_call_of_another_run_of_the_same_id_is_made(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is published again after its window is a run of the same id, and counts from one.
+
+    The control takes any answer to a call of that name, and a write is told to have been made that
+    nobody made.
+    """
+    if control:
+        monkeypatch.setattr(
+            Known,
+            "answer",
+            lambda known, item: next(
+                (one.reply for one in known._results.get(item.call_id, ())), None
+            ),
+        )
+
+    @play
+    async def scene() -> None:
+        world = World()
+        loop = world.performing()
+        append = world.log.append
+
+        async def dead(draft: Draft) -> Any:
+            if draft.topic == INBOX:
+                await asyncio.Event().wait()
+            return await append(draft)
+
+        world.log.append = dead
+        await world.ask(number=0, safety="write")
+        await settle(loop)
+        world.log.append = append
+        heir = await die(world, loop)
+        await finish(heir)
+        assert world.hands.began == [0]
+        await world.ask(number=0, safety="write", arguments=b"another")
+        await finish(heir)
+        assert world.hands.began == ([0] if control else [0, 0])
+        assert len({reply.attempt for reply in world.replies()}) == (1 if control else 2)
         await heir.close()
 
     scene()
@@ -914,7 +989,9 @@ def test_an_answer_counts_whatever_the_order() -> None:
     assert known.intent("r/1") == heirs
     for receipt in (Result(offset=5, reply=reply), Result(offset=5, reply=late), renewed):
         known.note(receipt)
-    assert known.answer("r/1") == reply
+    assert known.answer(asked(1, offset=5)) == reply
+    assert known.answer(asked(1, offset=6)) is None
+    assert known.answer(asked(1, offset=6, undone=("a",))) == reply
 
 
 def test_receipts_of_what_is_done_take_no_memory() -> None:

@@ -636,7 +636,7 @@ def test_a_discard_gives_back_a_slot_that_waited_for_children():
 
 
 def test_a_task_that_is_published_again_takes_no_slot_for_good():
-    """Admission has forgotten it, and its failed run is still kept."""
+    """Admission has forgotten it, and its failed run is still kept, and told of as what it is."""
     world, _ = failed()
     world.start()
     assert world.messages(Closed) == [
@@ -645,6 +645,8 @@ def test_a_task_that_is_published_again_takes_no_slot_for_good():
     ]
     (opened,) = world.rows.scan(Opened)
     assert opened.start.slot == "slot1"
+    told = [(event.status, event.error) for event in events(world)]
+    assert told[-2:] == [("failed", "ValueError")] * 2
     assert [type(row) for row in world.rows.scan(OpenCall)] == [OpenCall]
 
 

@@ -10,6 +10,7 @@ import pydantic
 import pytest
 
 import headwater
+from headwater.contracts.approvals import Decide
 from headwater.contracts.messages import Ask
 from headwater.testing.app import App, StillWaitingError
 
@@ -238,5 +239,36 @@ def test_a_cancelled_run_asks_nobody_any_more() -> None:
         with pytest.raises(StillWaitingError, match="asks nobody: it is cancelled"):
             await t.approve(run, by="ana")
         assert own.paid == []
+
+    run(body)
+
+
+@bank.agent(dedupe_s=3_600)
+async def again(ctx: headwater.Context, words: str) -> str:
+    try:
+        return (await ctx.approve(words, {"n": 1})).by
+    except headwater.Denied as error:
+        return str(error)
+
+
+def test_a_task_that_comes_again_after_its_window_asks_again() -> None:
+    """It is a run of the same id, and what a person said to the one before is no word on this one."""
+
+    async def body(t: App, bank: Bank) -> None:
+        first = await t.start(again, "close the account?", id="c-1", actor="ana")
+        (before,) = first.asking
+        await t.approve(first, by="eva")
+        assert await first.result() == "eva"
+        await t.advance(hours=2)
+        second = await t.start(again, "close the account?", id="c-1", actor="ana")
+        assert second.id == first.id
+        (asked,) = second.asking
+        assert asked.approval != before.approval
+        late = Decide(approval=before.approval, verdict="approve", digest=before.digest)
+        await t._send(late, t.platform.approvals_address(second.tenant), second.tenant, "eva")
+        await t.settle()
+        assert second.asking == [asked]
+        await t.deny(second, by="bob")
+        assert "denied by bob" in await second.result()
 
     run(body)

@@ -87,3 +87,18 @@ def test_failed_run_is_dropped_after_a_month() -> None:
             return before, run.status
 
     assert asyncio.run(main()) == ("failed", "discarded")
+
+
+def test_failed_run_whose_task_comes_again_can_still_be_resumed() -> None:
+    """Admission forgot the task and tells of it as accepted; who looks sees that the run has failed."""
+
+    async def main() -> str:
+        async with App(app) as test:
+            run = await test.start(fail, "no", id="t-1")
+            await test.advance(days=2)
+            again = await test.start(fail, "no", id="t-1")
+            assert again.id == run.id
+            assert [event.status for event in run.events[-2:]] == ["accepted", "failed"]
+            return run.status
+
+    assert asyncio.run(main()) == "failed"
