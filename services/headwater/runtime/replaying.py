@@ -55,6 +55,10 @@ class Ledger(Protocol):
         """Read what was committed before this was called."""
         ...
 
+    def alone(self, id: str, topic: str) -> contextlib.AbstractContextManager[None]:  # noqa: A002
+        """Keep others of this process from a topic's records meanwhile; what they did is known."""
+        ...
+
     def of(self, place: Partition, offset: int) -> Operation | None:
         """Return what was done last to the record at a place."""
         ...
@@ -291,7 +295,8 @@ class Replaying:
             return False
         began = time.monotonic()
         try:
-            held = self._try(owner, claim, stretch)
+            with self._ledger.alone(self._order.operation.id, self._order.topic):
+                held = self._try(owner, claim, stretch)
         except CutShortError as cut:
             _tell(cut)
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -44,14 +45,16 @@ class World:
 
         asyncio.run(write())
 
-    def replaying(self, id_: str = "r", log: LocalLog | None = None, **more) -> Replaying:
+    def replaying(
+        self, id_: str = "r", log: LocalLog | None = None, ledger: Ledger | None = None, **more
+    ) -> Replaying:
         operation = Operation(action="replay", id=id_, actor="ana", at_ms=0)
         order = Order(operation=operation, topic=FROM, make=more.pop("make", copy), **more)
         log = log or self.log
         return Replaying(
             log,
             order,
-            ledger=Ledger(log, CODEC, AUDIT),
+            ledger=ledger or Ledger(log, CODEC, AUDIT),
             note=lambda of: Draft(topic=AUDIT, value=CODEC.encode(of)),
             group=f"hw.operation.{id_}",
             clock=lambda: 7,
@@ -310,6 +313,30 @@ def test_an_older_process_is_fenced():
     with pytest.raises(SettingsError):
         world.replaying(make=overtaken).run(go())
     assert world.values() == [str(number).encode() for number in range(6)]
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_two_operations_at_once_do_nothing_twice(control, monkeypatch):
+    """One that is begun while another goes through the same records leaves what that has done.
+
+    In the control neither hears of the other, and letters are replayed as two tasks.
+    """
+    monkeypatch.setattr(replaying, "BATCH", 2)
+    if control:
+        monkeypatch.setattr(Ledger, "alone", lambda *_: contextlib.nullcontext())
+    world = World(7)
+    ledger = Ledger(world.log, CODEC, AUDIT)
+    other = world.replaying("b", ledger=ledger)
+
+    class Between(threading.Event):
+        def is_set(self) -> bool:
+            if len(world.values()) == 2:
+                other.run(go())
+            return super().is_set()
+
+    world.replaying("a", ledger=ledger).run(Between())
+    assert len(world.values()) == (7 + 5 if control else 7)
+    assert {*world.values()} == {b"%d" % number for number in range(7)}
 
 
 def test_ranges_are_pairs():
