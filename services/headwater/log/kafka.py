@@ -67,7 +67,7 @@ class KafkaLog:
 
     def read(self, starts: Mapping[Partition, int]) -> KafkaReader:
         """Read committed records from these offsets on; an offset before the first means the first."""
-        return KafkaReader(self.config, starts, self.ends(starts))
+        return KafkaReader(self.config, starts, self.ends)
 
     async def append(self, draft: Draft) -> tuple[Partition, int]:
         """Write one record outside any transaction; where it is, once all replicas in sync have it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -17,6 +17,8 @@ from headwater.log.port import Pairs
 
 logger = logging.getLogger(__name__)
 
+Ends = Callable[[Collection[Partition]], dict[Partition, int]]
+
 
 class KafkaReader:
     """Reads; see `log.port.Reader`.
@@ -24,15 +26,14 @@ class KafkaReader:
     Args:
         config: The cluster.
         starts: Next offset per partition; one that has expired means the first there is.
-        ends: Uncommitted end per partition, taken before this.
+        ends: Looks the uncommitted end of each partition up.
     """
 
-    def __init__(
-        self, config: KafkaConfig, starts: Mapping[Partition, int], ends: Mapping[Partition, int]
-    ) -> None:
+    def __init__(self, config: KafkaConfig, starts: Mapping[Partition, int], ends: Ends) -> None:
         self._config = config
         self._next = {place: max(0, start) for place, start in starts.items()}
-        self._ends = dict(ends)
+        self._look_up = ends
+        self._ends: dict[Partition, int] = {}
         self._only = next(iter(self._next)) if len(self._next) == 1 else None
         """The one partition that is read, if it is one: a message's own is slow to tell."""
         self._said_away = False
@@ -47,6 +48,11 @@ class KafkaReader:
         self._consumer.assign(
             [TopicPartition(p.topic, p.number, offset) for p, offset in self._next.items()]
         )
+        try:
+            self.until_now()  # while the client fetches
+        except BaseException:
+            self.close()
+            raise
 
     def poll(self, *, records_max: int, wait_ms: int) -> Sequence[Record]:
         """Return the next records; empty when none came in time.
@@ -77,6 +83,10 @@ class KafkaReader:
     def at_end(self) -> bool:
         """Whether everything begun before the reader was opened was delivered or aborted."""
         return all(self._next[place] >= end for place, end in self._ends.items())
+
+    def until_now(self) -> None:
+        """Have `at_end` speak of the ends there are now, not of those when the reader was opened."""
+        self._ends = self._look_up(self._next)
 
     def close(self) -> None:
         """Stop reading."""

@@ -40,9 +40,8 @@ class LocalReader:
     def __init__(self, cluster: Cluster, starts: Mapping[Partition, int]) -> None:
         self._cluster = cluster
         self._first = 0
-        with cluster.changed:
-            self._next = {place: max(0, start) for place, start in starts.items()}
-            self._ends = {place: cluster.stored(place).end for place in starts}
+        self._next = {place: max(0, start) for place, start in starts.items()}
+        self.until_now()
 
     def poll(self, *, records_max: int, wait_ms: int) -> Sequence[Record]:
         """Return the next records, in offset order per partition; empty when none came in time."""
@@ -79,6 +78,11 @@ class LocalReader:
     def at_end(self) -> bool:
         """Whether every partition was read up to the end it had when the reader was opened."""
         return all(self._next[place] >= end for place, end in self._ends.items())
+
+    def until_now(self) -> None:
+        """Have `at_end` speak of the ends there are now, not of those when the reader was opened."""
+        with self._cluster.changed:
+            self._ends = {place: self._cluster.stored(place).end for place in self._next}
 
     def close(self) -> None:
         """Stop reading."""

@@ -159,6 +159,10 @@ class Reader(Protocol):
         """
         ...
 
+    def until_now(self) -> None:
+        """Have `at_end` speak of the ends there are now, not of those when the reader was opened."""
+        ...
+
     def close(self) -> None:
         """Stop reading."""
         ...

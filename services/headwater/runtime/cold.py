@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from headwater.core.keys import key_of, parted, row_key
 from headwater.core.messages import Key
@@ -38,8 +38,9 @@ class Cold:
         """
         rows: dict[bytes, bytes | None] = self.rows  # type: ignore[assignment] # nothing stays `None`
         before = len(rows)
-        rows.update(zip(keys, values, strict=True))
-        self._list(itertools.islice(reversed(rows), len(rows) - before))  # whatever is new is last
+        rows.update(dict(zip(keys, values, strict=True)))  # a small one first takes less time
+        new = len(rows) - before  # whatever is new is last
+        self._list(keys if new == len(keys) else itertools.islice(reversed(rows), new))
         if not all(values):
             for key in [key for key, value in zip(keys, values, strict=True) if value is None]:
                 if rows.get(key, b"") is None:
@@ -50,7 +51,7 @@ class Cold:
         """Whatever there is was added: keep no lists of rows that are gone."""
         if self._stale * _STALE_SHARE > len(self.rows):
             self._listed, self._stale = {}, 0
-            self._list(iter(self.rows))
+            self._list(self.rows)
 
     def take(self, kind: str, key: Key) -> bytes | None:
         """Take one row out."""
@@ -73,7 +74,7 @@ class Cold:
         rows = self.rows
         return {key_of(key)[1]: value for key in keys if (value := rows.pop(key, None)) is not None}
 
-    def _list(self, keys: Iterator[bytes]) -> None:
+    def _list(self, keys: Iterable[bytes]) -> None:
         listed = self._listed
         for key in keys:
             try:  # written out for the usual key: a call for each would take as long as the rest
@@ -88,7 +89,9 @@ class Cold:
             if below is None:
                 below = listed[kind] = {}
             found = below.setdefault(first, key)  # a list for one would take more than its key
+            if found is key:
+                continue
             if isinstance(found, list):
                 found.append(key)
-            elif found is not key:
+            else:
                 below[first] = [found, key]

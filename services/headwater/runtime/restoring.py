@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import time
@@ -12,7 +13,7 @@ from typing import ParamSpec, TypeVar
 from headwater.contracts.records import Partition
 from headwater.core.envelope import Coder
 from headwater.errors import SettingsError
-from headwater.log.port import Claim, Log
+from headwater.log.port import Claim, Log, Reader
 from headwater.runtime import doneset
 from headwater.runtime.storing import AGE_S_MAX, Life, Stamp, Store, usable, wall_ms
 from headwater.runtime.table import Restore, Table
@@ -63,6 +64,19 @@ class Local:
     clock: Callable[[], int] = wall_ms
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """What a partition's store had before the rest was read, and what was read since."""
+
+    store: Store
+    life: Life
+    base: Stamp | None
+    start: int
+    began_ms: int
+    changes: dict[bytes, bytes | None]
+    add: Add
+
+
 class Inline(concurrent.futures.Executor):
     """Runs at once, on the caller's thread: for one process that steps everything itself."""
 
@@ -81,8 +95,9 @@ class Inline(concurrent.futures.Executor):
 class Restorer:
     """Restores gained claims while the loop goes on with the others.
 
-    The offset is read first and the end of the state topic after it, so the rows are never older
-    than the offset; an open transaction holds the read back until it has ended.
+    The offset is asked for before the end of the state topic is, so the rows are never older than
+    the offset; an open transaction holds the read back until it has ended. Rows may come before
+    either.
 
     Args:
         log: The log.
@@ -138,43 +153,47 @@ class Restorer:
         return found
 
     def _restore(self, partition: Partition) -> Restored:
-        next_offset, metadata = self._log.committed(self._group, partition)
-        done = self._done(partition, next_offset, metadata)
         if self._state is None:
+            next_offset, done = self._reached(partition)
             table = Table()
         else:
             place = Partition(self._state, partition.number)
             restore = Restore(self._codec)
-            if self._local is None:
-                self._read(place, 0, restore.add)
-            else:
-                self._read_with(self._local, place, restore)
+            kept = None if self._local is None else self._kept(self._local, place, restore)
+            with contextlib.closing(self._log.read({place: kept.start if kept else 0})) as reader:
+                # The client fetches rows while the offset is asked for; the end is taken after it.
+                next_offset, done = self._reached(partition)
+                reader.until_now()
+                end = self._read(reader, place, kept.add if kept else restore.add)
+            assert end is not None, "nothing bounds this read"
+            if kept:
+                self._keep(kept, restore, end)
             table = restore.table()
         return Restored(next_offset=next_offset, table=table, timers=Timers(table), done=done)
 
-    def _done(self, partition: Partition, next_offset: int, metadata: str) -> frozenset[int]:
+    def _reached(self, partition: Partition) -> tuple[int, frozenset[int]]:
+        """Return where reading goes on, and what is done beyond that."""
+        next_offset, metadata = self._log.committed(self._group, partition)
         try:
-            return doneset.decode(next_offset, metadata)
+            return next_offset, doneset.decode(next_offset, metadata)
         except doneset.UndecodableError as error:
             raise SettingsError(
                 f"what {self._group} has done of {partition} beyond offset {next_offset} cannot be read "
                 f"({error}), and no turn may be taken twice: run the version that wrote it"
             ) from error
 
-    def _read(self, place: Partition, start: int, add: Add, *, until_s: float = 0) -> int | None:
+    def _read(
+        self, reader: Reader, place: Partition, add: Add, *, until_s: float = 0
+    ) -> int | None:
         """Read up to the end; return what comes next, `None` if the end was not reached by `until_s`."""
-        reader = self._log.read({place: start})
-        try:
-            while not reader.at_end:
-                if until_s and time.monotonic() > until_s:
-                    return None
-                add(*reader.pairs(records_max=RECORDS_MAX, wait_ms=WAIT_MS))
-            return reader.next_offset(place)
-        finally:
-            reader.close()
+        while not reader.at_end:
+            if until_s and time.monotonic() > until_s:
+                return None
+            add(*reader.pairs(records_max=RECORDS_MAX, wait_ms=WAIT_MS))
+        return reader.next_offset(place)
 
-    def _read_with(self, local: Local, place: Partition, restore: Restore) -> None:
-        """Read the tail alone where the store can be used, and keep what was read."""
+    def _kept(self, local: Local, place: Partition, restore: Restore) -> _Kept:
+        """Begin with what the store has, if it can be used."""
         life = Life(place=place, topic_id=self._log.topic_id(place.topic))
         now_ms = local.clock()
         base, start = None, 0
@@ -193,13 +212,23 @@ class Restorer:
             restore.add(keys, values)
             changes.update(zip(keys, values, strict=True))
 
-        next_offset = self._read(place, start, restore.add if base is None else add)
-        assert next_offset is not None
-        stamp = Stamp(next_offset=max(start, next_offset), caught_up_ms=now_ms)
-        if base is None:
-            self._executor.submit(local.store.replace, life, restore.rows(), stamp)
+        return _Kept(
+            store=local.store,
+            life=life,
+            base=base,
+            start=start,
+            began_ms=now_ms,
+            changes=changes,
+            add=restore.add if base is None else add,
+        )
+
+    def _keep(self, kept: _Kept, restore: Restore, end: int) -> None:
+        """Keep what was read."""
+        stamp = Stamp(next_offset=max(kept.start, end), caught_up_ms=kept.began_ms)
+        if kept.base is None:
+            self._executor.submit(kept.store.replace, kept.life, restore.rows(), stamp)
         else:
-            self._executor.submit(local.store.advance, life, base, changes, stamp)
+            self._executor.submit(kept.store.advance, kept.life, kept.base, kept.changes, stamp)
 
     def _follow_on(self) -> None:
         """Let one partition's store catch up, off this thread, if it is time."""
@@ -233,7 +262,8 @@ class Restorer:
             changes.update(zip(keys, values, strict=True))
 
         until_s = time.monotonic() + FOLLOW_S_MAX
-        next_offset = self._read(place, base.next_offset, add, until_s=until_s)
+        with contextlib.closing(self._log.read({place: base.next_offset})) as reader:
+            next_offset = self._read(reader, place, add, until_s=until_s)
         if next_offset is not None:
             stamp = Stamp(next_offset=max(base.next_offset, next_offset), caught_up_ms=now_ms)
             local.store.advance(life, base, changes, stamp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,8 +21,8 @@ from headwater.runtime.cold import Cold
 
 _TIMER = row_key(Timer.__name__, ())
 _ROWS_MAX = 500
-_HEAD = 10
-"""Bytes that name a row's schema."""
+_head: Callable[[bytes], bytes] = operator.itemgetter(slice(10))
+"""Returns the bytes that name a row's schema."""
 
 
 class UnreadableRowError(HeadwaterError):
@@ -108,7 +109,7 @@ class Table:
         dues, self._dues = self._dues, {}
         rows = self._rows.get(Timer, {}).values()
         found: list[tuple[int, Key | bytes]] = [(row.due_ms, row.key) for row in rows]
-        found += ((due_ms, key) for key, due_ms in dues.items())
+        found += zip(dues.values(), dues, strict=True)
         return found
 
     def _file(self, cold: Cold, kind: type[Row], prefix: Key) -> None:
@@ -185,9 +186,11 @@ class Restore:
             self._cold.add(keys, values)
         except ValueError as error:
             raise UnreadableRowError(str(error)) from error
-        self._samples.update({value[:_HEAD]: value for value in values if value is not None})
-        pairs = zip(keys, values, strict=True)
-        for key, value in [(key, value) for key, value in pairs if key.startswith(_TIMER)]:
+        held = [value for value in values if value is not None]
+        if not {*map(_head, held)} <= self._samples.keys():
+            self._samples.update(zip(map(_head, held), held, strict=True))
+        timers = map(bytes.startswith, keys, itertools.repeat(_TIMER))
+        for key, value in itertools.compress(zip(keys, values, strict=True), timers):
             if value is None:
                 self._dues.pop(key, None)
                 continue
@@ -219,7 +222,7 @@ class Restore:
                 self._codec.decode(value)
         except PoisonError:  # perhaps of a row that is gone
             rows = self._cold.rows.values()
-            for value in {value[:_HEAD]: value for value in rows}.values():
+            for value in {_head(value): value for value in rows}.values():
                 self._codec.decode(value)
         self._cold.settle()
         return Table.restored(self._cold, self._dues, self._codec)

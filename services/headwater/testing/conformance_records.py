@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from headwater.contracts.records import Draft, Partition
+from headwater.contracts.records import Draft, Partition, Record
 from headwater.errors import PoisonError, SettingsError
 from headwater.testing.conformance_world import World, put, read_all, read_until, values
 
@@ -169,6 +169,24 @@ class RecordClaims:
         put(world.log, Draft(topic=topic, key=b"k", value=b"later"))
         assert reader.at_end
         assert values(read_until(reader, 1)) == [b"later"]
+
+    def test_a_reader_takes_its_ends_anew(self, world: World) -> None:
+        """What was appended since the reader was opened is before the end from then on."""
+        topic, other = world.topic(), world.topic()
+        place, empty = Partition(topic, 0), Partition(other, 0)
+        put(world.log, Draft(topic=topic, key=b"k", value=b"early"))
+        reader = world.log.read({place: 0, empty: 0})
+        assert values(read_until(reader, 1)) == [b"early"]
+        put(world.log, *(Draft(topic=topic, key=b"k", value=b"%d" % n) for n in range(3)))
+        ends = [reader.at_end]
+        reader.until_now()
+        ends.append(reader.at_end)
+        assert ends == [True, False]
+        found: list[Record] = []
+        while not reader.at_end:
+            found += reader.poll(records_max=2, wait_ms=100)
+        assert values(found) == [b"0", b"1", b"2"]
+        reader.close()
 
     def test_compaction_keeps_the_newest_of_each_key(self, world: World) -> None:
         """A compacted topic forgets what was overwritten and what was deleted, and nothing else."""

@@ -215,6 +215,9 @@ class Rows:
     def next_offset(self, partition):
         return len(self.records)
 
+    def until_now(self):
+        pass
+
     def close(self):
         pass
 
