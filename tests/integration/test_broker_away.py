@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from confluent_kafka import Consumer
 
 from headwater.contracts.records import Draft, Partition
-from headwater.errors import TransientError
+from headwater.errors import SettingsError, TransientError
 from headwater.log.broker import Broker
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
@@ -36,30 +37,69 @@ def log(own_kafka: Broker) -> Iterator[KafkaLog]:
     log.close()
 
 
+class Supervised:
+    """An owner that copies its inbox, and is started again under its name when its process ends.
+
+    Args:
+        log: The log.
+        starts_max: How often it is started.
+    """
+
+    def __init__(self, log: KafkaLog, *, starts_max: int) -> None:
+        self._log = log
+        self._left = starts_max
+        self.ends = 0
+        self._start()
+
+    def follow(self, before: Callable[[int], None]) -> None:
+        """Copy what came, in one transaction a record; `before` is told its offset first."""
+        try:
+            poll = self.follower.poll(records_max=1)
+        except SettingsError:
+            self.ends += 1
+            self.follower.member.close()
+            if not self._left:
+                raise
+            self._start()
+            return
+        for claim, record in poll.records:
+            before(record.offset)
+            draft = Draft(topic="away.out", value=record.value)
+            work = Work(claim=claim, next_offset=record.offset + 1, drafts=[draft])
+            self.follower.member.commit([work])  # type: ignore[attr-defined] # an owner follows
+
+    def _start(self) -> None:
+        self._left -= 1
+        owner = self._log.own(["away.inbox"], group="away.group", instance="a")
+        self.follower = Follower(owner, self._log, "away.group")
+
+
 def test_an_owner_goes_on_after_its_broker_died_between_commits(
     own_kafka: Broker, log: KafkaLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each task leads to its output once, though commits met a dead broker."""
+    """Each task leads to its output once, though commits met a dead broker.
+
+    A broker may die just when it has taken the owner into its group again, and the owner never hears
+    of that: its next try is refused as a stranger's. Then its process ends and is started again.
+    """
     inbox = Partition("away.inbox", 0)
     put(log, *(Draft(topic=inbox.topic, value=b"%d" % n) for n in range(TASKS)))
-    follower = Follower(log.own([inbox.topic], group="away.group", instance="a"), log, "away.group")
     deaths = [10, 25]
+    owner = Supervised(log, starts_max=1 + len(deaths))
     revival = threading.Thread(target=lambda: None)
     revival.start()
 
-    def done() -> bool:
+    def die(offset: int) -> None:
         nonlocal revival
-        poll = follower.poll(records_max=1)
-        for claim, record in poll.records:
-            if deaths and record.offset == deaths[0]:
-                deaths.pop(0)
-                own_kafka.kill()
-                revival.join()
-                revival = threading.Thread(target=own_kafka.start)
-                revival.start()
-            draft = Draft(topic="away.out", value=record.value)
-            work = Work(claim=claim, next_offset=record.offset + 1, drafts=[draft])
-            follower.member.commit([work])  # type: ignore[attr-defined] # an owner follows
+        if deaths and offset == deaths[0]:
+            deaths.pop(0)
+            own_kafka.kill()
+            revival.join()
+            revival = threading.Thread(target=own_kafka.start)
+            revival.start()
+
+    def done() -> bool:
+        owner.follow(die)
         return not deaths and log.committed("away.group", inbox)[0] == TASKS
 
     with caplog.at_level(logging.WARNING):
@@ -67,8 +107,49 @@ def test_an_owner_goes_on_after_its_broker_died_between_commits(
     revival.join()
     assert values(read_all(log, Partition("away.out", 0))) == [b"%d" % n for n in range(TASKS)]
     waits = [r for r in caplog.records if "away.group waits for the cluster" in r.getMessage()]
-    assert len(waits) <= 2, "it is said once a death"
-    follower.member.close()
+    assert len(waits) <= 2 + owner.ends, "it is said once a death, by each who meets it"
+    owner.follower.member.close()
+
+
+@pytest.mark.parametrize("starts_max", [2, 1], ids=["", "control"])
+def test_an_owner_whose_own_join_was_never_heard_of_ends_and_goes_on_when_it_is_started_again(
+    log: KafkaLog, starts_max: int
+) -> None:
+    """The group knows the name by another id then, and nobody can tell that from a second process.
+
+    The control is not started again.
+    """
+    inbox = Partition("away.inbox", 0)
+    put(log, *(Draft(topic=inbox.topic, value=b"%d" % n) for n in range(TASKS)))
+    owner = Supervised(log, starts_max=starts_max)
+    unheard = threading.Thread(target=_join, args=(log.config,))
+
+    def join(offset: int) -> None:
+        if offset == TASKS // 4:
+            unheard.start()
+
+    def done() -> bool:
+        owner.follow(join)
+        joined = unheard.ident is not None and not unheard.is_alive()
+        return bool(owner.ends) and joined and log.committed("away.group", inbox)[0] == TASKS
+
+    if starts_max == 1:
+        with pytest.raises(SettingsError, match="start this one again"):
+            until(done, "every task")
+    else:
+        until(done, "every task")
+        assert values(read_all(log, Partition("away.out", 0))) == [b"%d" % n for n in range(TASKS)]
+        assert owner.ends == 1
+        owner.follower.member.close()
+    unheard.join()
+
+
+def _join(config: KafkaConfig) -> None:
+    """Join as the owner does, and be gone before the group has answered."""
+    consumer = Consumer(config.member("away.group", "a"))
+    consumer.subscribe(["away.inbox"])
+    consumer.poll(config.heartbeat_ms / 1000)
+    consumer.close()
 
 
 def test_appends_and_questions_wait_for_a_broker_that_is_away(

@@ -86,10 +86,14 @@ def is_away(error: KafkaError) -> bool:
 
 
 def taken_over(group: str, instance: str, error: KafkaError) -> SettingsError:
-    """Return the end of a member whose name another process uses."""
+    """Return the end of a member whose name another process uses, or seems to.
+
+    A broker that dies between a static member's join and its answer takes the member's next try for
+    another's: the group knows the name by an id that nobody was told, which looks like a second process.
+    """
     return SettingsError(
-        f"another process has joined {group} as {instance}: give each process its own "
-        f"HEADWATER_INSTANCE ({error.str()})"
+        f"another process has joined {group} as {instance}: give each process its own HEADWATER_INSTANCE; "
+        f"if a broker went away just now, that was this one's own join: start this one again ({error.str()})"
     )
 
 
