@@ -117,7 +117,7 @@ class Fleet:
 
     def look(self) -> None:
         """Measure what is in memory."""
-        for process in self._storm.processes:
+        for process in self._storm.crowd.processes:
             loop = process.loop
             size = (
                 loop.performing.busy + loop.performing.waiting
@@ -201,7 +201,7 @@ class Fleet:
             codec=self.platform.codec,
             namespace=names.namespace,
             acts=self.outside.acts,
-            deaths=self._storm.deaths,
+            deaths=self._storm.crowd.deaths,
             offsets={(group, place): log.offset(group, place) or 0 for group, place in places},
             unfinished=[place for _, place in places if log.stable_end(place) < log.end(place)],
             gauges=[

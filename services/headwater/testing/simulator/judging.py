@@ -103,7 +103,7 @@ def play(
             problems += [f"result: {problem}" for problem in world.problems(book)]
             counts += world.seen(book)
         finally:
-            storm.close()
+            storm.crowd.close()
     return Verdict(
         plan=Plan(
             seed=seed,

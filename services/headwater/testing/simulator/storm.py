@@ -16,10 +16,10 @@ from headwater.contracts.records import Draft
 from headwater.errors import SettingsError, TransientError
 from headwater.log.local import LocalLog
 from headwater.log.local_faults import Crash, Ending, Faults, Point
-from headwater.testing.invariants import Death
 from headwater.testing.simulator.choices import Choice, Choices
+from headwater.testing.simulator.crowd import SKEW_MS, Crowd
 from headwater.testing.simulator.odds import BETWEEN, ENDINGS, WAYS, Odds
-from headwater.testing.simulator.processes import Alive, Broken, Clock, Spec, Stuck, World
+from headwater.testing.simulator.processes import Alive, Broken, Clock, Stuck, World
 from headwater.testing.simulator.virtual import inside
 
 ROUNDS_MAX = 3_000
@@ -28,8 +28,6 @@ QUIET_ROUNDS = 3
 """Rounds in which nothing happened before the calm counts as quiet."""
 DEPTH_MAX = 3
 """How many processes may stand still inside each other's calls."""
-SKEW_MS = 20
-"""How far a process's clock is off, at most."""
 PATIENCE_MS = 1_000
 """People speak up when nothing else happens for so long."""
 LOOKS_MS = 2_100
@@ -60,22 +58,18 @@ class Storm(Faults):
         self.choices = choices
         self.calm_at = calm_at
         """When the calm began, once it has."""
-        self.deaths: list[Death] = []
         self.history: list[str] = []
         """What went wrong, in order."""
         self.counts: Counter[str] = Counter()
         """What went wrong, and where, how often."""
-        self._seed = seed
+        self.crowd = Crowd(seed, clock, self.counts)
+        """Who is alive."""
         self._odds = odds
         self._random = random.Random(f"schedule/{seed}")  # noqa: S311 - a seeded world
         self._calm = False
         self._world: World | None = None
-        self._running: list[Alive] = []
-        self._alive: dict[str, Alive] = {}
-        self._ghosts: list[Alive] = []
         self._fed = 0
         self._steps = 0
-        self._starts = 0
 
     @property
     def log(self) -> LocalLog:
@@ -83,23 +77,18 @@ class Storm(Faults):
         assert self._world is not None
         return self._world.log
 
-    @property
-    def processes(self) -> Sequence[Alive]:
-        """Everything that runs."""
-        return (*self._alive.values(), *self._ghosts)
-
     # What the log and the world outside ask
 
     def at(self, point: Point, who: str) -> None:
         """Perhaps kill the caller here, or have it stand still while others go on."""
-        if not self._running:
+        if not self.crowd.running:
             return
-        caller = self._running[-1]
+        caller = self.crowd.running[-1]
         if caller.dead:
             raise Crash
         if point is Point.BLOCKED:
             self._note(f"{caller.spec.who} waits for a transaction that cannot end: killed")
-            self._kill(caller)
+            self.crowd.kill(caller)
         if point is Point.PAUSE and caller.spec.calls and not caller.leaving:
             self.counts["a queue is full"] += 1
         if self._calm:
@@ -115,12 +104,12 @@ class Storm(Faults):
 
     def reach(self, point: str, odds: float | None = None) -> None:
         """Come to a point where a process may die or stand still."""
-        if not self._running:
+        if not self.crowd.running:
             return
-        caller = self._running[-1]
+        caller = self.crowd.running[-1]
         if caller.dead:
             raise Crash
-        if self._calm or len(self._running) > DEPTH_MAX:
+        if self._calm or len(self.crowd.running) > DEPTH_MAX:
             return
         choice = self.choices.at(
             f"{point} of {caller.spec.who}", self._odds.calls if odds is None else odds, WAYS
@@ -130,9 +119,9 @@ class Storm(Faults):
         self._tell(choice)
         self.counts[f"something at {point}"] += 1
         if choice.what == "death":
-            self._kill(caller)
+            self.crowd.kill(caller)
         if choice.what != "standstill":
-            self._strike_off(caller)
+            self.crowd.strike_off(caller)
         self._stand_still(caller, choice)
 
     def missed(self, site: str) -> None:
@@ -152,16 +141,16 @@ class Storm(Faults):
         """A slow call goes on: perhaps its process is told to end meanwhile."""
         if self._calm:
             return
-        caller = self._running[-1]
+        caller = self.crowd.running[-1]
         site = f"slow {name} of {caller.spec.who}"
         choice = self.choices.at(site, self._odds.stops, ["a stop in good order"])
         if choice is not None:
             self._tell(choice)
-            self._leave(caller, choice.dice)
+            self.crowd.leave(caller, choice.dice)
 
     def stills(self, *, now: bool) -> int:
         """Return how often the process that moves has stood still: by now, or when it began to move."""
-        caller = self._running[-1]
+        caller = self.crowd.running[-1]
         return caller.stills if now else caller.stills_before
 
     def ending(self, who: str) -> Ending:
@@ -172,7 +161,7 @@ class Storm(Faults):
         if choice is None:
             return Ending.KNOWN
         self._tell(choice)
-        self._cut_name(who)
+        self.crowd.cut(who)
         return ENDINGS[choice.what]
 
     def late(self, who: str) -> int:
@@ -205,8 +194,7 @@ class Storm(Faults):
             Broken: A process raised something.
         """
         self._world = world
-        for spec in world.specs:
-            self._start(spec)
+        self.crowd.live_in(world)
         while not self._over():
             self._act()
             world.look()
@@ -214,17 +202,9 @@ class Storm(Faults):
         self._calm = True
         for again, speak in world.stages():
             for who in again:
-                if (process := self._alive.get(who)) is not None:
-                    self._leave(process, 0)
+                if (process := self.crowd.alive.get(who)) is not None:
+                    self.crowd.leave(process, 0)
             self._settle(speak=speak)
-
-    def close(self) -> None:
-        """Let go of every process."""
-        for process in self.processes:
-            process.dead = True
-            self._running.append(process)
-            process.loop.close()
-            self._running.pop()
 
     def _over(self) -> bool:
         assert self._world is not None
@@ -254,7 +234,7 @@ class Storm(Faults):
     def _disturb(self, choice: Choice) -> None:
         assert self._world is not None
         dice = random.Random(choice.dice)  # noqa: S311 - a seeded world
-        alive = [*self._alive.values()]
+        alive = [*self.crowd.alive.values()]
         if choice.what == "compaction":
             topic = dice.choice([*self._world.compacted])
             self._tell(choice, topic)
@@ -270,19 +250,19 @@ class Storm(Faults):
         process = dice.choice(alive)
         self._tell(choice, process.spec.who)
         if choice.what == "a stop in good order":
-            self._leave(process, dice.getrandbits(16))
+            self.crowd.leave(process, dice.getrandbits(16))
             return
         if choice.what == "another version":
             self._roll(dice, alive)
             return
-        self._cut(process)
+        self.crowd.cut(process.spec.who)
         if choice.what == "a second of the name":
-            self._ghosts.append(process)
-            self._start(process.spec)
+            self.crowd.ghosts.append(process)
+            self.crowd.start(process.spec)
         elif choice.what == "being struck off":
-            self._strike_off(process)
+            self.crowd.strike_off(process)
         else:
-            self._die(process, gone=bool(dice.getrandbits(1)))
+            self.crowd.die(process, gone=bool(dice.getrandbits(1)))
 
     def _stand_still(self, caller: Alive, choice: Choice) -> None:
         assert self._world is not None
@@ -312,44 +292,6 @@ class Storm(Faults):
             return
         raise AssertionError("the local log's append never waits")
 
-    def _start(self, spec: Spec) -> None:
-        self._starts += 1
-        skew = random.Random(f"{self._seed}/skew/{self._starts}").randint(-SKEW_MS, SKEW_MS)  # noqa: S311 - a seeded world
-        self.counts["a clock that is off"] += skew != 0
-        clock = self.clock
-        process = Alive(spec, lambda: clock.now_ms + skew, stepped_ms=clock.now_ms)
-        process.loop, process.member = spec.start(process)
-        self._alive[spec.who] = process
-        self._cut(process)  # whoever joins takes partitions from others
-
-    def _dead(self) -> list[Spec]:
-        assert self._world is not None
-        return [spec for spec in self._world.specs if spec.who not in self._alive]
-
-    def _kill(self, caller: Alive) -> None:
-        """Have the process that moves die right here.
-
-        Raises:
-            Crash: Always.
-        """
-        caller.dead = True
-        self._cut(caller)
-        raise Crash
-
-    def _die(self, process: Alive, *, gone: bool) -> None:
-        process.dead = True
-        self._running.append(process)  # its last words are its own, and nobody hears them
-        try:
-            process.loop.close()
-        finally:
-            self._running.pop()
-        if process in self._ghosts:
-            self._ghosts.remove(process)
-            return
-        del self._alive[process.spec.who]
-        if gone:  # it stays away for a session
-            self.log.evict(process.member)
-
     def _roll(self, dice: random.Random, alive: Sequence[Alive]) -> None:
         assert self._world is not None
         process = dice.choice([one for one in alive if one.spec.versioned] or alive)
@@ -357,50 +299,15 @@ class Storm(Faults):
         self._note(f"  {words}")
         for one in alive:
             if one.spec.who in again:
-                self._leave(one, dice.getrandbits(16))
-
-    def _leave(self, process: Alive, dice: int) -> None:
-        """Have a process end in good order; one that has calls under way goes on until they have ended."""
-        if process.leaving:
-            return
-        process.leaving = True
-        self._running.append(process)
-        try:
-            process.spec.leave(process, dice)
-        finally:
-            self._running.pop()
-        if process.left:
-            self._left(process)
-
-    def _left(self, process: Alive) -> None:
-        process.dead = True
-        self.counts["a process that left in good order"] += 1
-        self.counts["calls under way handed over"] += process.handed
-        if process.hasty:
-            self._cut(process)
-        if self._alive.get(process.spec.who) is process:
-            del self._alive[process.spec.who]
-        elif process in self._ghosts:
-            self._ghosts.remove(process)
-
-    def _strike_off(self, process: Alive) -> None:
-        self.log.evict(process.member)
-        process.struck = True
-        self._cut(process)
-
-    def _cut(self, process: Alive) -> None:
-        self._cut_name(process.spec.who)
-
-    def _cut_name(self, who: str) -> None:
-        self.deaths.append(Death(who=who, at_ms=self.clock.now_ms))
+                self.crowd.leave(one, dice.getrandbits(16))
 
     def _move_someone(self, dice: random.Random, beside: Alive | None = None) -> None:
         """Step one process that can; beside one that stands still, its rivals more often than not."""
-        dead = self._dead()
+        dead = self.crowd.dead()
         if dead and dice.random() < 0.3:  # noqa: PLR2004 - the dead come back soon
-            self._start(dice.choice(dead))
+            self.crowd.start(dice.choice(dead))
             return
-        able = [process for process in self.processes if process not in self._running]
+        able = [process for process in self.crowd.processes if process not in self.crowd.running]
         if beside is not None and dice.random() < 0.6:  # noqa: PLR2004 - as it says
             group = beside.spec.who.partition("/")[0] + "/"
             able = [one for one in able if one.spec.who.startswith(group)] or able
@@ -415,9 +322,9 @@ class Storm(Faults):
         process.stills_before = process.stills
         if process.struck:
             process.struck = False
-            self._cut(process)  # it joins again, and takes partitions from others
+            self.crowd.cut(process.spec.who)  # it joins again, and takes partitions from others
         process.stepped_ms = now_ms
-        self._running.append(process)
+        self.crowd.running.append(process)
         try:
             done: int = process.loop.step()
         except Crash:
@@ -425,21 +332,21 @@ class Storm(Faults):
         except Exception as error:
             if process.dead:
                 pass  # whatever its last words are
-            elif isinstance(error, SettingsError) and process in self._ghosts:
+            elif isinstance(error, SettingsError) and process in self.crowd.ghosts:
                 self._note(f"a ghost of {process.spec.who} ends: {error}")
                 process.dead = True
             else:
                 raise Broken(process.spec.who, error) from error
         else:
             if process.left:
-                self._left(process)
+                self.crowd.left(process)
                 return done + 1
             if not process.dead:
                 process.stepped_ms = self.clock.now_ms
                 return done
         finally:
-            assert self._running.pop() is process
-        self._die(process, gone=self._random.random() < 0.5)  # noqa: PLR2004 - half stay away
+            assert self.crowd.running.pop() is process
+        self.crowd.die(process, gone=self._random.random() < 0.5)  # noqa: PLR2004 - half stay away
         return 1
 
     # The calm
@@ -451,9 +358,11 @@ class Storm(Faults):
         for _ in range(ROUNDS_MAX):
             done = self._round()
             quiet = 0 if done else quiet + 1
-            if not quiet or any(one.loop.backlog() for one in self._alive.values()):
+            if not quiet or any(one.loop.backlog() for one in self.crowd.alive.values()):
                 continue
-            dues = [due for one in self._alive.values() if (due := one.loop.next_ms()) is not None]
+            dues = [
+                due for one in self.crowd.alive.values() if (due := one.loop.next_ms()) is not None
+            ]
             due = min(dues, default=None)
             if due is not None and due - self.clock.now_ms <= PATIENCE_MS:
                 # In small steps, so that nobody seems to have stood still.
@@ -474,12 +383,12 @@ class Storm(Faults):
 
     def _round(self) -> int:
         done = 0
-        for spec in self._dead():
-            self._start(spec)
+        for spec in self.crowd.dead():
+            self.crowd.start(spec)
             done += 1
         while self._feed():
             done += 1
-        for process in (*self._ghosts, *self._alive.values()):
+        for process in (*self.crowd.ghosts, *self.crowd.alive.values()):
             done += self._move(process)
         self.clock.now_ms += 1
         return done
@@ -489,5 +398,5 @@ class Storm(Faults):
         self._note(f"{choice}{': ' + more if more else ''}")
 
     def _note(self, what: str) -> None:
-        depth = "  " * len(self._running)
+        depth = "  " * len(self.crowd.running)
         self.history.append(f"step {self._steps:3}: {depth}{what}")
