@@ -26,7 +26,7 @@ from headwater.core.execution import AgentFunction, Raised
 from headwater.core.judge import Judge
 from headwater.core.messages import Address, RunId, new_address
 from headwater.core.versions import Versions
-from headwater.errors import UNKEEPABLE, PoisonError
+from headwater.errors import UNKEEPABLE, PoisonError, ProcessKillerError
 from headwater.runs import later, values
 from headwater.runs.bounds import Bounds
 from headwater.runs.calls import Calls, Catalogue, Routes
@@ -152,15 +152,29 @@ class Runs:
             self._refuse_start(turn, message, error)
             return
         visit = None if message is None else self._visit(turn, _run_of(message))
+        kept = _unkept(message, error) if message and error.code == UNKEEPABLE else message
         if message is None or visit is None or visit.run.ending:
             logger.warning("record %s@%d is refused: %s", record.partition, record.offset, error)
+            if visit is not None and isinstance(kept, Reply):
+                self._late_refused(visit, kept, error)
             return
-        kept = _unkept(message, error) if error.code == UNKEEPABLE else message
         if kept is not None and not isinstance(kept, Drain):
             self._holds.keep(visit, kept)  # a resume delivers it again
         ended = Raised(error=error.name, detail=str(error))
         self._life.end(visit, ended, cut=visit.run.seq + 1)
         visit.write(Address(self._events, visit.run.run))
+
+    def _late_refused(self, visit: Visit, reply: Reply, error: PoisonError) -> None:
+        """A run that has ended waits for its children, and a refused answer of one is its last.
+
+        Where it was the word to the parent that cannot be written, the parent is told that.
+        """
+        last = [call.number for call in self._life.children(visit)] == [reply.number]
+        closing = visit.run.state == "closing" and last
+        if closing and not isinstance(error, ProcessKillerError):
+            visit.change(ending="cancelled", value=b"", error=error.name, detail=str(error))
+        self._late(visit, reply)
+        visit.write(new_address(self._events, visit.run.run))
 
     def forget(self, partition: Partition) -> None:
         """Drop the suspended executions of a partition."""

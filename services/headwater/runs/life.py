@@ -159,7 +159,12 @@ class Life:
 
     def awaits_children(self, visit: Visit) -> bool:
         """Say whether children of a run that has ended go on, so that it is not closed yet."""
-        return bool(self._children(visit))
+        return bool(self.children(visit))
+
+    def children(self, visit: Visit) -> list[OpenCall]:
+        """Return the calls of children that were started and have not replied."""
+        calls = visit.scan(OpenCall)
+        return [call for call in calls if call.child and not call.unsent and not call.settled]
 
     def writes(self, visit: Visit, *, since: int = 0) -> tuple[str, ...]:
         """Name the calls of a journal, from an entry on, that may have changed the world."""
@@ -230,7 +235,7 @@ class Life:
             if isinstance(row.message, Reply)
         }
         live = []
-        for call in self._children(visit):
+        for call in self.children(visit):
             reply = held.get(call.number)
             if reply is None:
                 live.append(call)
@@ -302,11 +307,6 @@ class Life:
             writes=(*visit.opened.wrote, *self.writes(visit))[:WRITES_MAX],
         )
         return self._dead_letter(record, self._routes.dead(visit.id.agent), ended, facts)
-
-    def _children(self, visit: Visit) -> list[OpenCall]:
-        """Return the calls of children that were started and have not replied."""
-        calls = visit.scan(OpenCall)
-        return [call for call in calls if call.child and not call.unsent and not call.settled]
 
     def _drop_rows(self, visit: Visit) -> None:
         for kind in (Entry, OpenCall, Held, Overrun):

@@ -26,11 +26,11 @@ from headwater.contracts.messages import (
 )
 from headwater.core.decider import Timer
 from headwater.core.execution import Answer, Begin, Cancel, Cut, Tick
-from headwater.errors import UNKEEPABLE, UNWRITABLE, PoisonError
+from headwater.errors import UNKEEPABLE, UNWRITABLE, PoisonError, ProcessKillerError
 from headwater.runs.rows import Entry, Held, OpenCall, Opened, Run
 
 from .test_people import Careful, Petitioned
-from .world import World, call, gathered
+from .world import INBOX, World, call, gathered
 
 
 class Shaky:
@@ -397,6 +397,67 @@ def test_a_run_whose_turn_could_not_be_written_gets_its_answer_again(code, told,
     granted(world)
     assert world.outcomes()[-1] == ("worker.completed", told)
     assert events(world)[-1].tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ProcessKillerError("three deaths"), Answered(value=b"done")),
+        (
+            PoisonError("too-large", "over a limit"),
+            Failed(error="too-large", detail="over a limit"),
+        ),
+        (PoisonError(UNKEEPABLE, "no room"), Failed(error=UNKEEPABLE, detail="no room")),
+    ],
+)
+def test_a_run_that_has_ended_closes_though_its_childs_answer_is_refused(error, told, monkeypatch):
+    """Nobody sends it another: its parent would wait for ever, or its slot be taken."""
+
+    async def parent(session):
+        child = asyncio.ensure_future(call(session, "child", "agent"))
+        await call(session, "read-a")
+        child.cancel()
+        return b"done"
+
+    def refuse(turn, message):
+        raise error
+
+    world = World(parent)
+    world.start(reply_to=ReplyTo(topic=INBOX, partition=0, run="worker.0.boss", number=4))
+    world.answer(1)
+    assert the_run(world).state == "closing"
+    monkeypatch.setattr(world.decider, "react", refuse)
+    world.control("cancel")
+    world.answer(1)
+    assert not world.messages(Reply)
+    assert the_run(world).ending == "completed"
+    world.answer(2)
+    (reply,) = world.messages(Reply)
+    assert (reply.run, reply.number, reply.outcome) == ("worker.0.boss", 4, told)
+    assert len(world.rows) == 0
+
+
+def test_a_failed_run_can_be_resumed_though_its_childs_answer_was_refused(monkeypatch):
+    """A resume waits until its children have ended, and one that was refused has."""
+
+    async def parent(session):
+        child = asyncio.ensure_future(call(session, "child", "agent"))
+        await call(session, "read-a")
+        raise ValueError(f"bad luck, and {child} goes on")
+
+    def refuse(turn, message):
+        raise ProcessKillerError("three deaths")
+
+    world = World(parent)
+    world.start()
+    world.answer(1)
+    assert not world.messages(Closed)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(world.decider, "react", refuse)
+        world.answer(2)
+    assert len(world.messages(Closed)) == 1
+    resume(world)
+    assert len(world.messages(Reopen)) == 1
 
 
 def test_a_resumed_child_answers_no_parent():
