@@ -329,7 +329,24 @@ class Admission:
 
     def _forward(self, turn: Turn, control: Control) -> None:
         run = self._check_place(control.target)
+        if control.verb == "discard":
+            self._stop_waiting(turn, control.target)
         turn.send(control, Address(self._routes.inbox(run.agent), control.target, run.partition))
+
+    def _stop_waiting(self, turn: Turn, run: str) -> None:
+        """Nobody resumes a run that is discarded; while that waited, its task would not be taken."""
+        tenant = turn.meta.tenant
+        waiting = turn.get(Reopening, tenant, run)
+        if waiting is None:
+            return
+        turn.drop(waiting)
+        queued = turn.scan(Queued, tenant)
+        turn.drop(
+            next(of for of in queued if isinstance(of.wanted, Reopen) and of.wanted.run == run)
+        )
+        counts = turn.get(Tenant, tenant)
+        assert counts is not None, "a tenant with held tasks has counts"
+        turn.put(dataclasses.replace(counts, queued=counts.queued - 1))
 
     def _check_place(self, target: str) -> RunId:
         """Return a run's id, if it has an address here."""

@@ -459,6 +459,22 @@ def test_a_run_that_waits_to_go_on_takes_one_slot_if_its_task_comes_again(resume
     assert not [*world.rows.scan(Queued)]
 
 
+def test_a_run_that_is_discarded_no_longer_waits_to_go_on():
+    """Its task, published again, is a new one; it was taken for the one that waits, and never ran."""
+    world, run = forgotten()
+    reopen(world, "b.0.other")
+    reopen(world, run)
+    for discarded in (run, "b.0.third"):
+        world.control(discarded, "discard")
+    assert [row.run for row in world.rows.scan(Reopening)] == ["b.0.other"]
+    assert [row.queued for row in world.rows.scan(Tenant)] == [1]
+    world.admit("t1", agent="b")
+    for other in world.runs()[1:3]:
+        world.close(other)
+    assert world.started() == ["t1", "t2", "t3", "t1"]
+    assert [control.verb for control in world.messages(Control)] == ["discard"] * 2 + ["resume"]
+
+
 def test_a_resume_leaves_a_task_alone_that_waits_for_another_run():
     """The same task of another agent is another run."""
     world, _ = forgotten()
