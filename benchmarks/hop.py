@@ -59,7 +59,7 @@ class Stages:
     """Seconds per stage, by wrapping the functions where each begins and ends."""
 
     def __init__(self) -> None:
-        self.seconds: collections.Counter[str] = collections.Counter()
+        self.seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
         self._undo: list[tuple[Any, str, Any]] = []
 
     def watch(self, of: Any, name: str, stage: str, *, less: str = "") -> None:
@@ -127,7 +127,7 @@ def turns(
     for need in platform.layout.needs(partitions=1, coordinators=1):
         cluster.topic(config, need.name, compacted=need.compacted)
     KafkaAdmin(config).begin_group(
-        platform.group("runs.walker"), {platform.names.inbox("walker"): 1}
+        platform.layout.group("runs.walker"), {platform.names.inbox("walker"): 1}
     )
     records = inbox(platform)
     cluster.fill(config, platform.names.inbox("walker"), records)

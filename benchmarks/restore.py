@@ -34,7 +34,7 @@ def of_one_run() -> Written:
     names = platform.names
     for need in platform.layout.needs(partitions=1, coordinators=1):
         log.create(need.name, partitions=need.partitions, compacted=need.compacted)
-    log.begin_group(platform.group("runs.walker"), [names.inbox("walker")])
+    log.begin_group(platform.layout.group("runs.walker"), [names.inbox("walker")])
     key, value, headers = hop.inbox(platform)[0]
     start = Draft(
         topic=names.inbox("walker"), key=key, value=value, headers=tuple(headers), partition=0

@@ -115,7 +115,7 @@ def arm(points: Points) -> None:
 
 
 def _arm_transactions(points: Points) -> None:
-    class Deadly(kafka_transactor.Producer):  # type: ignore[misc] # the client has no types
+    class Deadly(kafka_transactor.Producer):  # type: ignore[misc,name-defined] # the client has no types
         def send_offsets_to_transaction(self, *args: Any) -> None:
             points.passed("after-produce")
             if points.name == "before-send-offsets":
@@ -128,7 +128,7 @@ def _arm_transactions(points: Points) -> None:
             points.passed("during-end-txn", within_s=END_TXN_S_MAX)
             super().commit_transaction(*args)
 
-    kafka_transactor.Producer = Deadly
+    kafka_transactor.Producer = Deadly  # type: ignore[attr-defined] # it is imported there
 
 
 def _arm_polls(points: Points) -> None:

@@ -14,7 +14,6 @@ from tests.e2e import sabotage as e2e
 
 from headwater.contracts.messages import InDoubt, Intent, Result
 from headwater.contracts.records import Partition
-from headwater.core.decider import Timer
 from headwater.core.effector import Safety
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.runtime.noting import Noting
@@ -131,7 +130,7 @@ def rows_kept(_: Points) -> None:
     def restore(self: Any, partition: Partition) -> Restored:
         found = real(self, partition)
         table = kept.setdefault((self._group, partition), found.table)
-        return dataclasses.replace(found, table=table, timers=Timers(table.scan(Timer)))
+        return dataclasses.replace(found, table=table, timers=Timers(table))
 
     Restorer._restore = restore  # type: ignore[method-assign] # that is the sabotage
 
@@ -143,12 +142,12 @@ def no_hand_over(_: Points) -> None:
     async def run(self: Any, stop: Any, *, drain_s: float, leave: bool = False) -> None:
         await real(self, stop, drain_s=0.0, leave=True)
 
-    Performing.run = run  # type: ignore[method-assign] # that is the sabotage
+    Performing.run = run  # type: ignore[method-assign,assignment] # that is the sabotage
 
 
 def unpatched(_: Points) -> None:
     """A changed agent takes its new way in old runs too."""
-    Context.patched = lambda self, _: True  # type: ignore[method-assign,misc] # that is the sabotage
+    Context.patched = lambda self, _: True  # type: ignore[method-assign,assignment] # that is the sabotage
 
 
 KINDS = {

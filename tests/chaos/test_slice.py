@@ -31,7 +31,9 @@ def play(kafka: str, say: Callable[[str], None]) -> Callable[..., Verdict]:
 
 
 @pytest.mark.timeout(240)
-def test_deaths_between_outputs_and_offsets_lose_and_double_nothing(play) -> None:
+def test_deaths_between_outputs_and_offsets_lose_and_double_nothing(
+    play: Callable[..., Verdict],
+) -> None:
     """What a turn writes, remembers and has read commit together, whenever its process dies."""
     verdict = play("kill-before-send-offsets")
     assert verdict.violations == {}
@@ -39,7 +41,7 @@ def test_deaths_between_outputs_and_offsets_lose_and_double_nothing(play) -> Non
 
 
 @pytest.mark.timeout(240)
-def test_control_offsets_that_go_first_lose_tasks(play) -> None:
+def test_control_offsets_that_go_first_lose_tasks(play: Callable[..., Verdict]) -> None:
     """Control: the same deaths, once offsets are committed before what they stand for."""
     verdict = play("kill-before-send-offsets", "offsets_first")
     assert "1" in verdict.violations

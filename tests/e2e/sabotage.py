@@ -37,7 +37,7 @@ def no_dedupe() -> None:
         other = digest(message.task_id, turn.at.number, turn.at.offset).hex()
         real(self, turn, dataclasses.replace(message, task_id=other))
 
-    Admission._admit = admit  # type: ignore[method-assign] # that is the sabotage
+    Admission._admit = admit  # type: ignore[method-assign,assignment] # that is the sabotage
 
 
 def offsets_outside() -> None:
@@ -74,7 +74,7 @@ def _slow() -> None:
         return real(self, work)
 
     KafkaOwner.commit = commit  # type: ignore[method-assign] # it only takes longer
-    Bisect.now = property(lambda self: SLOW_RECORDS, lambda self, value: None)  # type: ignore[assignment] # as above
+    Bisect.now = property(lambda self: SLOW_RECORDS, lambda self, value: None)  # type: ignore[assignment,misc] # as above
 
 
 def no_claim_check() -> None:
