@@ -23,6 +23,7 @@ from headwater.runs.holds import Holds
 from headwater.runs.life import Life
 from headwater.runs.rows import Held
 from headwater.runtime import restoring, table
+from headwater.runtime.answering import Item
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.noting import Noting
 from headwater.runtime.owned import Owned
@@ -154,7 +155,7 @@ def no_precedence() -> contextlib.AbstractContextManager[None]:
             return
         if isinstance(receipt, Result):
             call = f"{receipt.reply.run}/{receipt.reply.number}"
-            self._results[call] = receipt.reply
+            self._results[call] = [receipt]
             self._intents.pop(call, None)
         else:
             call = f"{receipt.run}/{receipt.number}"
@@ -249,13 +250,13 @@ def value_not_stored() -> contextlib.AbstractContextManager[None]:
 
 def answer_of_another() -> contextlib.AbstractContextManager[None]:
     """Who takes a call over answers it with whatever answer to its run is noted."""
+    real = Known.answer
 
-    def answer(self: Any, call_id: str) -> Reply | None:
-        run, _, number = call_id.rpartition("/")
-        mine: Reply | None = self._results.get(call_id)
-        others = (reply for reply in self._results.values() if reply.run == run)
-        other = mine or next(others, None)
-        return None if other is None else dataclasses.replace(other, number=int(number))
+    def answer(self: Any, item: Item) -> Reply | None:
+        noted = (one.reply for results in self._results.values() for one in results)
+        others = (reply for reply in noted if reply.run == item.ask.run)
+        other = real(self, item) or next(others, None)
+        return None if other is None else dataclasses.replace(other, number=item.ask.number)
 
     return instead(Known, "answer", answer)
 
