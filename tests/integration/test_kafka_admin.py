@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from headwater.contracts.records import Partition
 from headwater.errors import SettingsError
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.kafka_offsets import Offsets
 from headwater.testing.conformance_world import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-append")]
@@ -74,6 +76,31 @@ def test_a_groups_first_offsets_are_written_once(admin: KafkaAdmin, name: str, k
     log = KafkaLog(KafkaConfig(bootstrap=kafka))
     assert log.committed(group, Partition(name, 2)) == (0, "")
     log.close()
+
+
+def test_a_start_does_not_wait_for_what_the_dead_left_open(
+    admin: KafkaAdmin, name: str, kafka: str
+) -> None:
+    """A transaction carries offsets of a group; whoever needs the last ones, as a restore does, waits."""
+    admin.create(name, partitions=1, replication=1, config={})
+    group = f"{name}.group"
+    admin.begin_group(group, {name: 1})
+    config = KafkaConfig(bootstrap=kafka)
+    dead = Producer(config.transactional(group, "dead"))
+    dead.init_transactions(30)
+    dead.begin_transaction()
+    reader = Consumer({**config.consumer(), "group.id": group})
+    place = TopicPartition(name, 0, 5)
+    dead.send_offsets_to_transaction([place], reader.consumer_group_metadata(), 30)
+    offsets = Offsets(config)
+    try:
+        assert admin.missing_offsets(group, {name: 1}) == 0
+        with pytest.raises(KafkaException, match="Timed out"):
+            offsets.stable(group, [place], 1.0)
+    finally:
+        dead.abort_transaction(30)
+        reader.close()
+        offsets.close()
 
 
 def test_a_group_with_members_keeps_its_offsets(admin: KafkaAdmin, name: str, kafka: str) -> None:

@@ -241,13 +241,21 @@ class KafkaAdmin:
         return len(missing)
 
     def missing_offsets(self, group: str, topics: Mapping[str, int]) -> int:
-        """Return in how many partitions a group has no offset."""
+        """Return in how many partitions a group has no offset.
+
+        A transaction that carries some is not waited for: only who has an offset already begins one,
+        and a process that starts again would wait for what it left open itself when it died.
+        """
         places = [
             TopicPartition(topic, number)
             for topic, count in topics.items()
             for number in range(count)
         ]
-        return len(self._missing(group, places))
+        found = self._do(
+            f"list the offsets of group {group}",
+            lambda: self._offsets.latest(group, places, self._config.call_s),
+        )
+        return sum(place.offset < 0 for place in found)
 
     def _missing(self, group: str, places: Sequence[TopicPartition]) -> list[TopicPartition]:
         found = self._do(
