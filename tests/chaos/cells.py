@@ -76,7 +76,7 @@ CELLS = (
         controls=("offsets_at_poll",),
         lacks=machine.lacks_memory,
     ),
-    Cell(name="rebalance-storm", fault=lambda: faults.Storm(5), controls=("rows_kept",)),
+    Cell(name="rebalance-storm", fault=lambda: faults.Storm(5), controls=("rows_unread",)),
     Cell(name="rolling-upgrade", fault=faults.Upgrade, controls=("unpatched",)),
     Cell(
         name="rolling-deploy",

@@ -233,6 +233,10 @@ class EndsMet(Timed):
             self._proxy.close()
 
 
+STAY_S = 3.0
+"""A guest joins, the group settles twice, and it takes turns for the rest of it."""
+
+
 class Storm(Timed):
     """Members join and leave all the time.
 
@@ -241,12 +245,15 @@ class Storm(Timed):
     """
 
     _guest = ""
+    _since_s = 0.0
 
     def tend(self, run: Run, share: float) -> None:
-        """Have whoever has come go again, soon after it began to work."""
+        """Have whoever has come go again, once it has worked for a while on what it was given."""
         if self._guest and self._guest in run.fleet.running and self._works(run):
-            run.fleet.retire(self._guest)
-            self._guest = ""
+            self._since_s = self._since_s or time.monotonic()
+            if time.monotonic() - self._since_s > STAY_S:
+                run.fleet.retire(self._guest)
+                self._guest, self._since_s = "", 0.0
         super().tend(run, share)
 
     def free(self) -> bool:

@@ -122,14 +122,17 @@ def stamp_ahead(_: Points) -> None:
     RocksStore._write = write  # type: ignore[method-assign] # that is the sabotage
 
 
-def rows_kept(_: Points) -> None:
-    """Whoever has had a partition before goes on with the rows it had then; others had it since."""
+def rows_unread(_: Points) -> None:
+    """Whoever has had a partition before reads no rows when it comes back."""
     real = Restorer._restore
-    kept: dict[tuple[str, Partition], Table] = {}
+    had: set[tuple[str, Partition]] = set()
 
     def restore(self: Any, partition: Partition) -> Restored:
         found = real(self, partition)
-        table = kept.setdefault((self._group, partition), found.table)
+        if (self._group, partition) not in had:
+            had.add((self._group, partition))
+            return found
+        table = Table()
         return dataclasses.replace(found, table=table, timers=Timers(table))
 
     Restorer._restore = restore  # type: ignore[method-assign] # that is the sabotage
@@ -161,7 +164,7 @@ KINDS = {
         no_receipts,
         no_dedupe,
         stamp_ahead,
-        rows_kept,
+        rows_unread,
         no_hand_over,
         unpatched,
     )
