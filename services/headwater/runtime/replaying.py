@@ -55,7 +55,7 @@ class Ledger(Protocol):
         """Read what was committed before this was called."""
         ...
 
-    def alone(self, id: str, topic: str) -> contextlib.AbstractContextManager[None]:  # noqa: A002
+    def alone(self, operation: str, topic: str) -> contextlib.AbstractContextManager[None]:
         """Keep others of this process from a topic's records meanwhile; what they did is known."""
         ...
 

@@ -70,7 +70,7 @@ class Ledger:
                 reader.close()
 
     @contextlib.contextmanager
-    def alone(self, id: str, topic: str) -> Iterator[None]:  # noqa: A002 - what it is
+    def alone(self, operation: str, topic: str) -> Iterator[None]:
         """Let an operation do something to a topic's records while none of this process's others does.
 
         What others have done by then is known, so none of it is done again.
@@ -78,9 +78,9 @@ class Ledger:
         with self._lock:
             turn = self._turns.setdefault(topic, _Turn())
         with turn.lock:
-            if turn.last not in {"", id}:
+            if turn.last not in {"", operation}:
                 self.catch_up()
-            turn.last = id
+            turn.last = operation
             yield
 
     def of(self, place: Partition, offset: int) -> Operation | None:

@@ -540,17 +540,25 @@ async def test_an_answer_noted_elsewhere_ends_the_wait():
     await heir.close()
 
 
+async def inherit(world: World, *asks: dict[str, str]) -> tuple[Intent, Any]:
+    """Have calls begun by a process that dies; return the first one's note, and the heir."""
+    world.hands.hold(*range(len(asks)))
+    loop = world.performing()
+    for ask in asks:
+        await world.ask(**ask)
+    await settle(loop)
+    begun, *others = world.receipts()
+    assert len(others) == len(asks) - 1
+    heir = await die(world, loop)
+    world.hands.gates.clear()
+    return begun, heir
+
+
 @play
 async def test_an_answer_that_is_noted_before_the_heir_notes_its_own_try_counts():
     """Between the look at the lease and the heir's own note, whoever stood still may have answered."""
     world = World()
-    world.hands.hold(0)
-    loop = world.performing()
-    await world.ask(safety="write", order_key="card-1")
-    await settle(loop)
-    (begun,) = world.receipts()
-    heir = await die(world, loop)
-    world.hands.gates.clear()
+    begun, heir = await inherit(world, {"safety": "write", "order_key": "card-1"})
     late = answer(begun)
     worker = world.workers[-1]
     intend = worker.intend
@@ -600,13 +608,7 @@ def test_who_stood_still_after_its_own_note_reads_on_before_it_makes_a_call_agai
     @play
     async def scene() -> None:
         world = World(Unsure(), lease=lease)
-        world.hands.hold(0)
-        loop = world.performing()
-        await world.ask(safety=safety, order_key=order_key)
-        await settle(loop)
-        (begun,) = world.receipts()
-        heir = await die(world, loop)
-        world.hands.gates.clear()
+        begun, heir = await inherit(world, {"safety": safety, "order_key": order_key})
         await stand_still(world, heir, begun, 3_000)
         await finish(heir)
         assert world.hands.began == began
@@ -625,14 +627,8 @@ def test_the_log_is_asked_for_its_end_only_by_who_stood_still(
     @play
     async def scene() -> None:
         world = World()
-        world.hands.hold(0, 1)
-        loop = world.performing()
-        for card in range(2):
-            await world.ask(safety="write", order_key=f"card-{card}")
-        await settle(loop)
-        begun = world.receipts()[0]
-        heir = await die(world, loop)
-        world.hands.gates.clear()
+        asks = [{"safety": "write", "order_key": f"card-{card}"} for card in range(2)]
+        begun, heir = await inherit(world, *asks)
         anew, asked = subject.Receipts._anew, []
 
         def counted(*given: Any) -> Any:
@@ -653,13 +649,7 @@ def test_the_log_is_asked_for_its_end_only_by_who_stood_still(
 async def test_an_answer_behind_an_open_transaction_is_waited_for():
     """Nobody sees beyond it, so whoever stood still hands nothing over until it has ended."""
     world = World()
-    world.hands.hold(0)
-    loop = world.performing()
-    await world.ask(safety="write", order_key="card-1")
-    await settle(loop)
-    (begun,) = world.receipts()
-    heir = await die(world, loop)
-    world.hands.gates.clear()
+    begun, heir = await inherit(world, {"safety": "write", "order_key": "card-1"})
     opened: list[Any] = []
     append = world.log.append
 
