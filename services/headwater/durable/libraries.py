@@ -16,7 +16,7 @@ from typing import Any
 
 from anyio._backends import _asyncio as backend
 
-from headwater.durable import confine
+from headwater.durable import world
 from headwater.durable.loop import Loop
 
 _as_completed = asyncio.as_completed
@@ -71,9 +71,9 @@ async def _run_sync_inline(
 
 def prepare() -> None:
     """Prepare the process for executions, once: the world, then asyncio's and anyio's habits."""
-    if not confine.prepare():
+    if not world.prepare():
         return
-    confine.replace(
+    world.replace(
         {
             (asyncio, "as_completed"): as_completed,
             (asyncio, "all_tasks"): all_tasks,
