@@ -46,7 +46,7 @@ from headwater.runs.life import Facts
 from headwater.runs.retention import KEEP_MS
 from headwater.runs.values import Large
 from headwater.runs.visit import remembered
-from headwater.runtime.deciding import Deciding, Opener
+from headwater.runtime.deciding import Deciding
 from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.observing import Observer
@@ -57,6 +57,7 @@ from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Local, Restorer
 from headwater.runtime.retrying import Retrying, Sleep
 from headwater.runtime.suspects import Suspects
+from headwater.runtime.taking import Opener
 from headwater.runtime.trying import Trying
 from headwater.sdk.app import App
 from headwater.sdk.models import Model

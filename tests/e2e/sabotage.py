@@ -19,7 +19,7 @@ from headwater.log.kafka_member import KafkaMember
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.log.kafka_worker import KafkaWorker
 from headwater.runtime.answering import Answering
-from headwater.runtime.committing import Bisect
+from headwater.runtime.bisecting import Bisect
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.receipts import Known
 from headwater.runtime.suspects import Suspects
@@ -74,7 +74,7 @@ def _slow() -> None:
         return real(self, work)
 
     KafkaOwner.commit = commit  # type: ignore[method-assign] # it only takes longer
-    Bisect.now = property(lambda self: SLOW_RECORDS, lambda self, value: None)  # type: ignore[assignment,misc] # as above
+    Bisect.now = property(lambda self: SLOW_RECORDS, lambda self, value: None)  # type: ignore[assignment] # as above
 
 
 def no_claim_check() -> None:

@@ -85,29 +85,6 @@ class Batch:
         return Work(claim=self.claim, next_offset=self.next_offset, drafts=drafts)
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
-class Bisect:
-    """How many records a batch may have: halved when the log refuses the work, doubled after it took it.
-
-    A record that is refused alone is the one that cannot be written.
-    """
-
-    records_max: int
-    now: int = 0
-
-    def __post_init__(self) -> None:
-        self.now = self.records_max
-
-    def refused(self, records: int) -> bool:
-        """Halve; return whether the single record left is the culprit."""
-        self.now = max(1, records // 2)
-        return records <= 1
-
-    def accepted(self) -> None:
-        """Double, up to the bound."""
-        self.now = min(self.records_max, self.now * 2)
-
-
 def requeue(batch: Batch, backlog: deque[Record]) -> None:
     """Put a batch's records back at the front of what waits, in order."""
     backlog.extendleft(reversed(batch.records))

@@ -6,35 +6,31 @@ perhaps gained, and is restored.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from headwater.contracts.messages import Wake
-from headwater.contracts.records import Draft, Partition, Record
+from headwater.contracts.records import Record
 from headwater.core import blobs
-from headwater.core.decider import Decider, Sent, Timer, Turn
+from headwater.core.decider import Decider, Timer
 from headwater.core.envelope import Envelope
-from headwater.core.messages import Address, Meta, Position, digest, new_position
-from headwater.durable import confine
 from headwater.errors import (
-    UNKEEPABLE,
-    UNWRITABLE,
     PoisonError,
     TransientError,
     WorkRefusedError,
 )
 from headwater.log.port import Claim, Log, Owner, Work
 from headwater.runtime.aside import Aside, Nobody
-from headwater.runtime.committing import Batch, Bisect, new_taken, requeue
+from headwater.runtime.bisecting import Bisect
+from headwater.runtime.committing import Batch, requeue
 from headwater.runtime.observing import Observer, Unobserved
 from headwater.runtime.owned import Owned
 from headwater.runtime.pace import Pace, Share
 from headwater.runtime.restoring import Restored, Restorer
+from headwater.runtime.taking import Opener, Quarantine, Taking
 from headwater.runtime.trying import Trying
 from headwater.runtime.values import PUT_S_MAX, Fetch, needs
 
@@ -47,9 +43,6 @@ _COMMITS = 8
 _FETCH_POLL_MS = 2
 _AHEAD_MAX = 32
 """How many records behind one that waits for a value are looked at for what they need."""
-
-Opener = Callable[[Record], tuple[Meta, Any]]
-Quarantine = Callable[[Record, PoisonError], Draft]
 
 
 class Deciding:
@@ -88,25 +81,31 @@ class Deciding:
         store: blobs.Blobs | None = None,
         trying: Trying | None = None,
     ) -> None:
-        self._trying = trying
-        self._log = log
         self._owner = owner
         self._decider = decider
         self._envelope = envelope
-        self._open = envelope.open if opener is None else opener
         self._restorer = restorer
-        self._quarantine = quarantine
         self._state = state
         self._clock = clock
         self._pace = pace or Pace()
         self._observer: Observer = observer or Unobserved()
         self._blobs = store
+        self._trying = trying
         self._owned: dict[Claim, Owned] = {}
-        self._bisect = Bisect(records_max=self._pace.records_max, now=self._pace.records_max)
+        self._bisect = Bisect(records_max=self._pace.records_max)
+        self._taking = Taking(
+            log=log,
+            decider=decider,
+            envelope=envelope,
+            opener=envelope.open if opener is None else opener,
+            quarantine=quarantine,
+            clock=clock,
+            pace=self._pace,
+            bisect=self._bisect,
+            store=store,
+            trying=trying,
+        )
         self._commit_s = 0.0
-        self._wall_less_monotonic_ns = 0
-        self._culprit: tuple[Partition, int] | None = None
-        self._why = UNWRITABLE
         self.stepped_s = time.monotonic()
         """When the last step ended, for health."""
         self.oldest_ms: int | None = None
@@ -218,7 +217,7 @@ class Deciding:
     def _turns(self) -> dict[Claim, Batch]:
         """Take turns: first of partitions that have caught up, then, for less long, of the others."""
         batches: dict[Claim, Batch] = {}
-        self._wall_less_monotonic_ns = confine.wall_ns() - confine.monotonic_ns()
+        self._taking.begin()
         now_ms, batch_s = self._clock(), self._pace.batch_ms_max / 1000
         share = Share(records=self._bisect.now, drafts=self._pace.records_max)
         here = [claim for claim, owned in self._owned.items() if owned.caught_up]
@@ -257,7 +256,7 @@ class Deciding:
                 if owned.aside is not None and owned.aside.passes(record):
                     owned.backlog.popleft()
                     continue
-                share.drafts -= self._take(batch, owned, record)
+                share.drafts -= self._taking.take(batch, owned, record)
             except TransientError as error:
                 self._park(claim, owned, now_ms, error)
                 return
@@ -270,90 +269,6 @@ class Deciding:
             batch.passed(record)
             share.took(last=batch.puts.full)
 
-    def _take(self, batch: Batch, owned: Owned, record: Record) -> int:
-        """Take one record's turn into the batch; return how many messages it sends."""
-        began_ns = confine.monotonic_ns()
-        place = record.partition
-        at = new_position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
-        meta, message = None, None
-        try:
-            meta, message = self._open(record)
-            if self._culprit == (place, record.offset):
-                raise PoisonError(self._why, "the log refuses what this record leads to")
-            turn = self._at_post(batch, owned, record, at, meta, message)
-            if turn is None:
-                return 0
-            sent = batch.take(turn, self._envelope)
-            refused = ""
-        except PoisonError as error:
-            refused = error.code
-            meta = meta or Meta(id=at.derive(0).hex(), tenant="")
-            turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms, at_hand=owned.at_hand)
-            self._decider.refused(turn, record, message, error)
-            turn.relay(self._quarantine(record, error))
-            sent = batch.take(turn, self._envelope)
-            logger.warning("%s refused %s@%d: %s", self._decider.name, place, record.offset, error)
-        if turn.kept:
-            batch.puts.begin(self._blobs, turn)
-        ended_ns = confine.monotonic_ns()
-        if ended_ns - began_ns > self._pace.slow_turn_ms * 1_000_000:
-            logger.warning(
-                "%s took %d ms over %s@%d (%s): users' code holds the whole batch up",
-                self._decider.name,
-                (ended_ns - began_ns) // 1_000_000,
-                place,
-                record.offset,
-                record.key,
-            )
-        batch.taken.append(
-            new_taken(
-                at=at,
-                meta=turn.meta,
-                message=message,
-                started_ns=self._wall_less_monotonic_ns + began_ns,
-                ended_ns=self._wall_less_monotonic_ns + ended_ns,
-                sent=sent,
-                refused=refused,
-            )
-        )
-        return sent
-
-    def _at_post(
-        self, batch: Batch, owned: Owned, record: Record, at: Position, meta: Meta, message: Any
-    ) -> Turn | None:
-        if self._trying is None:
-            return self._react(batch, owned, record, at, meta, message)
-        self._trying.check(record)
-        self._trying.enter(record)
-        try:
-            return self._react(batch, owned, record, at, meta, message)
-        finally:
-            self._trying.leave()
-
-    def _react(
-        self, batch: Batch, owned: Owned, record: Record, at: Position, meta: Meta, message: Any
-    ) -> Turn | None:
-        if not isinstance(message, Wake):
-            turn = Turn(batch.layer, at=at, meta=meta, now_ms=record.time_ms, at_hand=owned.at_hand)
-            self._decider.react(turn, message)
-            return turn
-        timer = batch.layer.get(Timer, *message.name) if message.name else None
-        if timer is None or timer.due_ms != message.due_ms:
-            return None
-        if record.time_ms < timer.due_ms:
-            owned.timers.rearm(timer.key, at_ms=self._clock() + self._pace.early_ms)
-            return None
-        turn = Turn(
-            batch.layer,
-            at=at,
-            meta=dataclasses.replace(timer.meta, id=meta.id),
-            now_ms=record.time_ms,
-            at_hand=owned.at_hand,
-        )
-        turn.drop(timer)
-        self._decider.react(turn, message)
-        return turn
-
     def _fetch(self, claim: Claim, owned: Owned, now_ms: int, error: blobs.AbsentError) -> bool:
         """Fetch what a turn needs, and what those behind it will; say whether it is here already."""
         fetch = owned.fetch = owned.fetch or Fetch()
@@ -363,7 +278,7 @@ class Deciding:
             self._park(claim, owned, now_ms, away)
             return False
         behind = itertools.islice(owned.backlog, 1, _AHEAD_MAX)
-        fetch.ahead(self._blobs, needs(behind, self._open))
+        fetch.ahead(self._blobs, needs(behind, self._taking.open))
         return self._at_hand(claim, owned, now_ms)
 
     def _at_hand(self, claim: Claim, owned: Owned, now_ms: int) -> bool:
@@ -396,18 +311,7 @@ class Deciding:
                 batch = batches.get(claim)
                 if batch is None:
                     batch = batches[claim] = Batch(claim, owned.table, owned.next_offset)
-                batch.drafts.append(self._wake(claim, timer))
-
-    def _wake(self, claim: Claim, timer: Timer) -> Draft:
-        place = claim.partition
-        own = digest(self._log.topic_id(place.topic), place.number, *timer.name, timer.due_ms)
-        return self._envelope.seal(
-            Sent(
-                message=Wake(name=timer.name, due_ms=timer.due_ms),
-                to=Address(place.topic, str(timer.name[-1]), place.number),
-                meta=dataclasses.replace(timer.meta, id=own.hex(), causation_id=timer.meta.id),
-            )
-        )
+                batch.drafts.append(self._taking.wake(claim, timer))
 
     def _commit(self, batches: dict[Claim, Batch]) -> int:
         self._keep(batches)
@@ -422,10 +326,7 @@ class Deciding:
             self._halve(batches, error)
             return 0
         self._commit_s = time.monotonic() - began
-        if not self._has_culprit(batches):
-            self._bisect.accepted()
-        else:
-            self._culprit = None
+        self._bisect.accepted(_records(batches))
         done = 0
         for claim, batch in batches.items():
             if claim not in held:
@@ -476,25 +377,14 @@ class Deciding:
 
     def _halve(self, batches: dict[Claim, Batch], error: WorkRefusedError | PoisonError) -> None:
         """Nothing was written: take fewer records again, down to the one that fails alone."""
-        records = [record for batch in batches.values() for record in batch.records]
-        if len(records) <= 1 and self._has_culprit(batches):
-            if self._why == UNKEEPABLE:
-                raise error  # even its quarantine cannot be written
-            self._why = UNKEEPABLE
-        elif self._bisect.refused(len(records)):
-            if not records:
-                raise error  # a wake alone cannot be written
-            self._why = UNWRITABLE
-            self._culprit = (records[0].partition, records[0].offset)
+        records = [*_records(batches)]
+        self._bisect.refused(records, error)
         for claim, batch in batches.items():
             self._take_back(claim, batch)
         logger.warning(
             "%s: the log refused a batch of %d: %s", self._decider.name, len(records), error
         )
 
-    def _has_culprit(self, batches: dict[Claim, Batch]) -> bool:
-        return self._culprit is not None and any(
-            (record.partition, record.offset) == self._culprit
-            for batch in batches.values()
-            for record in batch.records
-        )
+
+def _records(batches: dict[Claim, Batch]) -> Iterator[Record]:
+    return itertools.chain.from_iterable(batch.records for batch in batches.values())
