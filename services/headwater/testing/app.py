@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import types
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
-from headwater.assembly import Parts, Platform
-from headwater.blobs.keeping import Keeping
-from headwater.blobs.store import Store
 from headwater.contracts.approvals import ApprovalEvent, Decide, Verdict
 from headwater.contracts.messages import CallNote, Control, Resume, RunEvent, RunFailed, Spent
-from headwater.contracts.records import Draft, Partition
+from headwater.contracts.records import Draft
 from headwater.contracts.wanted import Wanted
 from headwater.core.decider import Sent
 from headwater.core.messages import Address, Meta, digest, task_id
 from headwater.errors import AgentError, HeadwaterError
-from headwater.log.local import LocalLog
-from headwater.models.prices import snapshot
-from headwater.runtime.deciding import Deciding
 from headwater.runtime.operating import Wish
-from headwater.runtime.performing import Performing
-from headwater.runtime.restoring import Inline
 from headwater.sdk.agents import Agent
-from headwater.sdk.app import App as SdkApp
-from headwater.sdk.models import Model
-from headwater.sdk.tools import Tool
 from headwater.sdk.types import NANO
-from headwater.testing.doubles import faked, scripted
-from headwater.tools.lifespans import entered
+from headwater.testing.stage import Stage, StillWaitingError
 
-START_MS = 1_767_225_600_000
-"""When every test begins: 2026-01-01T00:00:00Z."""
-ROUNDS_MAX = 100_000
 TENANT = "default"
 ENDED = frozenset({"completed", "failed", "cancelled", "discarded"})
-
-
-class StillWaitingError(HeadwaterError):
-    """A run has not ended, and nothing is under way that could end it."""
 
 
 class Run:
@@ -125,7 +104,7 @@ class Run:
         )
 
 
-class App:
+class App(Stage):
     """Runs an app on a log in memory, stepping every role by hand.
 
     Args:
@@ -148,69 +127,6 @@ class App:
         >>> asyncio.run(main())
         'Hello, Ana'
     """
-
-    def __init__(
-        self,
-        app: SdkApp,
-        *,
-        models: Mapping[Model, Any] | None = None,
-        tools: Mapping[Tool[Any, Any], Callable[..., Any]] | None = None,
-        partitions: int = 2,
-        parts: Mapping[str, Any] | None = None,
-        log: LocalLog | None = None,
-        blobs: bool = False,
-    ) -> None:
-        self.now_ms = START_MS
-        self.app = app
-        self._models = {
-            model.name: scripted(model, script) for model, script in (models or {}).items()
-        }
-        self._tools = {tool.name: faked(tool, fake) for tool, fake in (tools or {}).items()}
-        self.log = log or LocalLog(clock=lambda: self.now_ms)
-        prices = snapshot(app.models | self._models)
-        options = {
-            "clock": lambda: self.now_ms,
-            "sleep": _no_time,
-            "prices": prices,
-            "blobs": _in_memory(app) if blobs else None,
-            **(parts or {}),
-        }
-        self.platform = Platform(app, self.log, Parts(**options))
-        for need in self.platform.layout.needs(partitions=partitions, coordinators=partitions):
-            self.log.create(
-                need.name,
-                partitions=need.partitions,
-                compacted=need.compacted,
-                max_bytes=need.max_bytes,
-            )
-        for group, topics in self.platform.layout.groups().items():
-            self.log.begin_group(group, topics)
-        self._deciding: list[Deciding] = []
-        self._performing: list[Performing] = []
-        self._stack = contextlib.AsyncExitStack()
-        self._deps: Any = None
-        self._life: list[RunEvent] = []
-        self._started = 0
-        self._envelope = self.platform.envelope("testing")
-        self._reader = self.log.read(self._starts(self.platform.names.evt("runs")))
-
-    async def __aenter__(self) -> Self:
-        """Enter lifespans and start every role."""
-        self._deps = await self._stack.enter_async_context(
-            entered(self.app.lifespans.get("tools"), None)
-        )
-        self._build()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        """Stop every role and leave lifespans."""
-        await self._end()
-        await self._stack.aclose()
 
     async def start(
         self,
@@ -353,64 +269,6 @@ class App:
         )
         await self._send(message, self.platform.approvals_address(run.tenant), run.tenant, by)
 
-    async def advance(self, *, days: float = 0, hours: float = 0, seconds: float = 0) -> None:
-        """Let time pass, every timer firing at its own time."""
-        until = self.now_ms + round((days * 86_400 + hours * 3_600 + seconds) * 1000)
-        while True:
-            await self.settle()
-            dues = [due for loop in self._deciding if (due := loop.next_ms()) is not None]
-            dues += [due for loop in self._performing if (due := loop.next_ms()) is not None]
-            due = min(dues, default=until)
-            if due >= until:
-                break
-            self.now_ms = max(self.now_ms + 1, due)
-        self.now_ms = until
-        self.log.wake()
-        await self.settle()
-
-    async def crash(self, run: Run | None = None) -> None:
-        """Have every worker lose its memory; what the log has is all that is left."""
-        for performing in self._performing:
-            await performing.drain(0)
-        self._build()
-        await self.settle()
-
-    async def settle(self) -> None:
-        """Let every role go on until nothing moves."""
-        quiet = 0
-        for _ in range(ROUNDS_MAX):
-            moved = sum(loop.step() for loop in self._deciding)
-            for performing in self._performing:
-                moved += await performing.step()
-            await asyncio.sleep(0)
-            busy = [performing for performing in self._performing if performing.busy]
-            if busy and not moved:
-                await busy[0].wait(0.05)
-            restoring = any(loop.restoring for loop in self._deciding)
-            quiet = 0 if moved or busy or restoring else quiet + 1
-            if quiet > 2:  # noqa: PLR2004 - a poll may return claims first, and records after
-                return
-        raise StillWaitingError(f"the app still moves after {ROUNDS_MAX} rounds: is there a loop?")
-
-    def life(self) -> list[RunEvent]:
-        """Return what the life-cycle topic has so far."""
-        while records := self._reader.poll(records_max=1_000, wait_ms=0):
-            self._life += [self.platform.codec.decode(record.value or b"") for record in records]
-        return self._life
-
-    def decisions(self) -> list[ApprovalEvent]:
-        """Return what people were asked and decided so far, in order."""
-        records = self.records(self.platform.names.evt("approvals"))
-        return [self.platform.codec.decode(record.value) for record in records]
-
-    def outcomes(self, agent: str, run: str) -> list[tuple[str, bytes]]:
-        """Return (type, value) of what a run published, in order."""
-        return [
-            ((record.header("ce_type") or b"").decode(), record.value or b"")
-            for record in self.records(self.platform.names.evt(agent))
-            if record.key == run.encode()
-        ]
-
     def emitted(self, run: Run, type_: type) -> list[Any]:
         """Return the events of a type that a run emitted."""
         agent = run._agent  # noqa: SLF001 - the same module
@@ -420,14 +278,6 @@ class App:
             for kind, value in self.outcomes(agent.name, run.id)
             if kind == type_.__name__
         ]
-
-    def records(self, topic: str) -> list[Any]:
-        """Return every record of a topic."""
-        reader = self.log.read(self._starts(topic))
-        found: list[Any] = []
-        while not reader.at_end:
-            found += reader.poll(records_max=10_000, wait_ms=0)
-        return found
 
     def quarantined(self, agent: Agent[Any, Any]) -> list[Any]:
         """Return the records of an agent's command topic that were refused."""
@@ -488,38 +338,6 @@ class App:
         meta = Meta(id=digest("test", self._started).hex(), tenant=tenant, actor=actor)
         await self.log.append(self._envelope.seal(Sent(message=message, to=to, meta=meta)))
         await self.settle()
-
-    def _build(self) -> None:
-        platform = self.platform
-        self._deciding = [platform.intake(), platform.admission(), platform.approvals()]
-        self._deciding += [platform.runs(agent) for agent in self.app.agents]
-        tools = self.app.tools | self._tools
-        self._performing = [
-            platform.tools(service, self._deps, tools) for service in self.app.services()
-        ]
-        if self.app.models:
-            self._performing.append(platform.models(self.app.models | self._models))
-
-    async def _end(self) -> None:
-        for performing in self._performing:
-            await performing.drain(0)
-            await performing.close()
-        for loop in self._deciding:
-            loop.close()
-        self._reader.close()
-
-    def _starts(self, topic: str) -> dict[Partition, int]:
-        return {Partition(topic, number): 0 for number in range(self.log.partitions(topic))}
-
-
-def _in_memory(app: SdkApp) -> Keeping:
-    store = Store.at("memory:///", namespace=app.namespace)
-    return Keeping(store, executor=Inline())
-
-
-async def _no_time(seconds: float) -> None:
-    """Let a call be tried again at once: a test has no time to lose."""
-    await asyncio.sleep(0)
 
 
 def _json(value: Any) -> bytes:

@@ -83,7 +83,7 @@ def test_person_decides_where_much_money_moves(text: str, approve: bool) -> None
         with pytest.raises(StillWaitingError, match=r"approval \w+ \(send "):
             await run.result()
         assert "tool pay" not in [f"{call.kind} {call.name}" for call in run.calls]
-        await t.crash(run)
+        await t.crash()
         await (t.approve if approve else t.deny)(run, by="eva")
 
     answer, calls, asked = serve(text, decide)

@@ -8,7 +8,8 @@ import pydantic
 import pytest
 
 import headwater
-from headwater.testing.app import App, StillWaitingError
+from headwater.testing.app import App
+from headwater.testing.stage import StillWaitingError
 
 bank = headwater.App("bank")
 small = bank.model("small", "openai:gpt-5-mini")
@@ -68,10 +69,10 @@ def test_task_goes_all_the_way():
         async with App(bank, models={small: SCRIPT}) as t:
             run = await t.start(answer, "how much?")
             if crash:
-                await t.crash(run)
+                await t.crash()
             await t.advance(seconds=600)
             if crash:
-                await t.crash(run)
+                await t.crash()
             result = await run.result()
             assert [event.about for event in t.emitted(run, Asked)] == ["how much?"]
             return result, [f"{call.kind} {call.name}" for call in run.calls]

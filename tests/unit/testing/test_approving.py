@@ -12,7 +12,8 @@ import pytest
 import headwater
 from headwater.contracts.approvals import Decide
 from headwater.contracts.messages import Ask
-from headwater.testing.app import App, StillWaitingError
+from headwater.testing.app import App
+from headwater.testing.stage import StillWaitingError
 
 bank = headwater.App("bank")
 
