@@ -46,8 +46,11 @@ class PlainOwner(KafkaOwner):
 class PlainLog(KafkaLog):
     """A cluster whose owners use no transactions."""
 
-    def own(self, topics: Collection[str], *, group: str, instance: str) -> PlainOwner:
+    def own(
+        self, topics: Collection[str], *, group: str, instance: str, writer: str = ""
+    ) -> PlainOwner:
         """Join a group as a decider."""
+        assert not writer, "nothing fences whoever writes in no transaction"
         return PlainOwner(self.config, topics, group=group, instance=instance, first=self.committed)
 
 

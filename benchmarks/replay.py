@@ -12,7 +12,9 @@ benchmarks.replay --letters 1000000 --repetitions 3` does, too.
 from __future__ import annotations
 
 import argparse
+import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import pathlib
@@ -160,10 +162,14 @@ def whole(log: KafkaLog, namespace: str, name: str) -> int:
     return done(operating, operation)
 
 
+def gateway(log: KafkaLog, namespace: str) -> Operating:
+    """Return what carries operations out; it knows no runs."""
+    return _platform(log, namespace).operating(lambda run: None)
+
+
 def begun(log: KafkaLog, namespace: str, name: str) -> tuple[Operating, str]:
     """Begin to replay every dead letter."""
-    platform = _platform(log, namespace)
-    operating = platform.operating(lambda run: None)
+    platform, operating = _platform(log, namespace), gateway(log, namespace)
     wish = Wish(
         verb="replay",
         letters=True,
@@ -211,6 +217,18 @@ def order_kept(log: KafkaLog, place: Partition, start: int, count: int) -> bool:
             seen, last = seen + 1, of
     reader.close()
     return seen == count
+
+
+def replayed_of(log: KafkaLog, place: Partition) -> collections.Counter[bytes]:
+    """Count how often each letter was replayed to a partition."""
+    with contextlib.closing(log.read({place: 0})) as reader:
+        found: collections.Counter[bytes] = collections.Counter()
+        while not reader.at_end:
+            found.update(
+                record.header("__replay.of") or b""
+                for record in reader.poll(records_max=CHUNK, wait_ms=200)
+            )
+    return found
 
 
 def prepared(config: KafkaConfig, log: KafkaLog, namespace: str, count: int) -> Platform:

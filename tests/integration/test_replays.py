@@ -5,13 +5,18 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 from benchmarks import cluster, replay
 
 from headwater.contracts.records import Partition
+from headwater.contracts.wanted import Wanted
 from headwater.log.kafka import KafkaLog
 from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_owner import KafkaOwner
+from headwater.runtime import replaying
+from headwater.runtime.operating import Wish
 
 COUNT, DIES_AT = 3_000, 2_000
 ROOT = pathlib.Path(__file__).parents[2]
@@ -58,3 +63,47 @@ def test_a_replay_killed_in_a_transaction_is_gone_on_with(kafka: str, same: bool
     assert 0 < int(done) < COUNT if same else int(done) == COUNT
     assert replay.order_kept(log, place, 0, COUNT) is same
     log.close()
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_two_gateways_that_replay_the_same_letters_at_once_do_it_once(
+    kafka: str, control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Different operations over one topic write under one name; in the control each under its own.
+
+    The second is begun when the first is in the midst of it, so each has the other's work to look at.
+    """
+    monkeypatch.setattr(replaying, "BATCH", 100)
+    if control:
+        own = KafkaLog.own
+
+        def unnamed(
+            self: KafkaLog, topics: Sequence[str], *, group: str, instance: str, writer: str
+        ) -> KafkaOwner:
+            return own(self, topics, group=group, instance=instance)
+
+        monkeypatch.setattr(KafkaLog, "own", unnamed)
+    # Whoever is fenced waits two heartbeats before it takes its turn.
+    config, namespace = KafkaConfig(bootstrap=kafka, heartbeat_ms=250), cluster.fresh("two")
+    logs = [KafkaLog(config) for _ in range(2)]
+    platform = replay.prepared(config, logs[0], namespace, COUNT)
+    letters = (platform.names.dlq("triage"),)
+    begun = []
+    for log, least in zip(logs, (300, 0), strict=True):
+        gateway = replay.gateway(log, namespace)
+        wish = Wish(
+            verb="replay", letters=True, topics=letters, wanted=Wanted(), name=f"after {least}"
+        )
+        operation = gateway.begin(wish)
+        while replay.done(gateway, operation) < least:
+            gateway.join(operation, timeout_s=0.01)
+        begun.append((gateway, operation))
+    for gateway, operation in begun:
+        gateway.join(operation, timeout_s=60)
+    done = [replay.done(gateway, operation) for gateway, operation in begun]
+    tasks = replay.replayed_of(logs[0], Partition(platform.names.cmd("triage"), 0))
+    assert len(tasks) == COUNT
+    assert (max(tasks.values()), sum(done)) == (1, COUNT) or control
+    assert not control or sum(done) > COUNT
+    for log in logs:
+        log.close()

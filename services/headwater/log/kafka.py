@@ -55,9 +55,18 @@ class KafkaLog:
         self._counts: dict[str, int] = {}
         self._closing = threading.Event()
 
-    def own(self, topics: Collection[str], *, group: str, instance: str) -> KafkaOwner:
+    def own(
+        self, topics: Collection[str], *, group: str, instance: str, writer: str = ""
+    ) -> KafkaOwner:
         """Join a group as a decider; an older member with the same group and instance is fenced."""
-        return KafkaOwner(self.config, topics, group=group, instance=instance, first=self.committed)
+        return KafkaOwner(
+            self.config,
+            topics,
+            group=group,
+            instance=instance,
+            first=self.committed,
+            writer=writer,
+        )
 
     def work(self, topics: Collection[str], *, group: str, instance: str) -> KafkaWorker:
         """Join a group as an effector."""

@@ -191,12 +191,12 @@ class KafkaConfig:
             **self.common(),
         }
 
-    def transactional(self, group: str, instance: str) -> dict[str, Any]:
-        """Return what an owner's producer has."""
+    def transactional(self, group: str, instance: str, writer: str = "") -> dict[str, Any]:
+        """Return what an owner's producer has; without a writer's name it writes under its own."""
         return {
             **self.producer(),
             "client.id": f"{group}/{instance}",
-            "transactional.id": f"{group}/{instance}",
+            "transactional.id": writer or f"{group}/{instance}",
             "transaction.timeout.ms": self.transaction_ms,
             "delivery.timeout.ms": self.transaction_ms,
             "delivery.report.only.error": True,

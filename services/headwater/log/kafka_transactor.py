@@ -62,6 +62,7 @@ class KafkaTransactor(KafkaMember):
         group: The group.
         instance: This member's stable name; with the group it is the transactional id.
         first: Looks a group's committed offset up, for a claim resumed without one.
+        writer: Instead of that id, one which others write under too.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class KafkaTransactor(KafkaMember):
         group: str,
         instance: str,
         first: First,
+        writer: str = "",
     ) -> None:
+        self._writer = writer
         self._producer: Producer | None = None
         self._said_waiting = False
         self._open_from_s = 0.0
@@ -362,7 +365,7 @@ class KafkaTransactor(KafkaMember):
         """Have a producer that fences whatever had this id before."""
         if time.monotonic() < self._open_from_s:
             return False
-        producer = Producer(self.config.transactional(self.group, self.instance))
+        producer = Producer(self.config.transactional(self.group, self.instance, self._writer))
         try:
             with WATCHDOG.over(f"init_transactions of {self.group}", self.config.call_s * 2):
                 producer.init_transactions(self.config.call_s)

@@ -165,7 +165,9 @@ class LocalLog:
         self._lose_claims = lose_claims
         self._offsets_inside = offsets_inside
 
-    def own(self, topics: Collection[str], *, group: str, instance: str) -> LocalOwner:
+    def own(
+        self, topics: Collection[str], *, group: str, instance: str, writer: str = ""
+    ) -> LocalOwner:
         """Join a group as a decider; an older member with the same group and instance is fenced."""
         return LocalOwner(
             self._cluster,
@@ -175,6 +177,7 @@ class LocalLog:
             check_claims=self._check_claims,
             lose_claims=self._lose_claims,
             offsets_inside=self._offsets_inside,
+            writer=writer,
         )
 
     def work(self, topics: Collection[str], *, group: str, instance: str) -> LocalWorker:

@@ -167,6 +167,7 @@ class LocalTransactor(LocalMember):
         group: The group's name.
         instance: This member's stable name; with the group it is the transactional id.
         topics: What to subscribe to.
+        writer: Instead of that id, one which others write under too.
         check_claims: Off only in controls: then a member writes for claims it has lost.
         lose_claims: Off only in controls: then claims outlive a commit of unknown outcome.
         offsets_inside: Off only in controls: then offsets follow their transaction instead.
@@ -179,6 +180,7 @@ class LocalTransactor(LocalMember):
         group: str,
         instance: str,
         topics: Collection[str],
+        writer: str = "",
         check_claims: bool = True,
         lose_claims: bool = True,
         offsets_inside: bool = True,
@@ -187,8 +189,23 @@ class LocalTransactor(LocalMember):
         self._check_claims = check_claims
         self._lose_claims = lose_claims
         self._offsets_inside = offsets_inside
+        self._writer = writer or self.who
+        self._stale = False
         with cluster.changed:
-            self._epoch = cluster.fence(self.who)
+            self._epoch = cluster.fence(self._writer)
+
+    def poll(self, *, records_max: int, wait_ms: int) -> Poll:
+        """Wait for news; a producer that was fenced is made anew first.
+
+        Raises:
+            SettingsError: Another process has joined under this name.
+        """
+        if self._stale:
+            with self._cluster.changed:
+                self._refuse_if_fenced()
+                self._epoch = self._cluster.fence(self._writer)
+                self._stale = False
+        return super().poll(records_max=records_max, wait_ms=wait_ms)
 
     def _commit(self, work: Sequence[Work]) -> frozenset[Claim]:
         """Write the work of the claims that hold, all or none, and return those claims.
@@ -206,7 +223,7 @@ class LocalTransactor(LocalMember):
             held = [item for item in work if self._holds(item.claim)]
             if not held or self._me.fenced or not self._alive():
                 return frozenset()
-            transaction = cluster.begin(self.who)
+            transaction = cluster.begin(self._writer)
             try:
                 for item in held:
                     for draft in item.drafts:
@@ -261,16 +278,15 @@ class LocalTransactor(LocalMember):
 
     def _alive(self) -> bool:
         """Return whether the producer may write; one that was timed out starts anew, its claims lost."""
-        if self._cluster.current(self.who, self._epoch):
+        if self._cluster.current(self._writer, self._epoch):
             return True
         self._unknown()
         return False
 
     def _unknown(self) -> frozenset[Claim]:
-        """Make a new producer and lose every claim: nobody knows what became of the old one's work."""
-        if not self._me.fenced:
-            self._epoch = self._cluster.fence(self.who)
-            self._me.doubtful = self._lose_claims
+        """Lose every claim, and let go of a producer: nobody knows what became of its work."""
+        self._stale = True
+        self._me.doubtful = self._lose_claims
         return frozenset()
 
 

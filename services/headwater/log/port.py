@@ -171,8 +171,19 @@ class Reader(Protocol):
 class Log(Protocol):
     """An ordered, partitioned, transactional log."""
 
-    def own(self, topics: Collection[str], *, group: str, instance: str) -> Owner:
-        """Join a group as a decider; an older member with the same group and instance is fenced."""
+    def own(self, topics: Collection[str], *, group: str, instance: str, writer: str = "") -> Owner:
+        """Join a group as a decider; an older member with the same group and instance is fenced.
+
+        Args:
+            topics: What to subscribe to.
+            group: The group.
+            instance: This member's stable name.
+            writer: Under which name it writes; empty for one of its own. Whoever gains claims under a
+                writer's name ends what others had begun to write under it, and what they write then
+                comes to nothing and loses them their claims. So between gaining claims and losing
+                them nobody else has written under that name; but for `WorkRefusedError`, before which
+                somebody may have, and for what was tried a second time.
+        """
         ...
 
     def work(self, topics: Collection[str], *, group: str, instance: str) -> Worker:

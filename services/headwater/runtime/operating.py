@@ -231,6 +231,7 @@ class Operating:
             ledger=self._ledger,
             note=self._note,
             group=self._group(wish.id),
+            writer=self._group(topic),
             clock=self._clock,
             progress=job.progress,
         )

@@ -3,6 +3,9 @@
 What a batch of records leads to, the note of which they were, and how far the operation has looked
 are one transaction, and the note is what a second process goes by: it fences the first, reads the
 notes, and goes on. So an operation is done once, whoever dies half-way and however often it is begun.
+
+Different operations over the records of one topic write under one name, in whichever process they are:
+who takes a turn ends what another was at, and reads its notes before it goes on.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import dataclasses
 import functools
 import logging
 import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +45,7 @@ REASONS_MAX = 100
 """How many records that were skipped are named one by one."""
 _JOIN_S = 60.0
 _WAIT_MS = 200
+_GIVE_WAY_S, _GIVE_WAY_S_MAX = 0.01, 1.0
 _FAR_MS = 253_402_300_799_999
 """The last millisecond of the year 9999: the offset of this time is the end."""
 
@@ -53,10 +58,6 @@ class Ledger(Protocol):
 
     def catch_up(self) -> None:
         """Read what was committed before this was called."""
-        ...
-
-    def alone(self, operation: str, topic: str) -> contextlib.AbstractContextManager[None]:
-        """Keep others of this process from a topic's records meanwhile; what they did is known."""
         ...
 
     def of(self, place: Partition, offset: int) -> Operation | None:
@@ -134,6 +135,8 @@ class Replaying:
         ledger: What was done before.
         note: Seals the note of a batch.
         group: Name of the operation's own group, with its id.
+        writer: Under which name anything is done to the topic's records, by whichever operation of
+            whichever process: who begins last knows what was done, and ends what others are at.
         clock: Wall clock in milliseconds, for the note.
         progress: Told as it goes on.
     """
@@ -146,6 +149,7 @@ class Replaying:
         ledger: Ledger,
         note: Callable[[Operation], Draft],
         group: str,
+        writer: str,
         clock: Callable[[], int],
         progress: Progress | None = None,
     ) -> None:
@@ -154,6 +158,9 @@ class Replaying:
         self._ledger = ledger
         self._note = note
         self._group = group
+        self._writer = writer
+        self._claims: dict[Partition, Claim] = {}
+        self._losses = 0
         self._clock = clock
         self.progress = progress or Progress()
         count = log.partitions(order.topic)
@@ -191,37 +198,47 @@ class Replaying:
         """
         if self.progress.total == 0:
             return self.progress
-        owner = self._log.own([self._order.topic], group=self._group, instance=INSTANCE)
+        owner = self._log.own(
+            [self._order.topic], group=self._group, instance=INSTANCE, writer=self._writer
+        )
         try:
             left = [*self._places]
             while left and not stop.is_set():
-                claims = self._join(owner, stop)
+                self._join(owner, stop)
                 self._ledger.catch_up()
-                while left and self._through(owner, claims.get(left[0]), left[0], stop):
+                while left and self._through(owner, left[0], stop):
                     left.pop(0)
+                if left:
+                    self._give_way(stop)
         finally:
             owner.close(leave=True)
         return self.progress
 
-    def _join(self, owner: Owner, stop: threading.Event) -> dict[Partition, Claim]:
-        """Return the claims of all partitions: whoever had them before is fenced by then."""
+    def _join(self, owner: Owner, stop: threading.Event) -> None:
+        """Have the claims of all partitions: whoever had them before is fenced by then."""
         until = time.monotonic() + _JOIN_S
-        claims: dict[Partition, Claim] = {}
-        while len(claims) < len(self._places) and not stop.is_set():
-            poll = owner.poll(records_max=1, wait_ms=_WAIT_MS)
-            claims = {place: of for place, of in claims.items() if of not in poll.lost}
-            claims |= {claim.partition: claim for claim in poll.gained}
+        self._poll(owner, wait_ms=0)
+        while len(self._claims) < len(self._places) and not stop.is_set():
+            self._poll(owner, wait_ms=_WAIT_MS)
             if time.monotonic() > until:
                 raise TakenOverError(
                     f"{self._group} did not get every partition of {self._order.topic} within "
                     f"{_JOIN_S:g} s: another process carries this operation out, ask there"
                 )
-        return claims
 
-    def _through(
-        self, owner: Owner, claim: Claim | None, place: Partition, stop: threading.Event
-    ) -> bool:
+    def _poll(self, owner: Owner, *, wait_ms: int) -> None:
+        poll = owner.poll(records_max=1, wait_ms=wait_ms)
+        kept = {place: of for place, of in self._claims.items() if of not in poll.lost}
+        self._claims = kept | {claim.partition: claim for claim in poll.gained}
+
+    def _give_way(self, stop: threading.Event) -> None:
+        """Wait a little, longer each time in a row: two who take turns too fast get nothing done."""
+        self._losses += 1
+        stop.wait(random.uniform(0, min(_GIVE_WAY_S_MAX, _GIVE_WAY_S * 2**self._losses)))  # noqa: S311 - no secret
+
+    def _through(self, owner: Owner, place: Partition, stop: threading.Event) -> bool:
         """Go through one partition; `False` if its claim was lost, or we are to stop."""
+        claim = self._claims.get(place)
         if claim is None:
             return False
         start = self._start(place)
@@ -231,7 +248,7 @@ class Replaying:
         began, done = time.monotonic(), self.progress.done
         with contextlib.closing(Reading(self._log, place, stop)) as reading:
             for stretch in self._stretches(reading, place, start, stop):
-                if not self._commit(owner, claim, stretch):
+                if not self._commit(owner, claim, reading, stretch):
                     return False
                 if rate := self._order.rate:
                     due_s = (self.progress.done - done) / rate - (time.monotonic() - began)
@@ -250,17 +267,21 @@ class Replaying:
         size = min(most, _FIRST)
         while start < end and not stop.is_set():
             until = min(start + size, end)
-            stretch = Stretch(
-                functools.partial(reading.between, start, until),
-                order.make if order.again else self._make,
-                functools.partial(self._noted, place, next_offset=until),
-                until,
-                sends=order.sends,
-            )
+            stretch = self._stretch(reading, place, start, until)
             yield stretch
             room = min(BATCH_BYTES / max(1, stretch.bytes), BATCH_S / max(1e-9, stretch.took_s))
             size = min(most, math.ceil(size * min(_GROWTH_MAX, room)))
             start = until
+
+    def _stretch(self, reading: Reading, place: Partition, start: int, until: int) -> Stretch:
+        return Stretch(
+            functools.partial(reading.between, start, until),
+            self._order.make if self._order.again else self._make,
+            functools.partial(self._noted, place, next_offset=until),
+            (start, until),
+            sends=self._order.sends,
+            again=self._ledger.catch_up,
+        )
 
     def _make(self, record: Record) -> Draft | Skipped | None:
         """Return what a record leads to, unless something was done to it before."""
@@ -289,73 +310,54 @@ class Replaying:
         for offset, reason in stretch.skipped:
             self.progress.skip(id_of(place, offset), reason)
 
-    def _commit(self, owner: Owner, claim: Claim, stretch: Stretch) -> bool:
+    def _commit(self, owner: Owner, claim: Claim, reading: Reading, stretch: Stretch) -> bool:
         """Write what a stretch leads to, and the note of it; `False` if that came to nothing."""
-        if claim in owner.poll(records_max=1, wait_ms=0).lost:
-            return False
+        self._poll(owner, wait_ms=0)
         began = time.monotonic()
         try:
-            with self._ledger.alone(self._order.operation.id, self._order.topic):
-                held = self._try(owner, claim, stretch)
+            held = self._try(owner, claim, reading, stretch)
         except CutShortError as cut:
             _tell(cut)
             return False
         stretch.took_s = time.monotonic() - began
-        if held:
-            self._count(claim.partition, stretch)
         return held
 
-    def _try(self, owner: Owner, claim: Claim, stretch: Stretch) -> bool:
-        work = Work(claim=claim, next_offset=stretch.next_offset, drafts=stretch)
+    def _try(self, owner: Owner, claim: Claim, reading: Reading, stretch: Stretch) -> bool:
+        work = Work(claim=claim, next_offset=stretch.until, drafts=stretch)
         try:
             held = claim in owner.commit([work])
         except WorkRefusedError as error:
-            drafts = [*stretch.drafts()]
-            return self._one_by_one(owner, claim, stretch.offsets, drafts, error)
+            # The producer is another now: somebody may have written before it was made.
+            self._ledger.catch_up()
+            return self._halved(owner, claim, reading, stretch, error)
         if held:
+            self._losses = 0
             self.progress.done += len(stretch.offsets)
+            self._count(claim.partition, stretch)
         return held
 
-    def _write(
+    def _halved(
         self,
         owner: Owner,
         claim: Claim,
-        offsets: Sequence[int],
-        drafts: Sequence[Draft],
-        next_offset: int,
-    ) -> bool:
-        note = self._noted(claim.partition, offsets, next_offset=next_offset)
-        written = [*drafts, note] if self._order.sends else [note]
-        return claim in owner.commit([Work(claim=claim, next_offset=next_offset, drafts=written)])
-
-    def _one_by_one(
-        self,
-        owner: Owner,
-        claim: Claim,
-        offsets: Sequence[int],
-        drafts: Sequence[Draft],
+        reading: Reading,
+        stretch: Stretch,
         error: WorkRefusedError,
     ) -> bool:
         """The log refused some: write halves of them, down to the record that fails alone."""
-        if len(offsets) <= 1:
-            for offset, draft in zip(offsets, drafts, strict=True):
+        place = claim.partition
+        if stretch.until - stretch.start == 1:
+            for draft in stretch.drafts():
                 why = f"{draft.topic} does not take it: {error}"
                 skipped = Skipped(kind="refused by the log", why=why)
-                self.progress.skip(id_of(claim.partition, offset), skipped)
+                self.progress.skip(id_of(place, stretch.start), skipped)
+            self._count(place, stretch)
             return True
-        middle = len(offsets) // 2
-        for half in (slice(middle), slice(middle, None)):
-            mine, written = offsets[half], drafts[half]
-            try:
-                held = self._write(owner, claim, mine, written, mine[-1] + 1)
-            except WorkRefusedError as worse:
-                held = self._one_by_one(owner, claim, mine, written, worse)
-            else:
-                if held:
-                    self.progress.done += len(mine)
-            if not held:
-                return False
-        return True
+        middle = (stretch.start + stretch.until) // 2
+        return all(
+            self._try(owner, claim, reading, self._stretch(reading, place, start, until))
+            for start, until in ((stretch.start, middle), (middle, stretch.until))
+        )
 
     def _start(self, place: Partition) -> int:
         return 0 if self._order.offsets is None else self._order.offsets[0]

@@ -95,8 +95,9 @@ class Stretch:
         records: Gives the records, in order.
         make: What each leads to.
         note: Makes the note of which were meant.
-        next_offset: Where they end.
+        offsets: The first of them, and the one after the last.
         sends: Whether drafts are written, or the note alone.
+        again: Called before every try but the first.
     """
 
     def __init__(
@@ -104,15 +105,18 @@ class Stretch:
         records: Callable[[], Iterator[Sequence[Record]]],
         make: Callable[[Record], Draft | Skipped | None],
         note: Callable[[Sequence[int]], Draft],
-        next_offset: int,
+        offsets: tuple[int, int],
         *,
         sends: bool,
+        again: Callable[[], None],
     ) -> None:
+        self._again = again
+        self._tried = False
         self._records = records
         self._make = make
         self._note = note
         self._sends = sends
-        self.next_offset = next_offset
+        self.start, self.until = offsets
         self.offsets: list[int] = []
         """Of the records that were meant, as of the last time this was gone through."""
         self.skipped: list[tuple[int, Skipped]] = []
@@ -124,6 +128,9 @@ class Stretch:
 
     def __iter__(self) -> Iterator[Draft]:
         """Yield what is to be written: drafts, and the note."""
+        if self._tried:
+            self._again()
+        self._tried = True
         if self._sends:
             yield from self.drafts()
         else:

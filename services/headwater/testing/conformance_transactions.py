@@ -219,3 +219,31 @@ class TransactionClaims:
             assert owner.commit([Work(claim=claim, next_offset=n + 1, drafts=[draft])]) == {claim}
         assert values(read_all(world.log, Partition(out, 0))) == [b"%d" % n for n in range(20)]
         assert world.log.committed(group, claim.partition) == (20, "")
+
+    def test_who_begins_to_write_under_a_name_ends_what_others_are_at(self, world: World) -> None:
+        """Members of different groups take turns at what each looks at before it writes there.
+
+        Whoever gains claims sees everything that was written under the name, and nobody else adds to it
+        until its claims are lost.
+        """
+        topic, out = world.topic(), world.topic("out")
+        writer = f"{world.group()}.writer"
+        one, first = world.own(topic, world.group(topic), writer=writer)
+        first.until_owning(1)
+        (before,) = first.claims.values()
+        write = [Draft(topic=out, value=b"one")]
+        assert one.commit([Work(claim=before, next_offset=1, drafts=write)]) == {before}
+        other, second = world.own(topic, world.group(topic), writer=writer)
+        second.until_owning(1)
+        (theirs,) = second.claims.values()
+        assert one.commit([Work(claim=before, next_offset=2, drafts=write)]) == frozenset()
+        write = [Draft(topic=out, value=b"other")]
+        assert other.commit([Work(claim=theirs, next_offset=1, drafts=write)]) == {theirs}
+        until(lambda: before in first.poll().lost, "that the claim is lost")
+        first.until_owning(1)
+        (after,) = first.claims.values()
+        assert values(read_all(world.log, Partition(out, 0))) == [b"one", b"other"]
+        assert other.commit([Work(claim=theirs, next_offset=2, drafts=write)]) == frozenset()
+        write = [Draft(topic=out, value=b"one again")]
+        assert one.commit([Work(claim=after, next_offset=2, drafts=write)]) == {after}
+        assert values(read_all(world.log, Partition(out, 0))) == [b"one", b"other", b"one again"]

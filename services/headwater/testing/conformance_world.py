@@ -223,11 +223,17 @@ class World:
         return name
 
     def own(
-        self, topic: str, group: str, instance: str = "a", *, resumes: bool = True
+        self,
+        topic: str,
+        group: str,
+        instance: str = "a",
+        *,
+        writer: str = "",
+        resumes: bool = True,
     ) -> tuple[Owner, Follower]:
         """Join as a decider."""
         log = self.harness.log()
-        owner = log.own([topic], group=group, instance=instance)
+        owner = log.own([topic], group=group, instance=instance, writer=writer)
         follower = Follower(owner, log, group, resumes=resumes)
         self._members.append(follower)
         return owner, follower

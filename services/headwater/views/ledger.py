@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
-import dataclasses
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Protocol
 
 from headwater.contracts.messages import Operation
@@ -29,14 +26,6 @@ class Coder(Protocol):
         ...
 
 
-@dataclasses.dataclass(slots=True)
-class _Turn:
-    """Whose turn it is to do something to a topic's records."""
-
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
-    last: str = ""
-
-
 class Ledger:
     """Says of a kept record what was done to it; thread-safe, and as large as what operators did.
 
@@ -55,7 +44,6 @@ class Ledger:
         self._firsts: dict[Partition, list[int]] = {}
         self._ranges: dict[Partition, list[tuple[int, int, Operation]]] = {}
         self._looked: dict[tuple[str, Partition], int] = {}
-        self._turns: dict[str, _Turn] = {}
 
     def catch_up(self) -> None:
         """Read what was committed before this was called."""
@@ -68,20 +56,6 @@ class Ledger:
                         self._take(record)
             finally:
                 reader.close()
-
-    @contextlib.contextmanager
-    def alone(self, operation: str, topic: str) -> Iterator[None]:
-        """Let an operation do something to a topic's records while none of this process's others does.
-
-        What others have done by then is known, so none of it is done again.
-        """
-        with self._lock:
-            turn = self._turns.setdefault(topic, _Turn())
-        with turn.lock:
-            if turn.last not in {"", operation}:
-                self.catch_up()
-            turn.last = operation
-            yield
 
     def of(self, place: Partition, offset: int) -> Operation | None:
         """Return what was done last to the record at a place, if anything was."""

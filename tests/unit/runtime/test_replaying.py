@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import collections
+import concurrent.futures
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,8 +16,10 @@ from headwater.contracts.messages import Operation
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.contracts.replays import Skipped
 from headwater.contracts.wanted import Wanted
-from headwater.errors import SettingsError
+from headwater.errors import SettingsError, WorkRefusedError
 from headwater.log.local import LocalLog, LocalReader
+from headwater.log.local_member import LocalOwner
+from headwater.log.port import Claim, Work
 from headwater.runtime import replaying
 from headwater.runtime.operating import Wish
 from headwater.runtime.replaying import Order, Replaying, ranges
@@ -57,6 +61,7 @@ class World:
             ledger=ledger or Ledger(log, CODEC, AUDIT),
             note=lambda of: Draft(topic=AUDIT, value=CODEC.encode(of)),
             group=f"hw.operation.{id_}",
+            writer=f"hw.operation.{FROM}",
             clock=lambda: 7,
         )
 
@@ -73,6 +78,16 @@ class World:
 
 def copy(record: Record) -> Draft | Skipped | None:
     return Draft(topic=TO, key=record.key, value=record.value, partition=0)
+
+
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every operation write under a name of its own."""
+    own = LocalLog.own
+
+    def unnamed(self: LocalLog, topics: Sequence[str], *, writer: str, **more: str) -> LocalOwner:
+        return own(self, topics, **more)
+
+    monkeypatch.setattr(LocalLog, "own", unnamed)
 
 
 def go() -> threading.Event:
@@ -316,27 +331,78 @@ def test_an_older_process_is_fenced():
 
 
 @pytest.mark.parametrize("control", [False, True], ids=["", "control"])
-def test_two_operations_at_once_do_nothing_twice(control, monkeypatch):
-    """One that is begun while another goes through the same records leaves what that has done.
+@pytest.mark.parametrize("same", [True, False], ids=["one-gateway", "two-gateways"])
+@pytest.mark.parametrize("begun_at", range(7))
+def test_two_operations_at_once_do_nothing_twice(control, same, begun_at, monkeypatch):
+    """One that is begun while another is in the midst of the same records leaves what that has done.
 
-    In the control neither hears of the other, and letters are replayed as two tasks.
+    It is begun when the other has made, but not written, what a record leads to. In the control each
+    writes under a name of its own, as if the records were its alone: letters are replayed as two tasks.
     """
     monkeypatch.setattr(replaying, "BATCH", 2)
     if control:
-        monkeypatch.setattr(Ledger, "alone", lambda *_: contextlib.nullcontext())
+        alone(monkeypatch)
     world = World(7)
     ledger = Ledger(world.log, CODEC, AUDIT)
-    other = world.replaying("b", ledger=ledger)
+    other = world.replaying("b", ledger=ledger if same else None)
+    begun = False
 
-    class Between(threading.Event):
-        def is_set(self) -> bool:
-            if len(world.values()) == 2:
-                other.run(go())
-            return super().is_set()
+    def overtaken(record: Record) -> Draft | Skipped | None:
+        nonlocal begun
+        if record.offset == begun_at and not begun:
+            begun = True
+            other.run(go())
+        return copy(record)
 
-    world.replaying("a", ledger=ledger).run(Between())
-    assert len(world.values()) == (7 + 5 if control else 7)
-    assert {*world.values()} == {b"%d" % number for number in range(7)}
+    one = world.replaying("a", make=overtaken, ledger=ledger)
+    one.run(go())
+    values = world.values()
+    assert {*values} == {b"%d" % number for number in range(7)}
+    assert (len(values) > 7) is control
+    assert control or one.progress.done + other.progress.done == 7
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+def test_what_was_done_while_a_producer_was_renewed_is_not_done_again(control, twice, monkeypatch):
+    """After a refusal Kafka's owner makes a new producer, keeps its claims, and tries again, as here.
+
+    Whoever wrote in between was not fenced by it. In the control nothing is learnt of it.
+    """
+    world = World(6)
+    other = world.replaying("b")
+    commit, refused = LocalOwner.commit, False
+
+    def renewing(self: LocalOwner, work: Sequence[Work]) -> frozenset[Claim]:
+        nonlocal refused
+        if ".a/" not in self.who or refused:
+            return commit(self, work)
+        refused = True
+        collections.deque(work[0].drafts, maxlen=0)
+        other.run(go())
+        if control:
+            monkeypatch.setattr(Ledger, "_take", lambda *_: None)
+        with self._cluster.changed:
+            self._epoch = self._cluster.fence(self._writer)
+        if twice:
+            raise WorkRefusedError("too large")
+        return commit(self, work)
+
+    monkeypatch.setattr(LocalOwner, "commit", renewing)
+    world.replaying("a").run(go())
+    assert len(world.values()) == (12 if control else 6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_gateways_at_once_get_everything_done_once(seed, monkeypatch):
+    """In threads: neither keeps the other from going on for ever, and nothing is done twice."""
+    monkeypatch.setattr(replaying, "BATCH", 3)
+    world = World(60, partitions=2)
+    ones = [world.replaying(name) for name in ("a", "b", "c")]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        done = [*pool.map(lambda one: one.run(go()).done, ones)]
+    assert sorted(world.values(), key=int) == [b"%d" % number for number in range(60)]
+    assert sum(done) == 60
 
 
 def test_ranges_are_pairs():

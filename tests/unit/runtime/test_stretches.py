@@ -65,7 +65,7 @@ def test_records_are_read_as_they_are_asked_for(monkeypatch):
     """Never more of them than a slice ahead: a million take no more memory than a few."""
     monkeypatch.setattr(stretches, "SLICE", 3)
     reading = Reading(filled(10), PLACE, threading.Event())
-    made = 0
+    made, tries = 0, []
 
     def make(record: Record) -> Draft:
         nonlocal made
@@ -73,14 +73,16 @@ def test_records_are_read_as_they_are_asked_for(monkeypatch):
         return Draft(topic="t", value=record.value)
 
     stretch = Stretch(
-        lambda: reading.between(0, 10), make, lambda of: Draft(topic="note"), 10, sends=True
-    )
+        lambda: reading.between(0, 10), make, lambda of: Draft(topic="note"), (0, 10),
+        sends=True, again=lambda: tries.append(made),
+    )  # fmt: skip
     for number, draft in enumerate(stretch):
         assert made == min(number + 1, 10)
         assert stretch.looked <= number + 3
         assert draft.topic == ("note" if number == 10 else "t")
     assert stretch.offsets == [*range(10)]
     assert [draft.value for draft in stretch][:10] == [b"%d" % n for n in range(10)]
+    assert tries == [10], "before it is gone through again, and only then"
     assert (stretch.looked, stretch.bytes, len(stretch.offsets)) == (10, 10, 10), "counted once"
 
 
@@ -92,8 +94,9 @@ def test_what_nobody_meant_leads_to_nothing():
         return None if record.offset % 2 else Skipped(kind="odd", why="it is even")
 
     stretch = Stretch(
-        lambda: reading.between(0, 4), make, lambda of: Draft(topic="note"), 4, sends=True
-    )
+        lambda: reading.between(0, 4), make, lambda of: Draft(topic="note"), (0, 4),
+        sends=True, again=lambda: None,
+    )  # fmt: skip
     assert [*stretch] == []
     assert [offset for offset, _ in stretch.skipped] == [0, 2]
 

@@ -31,9 +31,9 @@ class Tap:
         self.read, self.append, self.committed = log.read, log.append, log.committed
         self.offset_at, self.topic_id, self.partitions = log.offset_at, log.topic_id, log.partitions
 
-    def own(self, topics: Collection[str], *, group: str, instance: str) -> Any:
+    def own(self, topics: Collection[str], *, group: str, instance: str, writer: str = "") -> Any:
         """Join as a decider."""
-        self.member = owner = self._log.own(topics, group=group, instance=instance)
+        self.member = owner = self._log.own(topics, group=group, instance=instance, writer=writer)
         return owner
 
     def work(self, topics: Collection[str], *, group: str, instance: str) -> Any:
