@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from headwater.contracts.frozen import maker, quick
@@ -205,6 +205,13 @@ class Execution(Protocol):
             above: The turn's calls get numbers above this one: the last that was ever issued, where a
                 journal begins afresh or was cut.
             patched: Ids of patches that the turn used first; asked of only while it is replayed.
+        """
+        ...
+
+    def hear_left(self, left: Callable[[], Limits | None] | None) -> None:
+        """Take who says, until told otherwise, what the run may still spend; `None` between turns.
+
+        What is said is `None` where the journal does not say.
         """
         ...
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import Context
 from typing import Any
 
+from headwater.contracts.messages import Limits
 from headwater.core.execution import (
     Answer,
     Begin,
@@ -83,6 +84,10 @@ class Running:
     @replaying.setter
     def replaying(self, value: bool) -> None:
         self._session.is_replay = self._loop.silent = value
+
+    def hear_left(self, left: Callable[[], Limits | None] | None) -> None:
+        """Take who says, in the turn under way, what the run may still spend."""
+        self._session.left_now = left
 
     def recall(self, *, above: int = 0, patched: Collection[str] = ()) -> None:
         """Tell it what the journal knows of the turn that is delivered next."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from asyncio import _get_running_loop
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from headwater.contracts.messages import Outcome
+from headwater.contracts.messages import Limits, Outcome
 from headwater.core.execution import Asked, CallKind, Cut, Emitted, Signal, new_asked
 from headwater.durable.confine import UUID, Random
 from headwater.durable.futures import Waiting
@@ -33,8 +33,8 @@ class Session:
 
     __slots__ = (
         "_calls", "_loop", "_mailbox", "_patches", "_recalled", "_receivers", "_streams", "asked",
-        "calls_made", "closing", "continued", "cut", "emitted", "is_replay", "patches_used",
-        "withdrawn",
+        "calls_made", "closing", "continued", "cut", "emitted", "is_replay", "left_now",
+        "patches_used", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, streams: Streams) -> None:
@@ -53,6 +53,8 @@ class Session:
         self.cut: Cut | None = None
         """The last cut, if there was one: which attempt this is, and what it may spend."""
         self.is_replay = False
+        self.left_now: Callable[[], Limits | None] | None = None
+        """Says what the run may still spend; there is nobody to say so between turns."""
         self.closing = False
         self.asked: list[Asked] = []
         self.emitted: list[Emitted] = []
@@ -166,6 +168,18 @@ class Session:
             self.continued = task
             self.closing = True
         raise ContinuingAs
+
+    def left(self) -> Limits | None:
+        """Return what the run may still spend as this turn began; the same in every replay.
+
+        Returns:
+            `None` if nobody knows: the turn is unwound, or code from before asked nothing of this.
+
+        Raises:
+            RuntimeError: Not from within the run's own turn.
+        """
+        self._check("what is left")
+        return None if self.closing or self.left_now is None else self.left_now()
 
     @property
     def now_ms(self) -> int:

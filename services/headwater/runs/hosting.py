@@ -12,6 +12,7 @@ from headwater.contracts.messages import (
     Control,
     Failed,
     InDoubt,
+    Limits,
     Reply,
     Spent,
     Start,
@@ -47,14 +48,13 @@ from headwater.errors import (
     NonDeterminismError,
     PoisonError,
 )
-from headwater.runs import journal, values
+from headwater.runs import journal, spending, values
 from headwater.runs.bounds import Bounds
 from headwater.runs.calls import Calls, Routes, nodes_of
 from headwater.runs.holds import Holds
 from headwater.runs.life import CANCELLED, Life
 from headwater.runs.people import DENIALS
 from headwater.runs.rows import Entry, Held, Made, OpenCall, Overrun, Redelivery, new_entry
-from headwater.runs.spending import settle
 from headwater.runs.visit import Visit
 
 logger = logging.getLogger(__name__)
@@ -260,10 +260,17 @@ class Hosting:
                 nodes.append(ref_of(node).name)  # noqa: PERF401 - most calls have none
             return one
 
+        told: list[Limits] = []
+
+        def left() -> Limits:
+            if not told:
+                told.append(spending.left(visit))
+            return told[0]
+
         above = 0 if visit.run.seq else visit.run.number
         if above:
             execution.recall(above=above)
-        steps = journal.deliver(execution, values.whole(visit.turn, delivery), now_ms, make)
+        steps = journal.deliver(execution, values.whole(visit.turn, delivery), now_ms, make, left)
         patched: list[str] = []
         for step in steps:
             patched += step.patched
@@ -275,6 +282,7 @@ class Hosting:
             patched=tuple(patched),
             above=above,
             kept=tuple(nodes),
+            left=told[0] if told else None,
         )
         for step in steps:
             self._effects(visit, step)
@@ -307,6 +315,7 @@ class Hosting:
         patched: tuple[str, ...],
         above: int,
         kept: tuple[str, ...],
+        left: Limits | None,
     ) -> None:
         run = visit.run
         size = values.size(delivery) + sum([len(call.name) + 32 for call in made])
@@ -348,6 +357,7 @@ class Hosting:
                 patched=patched,
                 above=above,
                 kept=kept,
+                left=left,
             )
         )
 
@@ -359,7 +369,7 @@ class Hosting:
         else:
             spent = plus(reply.spent or NOTHING, Spent(steps=steps))
         if not call.settled:
-            settle(visit, call, spent)
+            spending.settle(visit, call, spent)
         visit.drop(call)
         failed = reply.outcome if isinstance(reply.outcome, Failed) else None
         unfit = "denied" if failed is not None and failed.error in DENIALS else "failed"

@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from headwater.contracts.messages import Limits
 from headwater.contracts.records import Partition
 from headwater.core.execution import Answer, Asked, Delivery, Execution, Parked, Step
 from headwater.core.messages import RunId
@@ -67,7 +68,11 @@ class Cache:
 
 
 def deliver(
-    execution: Execution, delivery: Delivery, now_ms: int, make: Callable[[Asked], Made]
+    execution: Execution,
+    delivery: Delivery,
+    now_ms: int,
+    make: Callable[[Asked], Made],
+    left: Callable[[], Limits | None],
 ) -> list[Step]:
     """Deliver, and go on with what calls get at once instead of being sent: a denial, or a wait.
 
@@ -76,12 +81,14 @@ def deliver(
         delivery: What has come.
         now_ms: Run time.
         make: Told every call, in order; returns it as the journal keeps it.
+        left: Says what the run may still spend, if the function asks.
 
     Returns:
         The steps this led to: one, and one more for each call that was not sent.
     """
     steps: list[Step] = []
     waiting: deque[Delivery] = deque([delivery])
+    execution.hear_left(left)
     while waiting:
         step = execution.deliver(waiting.popleft(), now_ms=now_ms)
         steps.append(step)
@@ -90,6 +97,7 @@ def deliver(
                 waiting.append(at_once)
         if step.ended is not None:
             break
+    execution.hear_left(None)
     return steps
 
 
@@ -125,8 +133,11 @@ def replay(
             told(asked)
             return _compare(asked, recorded.popleft() if recorded else None, writes)
 
+        def left(told: Limits | None = entry.left) -> Limits | None:
+            return told
+
         execution.recall(above=entry.above, patched=entry.patched)
-        last = deliver(execution, whole(entry.delivery), entry.time_ms, make)[-1]
+        last = deliver(execution, whole(entry.delivery), entry.time_ms, make, left)[-1]
         if recorded:
             missing = recorded[0]
             raise NonDeterminismError(missing.number, f"{missing.kind} {missing.name}", "nothing")

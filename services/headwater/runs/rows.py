@@ -246,6 +246,7 @@ class Entry:
         above: The calls' numbers begin above this one, where a journal begins afresh or was cut; 0
             where they just go on.
         kept: Names of the blobs that the run's further calls may refer to.
+        left: What the run might still spend as the turn began, where its function asked for it.
     """
 
     run: str
@@ -260,6 +261,7 @@ class Entry:
     patched: tuple[str, ...] = ()
     above: int = 0
     kept: tuple[str, ...] = ()
+    left: Limits | None = None
 
     @property
     def key(self) -> Key:

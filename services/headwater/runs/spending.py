@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from headwater.contracts.messages import Spent
+from headwater.contracts.messages import Limits, Spent
 from headwater.core.allowance import Allowance, minus, plus
 from headwater.runs.rows import OpenCall
 from headwater.runs.visit import Visit
@@ -26,6 +26,21 @@ def lacking(visit: Visit, cost: Spent) -> str:
     return dataclasses.replace(mine, limits=unstepped).lacking(cost)
 
 
+def left(visit: Visit) -> Limits:
+    """Return what the run may still spend; in cleanup, steps are those of its own small budget."""
+    run, limits = visit.run, visit.limits
+    used = plus(run.reserved, run.spent)
+    at_ms = run.asking_ms if run.asking else run.now_ms
+    cleanup = limits.cleanup_steps if run.cleanup is None else run.cleanup
+    return Limits(
+        steps=_less(limits.steps, used.steps) if run.cleanup is None else cleanup,
+        tokens=_less(limits.tokens, used.tokens),
+        usd_nano=_less(limits.usd_nano, used.usd_nano),
+        wall_ms=_less(limits.wall_ms, at_ms - visit.since_ms - run.waited_ms),
+        cleanup_steps=cleanup,
+    )
+
+
 def reserve(visit: Visit, cost: Spent) -> None:
     """Set a cost aside."""
     run = visit.run
@@ -38,3 +53,7 @@ def settle(visit: Visit, call: OpenCall, spent: Spent) -> None:
     """Give a call's reserve back and book what it spent."""
     run = visit.run
     visit.change(reserved=minus(run.reserved, call.reserved), spent=plus(run.spent, spent))
+
+
+def _less(limit: int | None, used: int) -> int | None:
+    return None if limit is None else max(0, limit - used)

@@ -15,12 +15,13 @@ from typing import Any, NoReturn, TypeVar, overload
 import pydantic
 import pydantic_core
 
+from headwater.contracts.messages import Limits
 from headwater.core.execution import Cut, RunInfo
 from headwater.core.judge import EXPIRES_S, AskPerson
 from headwater.durable.running import Session
 from headwater.sdk.calls import ask
 from headwater.sdk.events import Events
-from headwater.sdk.types import NANO
+from headwater.sdk.types import NANO, Budget
 
 T = TypeVar("T")
 
@@ -40,6 +41,11 @@ class RunView:
         tokens: Tokens it may use in all; `None` for no limit.
         usd: US dollars it may spend in all; `None` for no limit.
         wall_s: Seconds it may take in all; `None` for no limit.
+
+    Example:
+        >>> async def answer(ctx: Context, question: str) -> str:
+        ...     left = ctx.run.left
+        ...     return "in short" if left.usd is not None and left.usd < 0.05 else "at length"
     """
 
     id: str
@@ -52,6 +58,24 @@ class RunView:
     tokens: int | None
     usd: float | None
     wall_s: float | None
+    _left: Callable[[], Limits | None] = dataclasses.field(repr=False, compare=False)
+    _limits: Limits = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def left(self) -> Budget:
+        """What it may still spend, as this turn began: what is open is taken off, what is answered settled.
+
+        It is journaled where it is read, so that a replay reads the same. A replay of a turn that code
+        of before wrote, which did not read it, says what the run may spend in all.
+        """
+        limits = self._left() or self._limits
+        return Budget(
+            steps=limits.steps,
+            tokens=limits.tokens,
+            usd=_usd(limits),
+            wall_s=_wall_s(limits),
+            cleanup_steps=limits.cleanup_steps,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +121,7 @@ class Context:
         self._events = events
         self._task = task
         self._info = info
-        self._view = _view(info)
+        self._view = _view(info, session)
         self._cut: Cut | None = None
         name = info.run.split(".", 1)[0]
         self.log = _Log(logging.getLogger(f"headwater.agents.{name}"), session, info.run)
@@ -111,7 +135,7 @@ class Context:
             self._cut = cut
             assert cut is not None, "a cut is followed by another at most"
             info = dataclasses.replace(self._info, attempt=cut.attempt, limits=cut.limits)
-            self._view = _view(info)
+            self._view = _view(info, self._session)
         return self._view
 
     def now(self) -> datetime.datetime:
@@ -231,7 +255,7 @@ class Context:
         self._session.continue_as(self._task(task))
 
 
-def _view(info: RunInfo) -> RunView:
+def _view(info: RunInfo, session: Session) -> RunView:
     limits = info.limits
     return RunView(
         id=info.run,
@@ -242,9 +266,19 @@ def _view(info: RunInfo) -> RunView:
         attempt=info.attempt,
         steps=limits.steps,
         tokens=limits.tokens,
-        usd=None if limits.usd_nano is None else limits.usd_nano / NANO,
-        wall_s=None if limits.wall_ms is None else limits.wall_ms / 1000,
+        usd=_usd(limits),
+        wall_s=_wall_s(limits),
+        _left=session.left,
+        _limits=limits,
     )
+
+
+def _usd(limits: Limits) -> float | None:
+    return None if limits.usd_nano is None else limits.usd_nano / NANO
+
+
+def _wall_s(limits: Limits) -> float | None:
+    return None if limits.wall_ms is None else limits.wall_ms / 1000
 
 
 def _utc(time_ms: int) -> datetime.datetime:

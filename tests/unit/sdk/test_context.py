@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime
 import logging
@@ -50,6 +51,12 @@ async def looks(ctx: headwater.Context, what: str) -> str:
     return f"{ctx.now().isoformat()} {ctx.uuid()} {ctx.random.random()}"
 
 
+@bank.agent
+async def lefts(ctx: headwater.Context, what: str) -> str:
+    SEEN.append(ctx.run.left)
+    return what
+
+
 @bank.agent(emits=[Asked])
 async def emits(ctx: headwater.Context, what: str) -> bool:
     ctx.emit(EVENTS[what])
@@ -86,6 +93,51 @@ def test_run_tells_who_asked_and_what_may_be_spent() -> None:
         None,
         2,
     )
+
+
+def test_run_tells_what_is_left_of_its_budget_and_says_so_again_in_a_replay() -> None:
+    """It falls with what is open and settles with what is answered, in the units of a budget."""
+    told: list[headwater.Budget] = []
+    desk = App("desk")
+
+    @desk.tool(effect="read")
+    async def look() -> str:
+        return "seen"
+
+    @desk.agent(budget=headwater.Budget(steps=3, usd=0.5, wall_s=60))
+    async def frugal(ctx: headwater.Context, what: str) -> int:
+        looks = 0
+        while ctx.run.left.steps:
+            told.append(ctx.run.left)
+            await look()
+            looks += 1
+            await ctx.receive("go")
+        return looks
+
+    async def play() -> int:
+        async with headwater.testing.App(desk) as t:
+            run = await t.start(frugal, "x")
+            for _ in range(3):
+                await t.crash()
+                await t.advance(seconds=1)
+                await t.signal(run, "go")
+            return int(await run.result())
+
+    assert asyncio.run(play()) == 3
+    assert told[0] == headwater.Budget(steps=3, usd=0.5, wall_s=60)
+    assert [(left.steps, left.usd) for left in told[-3:]] == [(3, 0.5), (2, 0.5), (1, 0.5)]
+    assert [left.wall_s for left in told[-3:]] == [60, 59, 58], (
+        "the last crash had it all told again"
+    )
+
+
+def test_what_is_left_is_all_of_it_where_no_journal_says() -> None:
+    """A host that does not say, as code from before: the limits themselves."""
+    Host(looks, "x")
+    with pytest.raises(RuntimeError, match="outside the run's own turn"):
+        _ = SEEN[-1].left
+    Host(lefts, "x")
+    assert SEEN[-1] == headwater.Budget(steps=7, tokens=9, usd=0.5, wall_s=60, cleanup_steps=10)
 
 
 def test_time_and_chance_belong_to_the_run() -> None:
