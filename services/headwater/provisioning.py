@@ -111,6 +111,7 @@ def config_of(kafka: Kafka, *, version: str = "") -> KafkaConfig:
         session_ms=kafka.session_ms,
         heartbeat_ms=kafka.heartbeat_ms,
         transaction_ms=kafka.transaction_ms,
+        group_protocol=kafka.group_protocol,
         version=version,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -21,6 +22,9 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _GROUPS = frozenset(
     {"http", "kafka", "registry", "prices", "loops", "store", "supervisor", "blobs"}
 )
+_TABLES = frozenset({("kafka", "extra"), ("loops", "calls_weights")})
+"""Settings that are a JSON object."""
+_TABLES_LIKE = '{"name": "value"}'
 _UNKNOWN = "there is no such setting; `headwater doctor` lists them"
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -55,6 +59,7 @@ class Kafka(pydantic.BaseModel):
     heartbeat_ms: int = pydantic.Field(2_000, ge=100)
     transaction_ms: int = pydantic.Field(5_000, ge=1_000)
     sweep_ms: int = pydantic.Field(1_000, ge=0)
+    group_protocol: Literal["classic", "consumer"] = "classic"
     partitions: int = pydantic.Field(6, ge=1)
     replication: int = pydantic.Field(0, ge=0)
 
@@ -252,8 +257,10 @@ class Settings(pydantic_settings.BaseSettings):
             return cls(**_nested(values))
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            name = PREFIX + "__".join(str(part).upper() for part in first["loc"])
+            name = PREFIX + "__".join(str(part).upper() for part in first["loc"][:2])
             said = first["msg"].removeprefix("Value error, ")
+            if len(first["loc"]) > 2:  # noqa: PLR2004 - group, setting, and what is named in its table
+                said = f"{'.'.join(str(part) for part in first['loc'][2:])}: {said}"
             if first["type"] == "extra_forbidden":
                 said = _UNKNOWN
             raise SettingsError(said if said.startswith(PREFIX) else f"{name}: {said}") from error
@@ -290,7 +297,7 @@ def _address(url: str) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    return name.endswith(("PASSWORD", "USERNAME"))
+    return name.endswith(("PASSWORD", "USERNAME", "KAFKA__EXTRA"))
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
@@ -315,18 +322,19 @@ def _nested(environment: Mapping[str, str]) -> dict[str, Any]:
         if group in _GROUPS and not field:
             raise SettingsError(f"{name}: this is a group; name a setting in it, {name}__...")
         if field:
-            found.setdefault(group, {})[field] = _json(value) if field == "extra" else value
+            table = (group, field) in _TABLES
+            found.setdefault(group, {})[field] = _json(name, value) if table else value
         else:
             found[group] = value
     return found
 
 
-def _json(text: str) -> Any:
+def _json(name: str, text: str) -> Any:
     try:
-        return pydantic.TypeAdapter(dict[str, str]).validate_json(text)
+        return pydantic.TypeAdapter(dict[str, Any]).validate_json(text)
     except pydantic.ValidationError as error:
         raise SettingsError(
-            f"{PREFIX}KAFKA__EXTRA: not a JSON object of librdkafka properties: {error.errors()[0]['msg']}"
+            f"{name}: not a JSON object, such as {_TABLES_LIKE}: {error.errors()[0]['msg']}"
         ) from error
 
 
@@ -334,11 +342,15 @@ def _flat(prefix: str, plain: Mapping[str, Any], default: Mapping[str, Any]) -> 
     for name, value in plain.items():
         full = f"{prefix}{name}".upper()
         was = default.get(name) if isinstance(default, Mapping) else None
-        if isinstance(value, dict) and name != "extra":
+        if isinstance(value, dict) and tuple(full.lower().split("__")) not in _TABLES:
             yield from _flat(f"{full}__", value, was or {})
         else:
-            shown = "" if value is None else str(_masked(value) if name == "extra" else value)
-            yield PREFIX + full, shown, "default" if value == was else "set"
+            shown = json.dumps(_masked(value)) if isinstance(value, dict) else value
+            yield (
+                PREFIX + full,
+                "" if shown is None else str(shown),
+                ("default" if value == was else "set"),
+            )
 
 
 def _masked(extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pytest
 from headwater import provisioning
 from headwater.errors import SettingsError
 from headwater.layout import Need
-from headwater.provisioning import Action
+from headwater.provisioning import Action, config_of
+from headwater.settings import Kafka
 
 
 @dataclasses.dataclass
@@ -174,3 +175,11 @@ def test_lost_offsets_stop_the_start() -> None:
         SettingsError, match=r"hw\.runs\.triage: begin \(first offsets in 1 partition"
     ):
         provisioning.verify(cluster, NEEDS, GROUPS)
+
+
+def test_members_join_by_the_protocol_that_is_set():
+    """KIP-848 is for those who ask for it: the broker then says how long a session is."""
+    assert "group.protocol" not in config_of(Kafka()).member("g", "i")
+    member = config_of(Kafka(group_protocol="consumer")).member("g", "i")
+    assert member["group.protocol"] == "consumer"
+    assert "session.timeout.ms" not in member

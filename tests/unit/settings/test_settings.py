@@ -51,6 +51,9 @@ def test_groups_are_nested_by_two_underscores():
         ("HEADWATER_KAFKA__EXTRA", "client.rack=a"),
         ("HEADWATER_KAFKA__EXTRA", '{"a": {}}'),
         ("HEADWATER_KAFKA__SECURITY_PROTOCOL", "TLS"),
+        ("HEADWATER_KAFKA__GROUP_PROTOCOL", "share"),
+        ("HEADWATER_LOOPS__CALLS_WEIGHTS", "acme=3"),
+        ("HEADWATER_LOOPS__CALLS_WEIGHTS", '{"acme": 0}'),
         ("HEADWATER_KAFKA__SESSION_MS", "8000"),
         ("HEADWATER_KAFKA__SASL_MECHANISM", "PLAIN"),
         ("HEADWATER_KAFKA__SASL_PASSWORD_FILE", "/nowhere/at/all"),
@@ -63,6 +66,60 @@ def test_setting_that_cannot_work_is_named(variable, value):
     assert str(caught.value).startswith(f"{variable}: ") or str(caught.value).startswith(
         f"{variable} "
     )
+
+
+def test_every_setting_can_be_set_and_is_described():
+    """A variable's value is text, whatever the setting is; `doctor` lists each with where it is from."""
+    other = {
+        "HEADWATER_KAFKA__EXTRA": '{"client.rack": "a"}',
+        "HEADWATER_KAFKA__SECURITY_PROTOCOL": "SASL_SSL",
+        "HEADWATER_KAFKA__GROUP_PROTOCOL": "consumer",
+        "HEADWATER_KAFKA__SESSION_MS": "20000",
+        "HEADWATER_KAFKA__TRANSACTION_MS": "6000",
+        "HEADWATER_LOOPS__CALLS_WEIGHTS": '{"acme": 3}',
+        "HEADWATER_REGISTRY__AUTO_REGISTER": "true",
+        "HEADWATER_SUPERVISOR__ENABLED": "false",
+        "HEADWATER_SUPERVISOR__MEMORY_BYTES": "2000000",
+        "HEADWATER_URL": "http://gateway:8080",
+        "HEADWATER_HTTP__PORT": "9000",
+        "HEADWATER_BLOBS__BYTES_MAX": str(8 * 1024**2),
+        "HEADWATER_BLOBS__HELD_BYTES_MAX": str(128 * 1024**2),
+        "HEADWATER_BLOBS__KEEP_S": "90000",
+    }
+    names = [name for name, _, _ in Settings.of({}).describe()]
+    assert other.keys() <= {*names}
+    given = {
+        name: other.get(name) or _another(value) for name, value, _ in Settings.of({}).describe()
+    }
+    described = Settings.of(given).describe()
+    assert [name for name, _, _ in described] == names
+    assert {name for name, _, where in described if where == "default"} == set()
+
+
+def _another(value: str) -> str:
+    """Return a value like this one, and not it."""
+    try:
+        return str(int(float(value)) + 1)
+    except ValueError:
+        return f"{value}x"
+
+
+def test_tables_are_json_objects():
+    """What has names of its own in it is given as JSON, and described as it is given."""
+    settings = Settings.of({"HEADWATER_LOOPS__CALLS_WEIGHTS": '{"acme": 3, "zoo": 1}'})
+    assert settings.loops.calls_weights == {"acme": 3, "zoo": 1}
+    assert ("HEADWATER_LOOPS__CALLS_WEIGHTS", '{"acme": 3, "zoo": 1}', "set") in settings.describe()
+    with pytest.raises(SettingsError, match="CALLS_WEIGHTS: acme: Input should be"):
+        Settings.of({"HEADWATER_LOOPS__CALLS_WEIGHTS": '{"acme": "many"}'})
+
+
+def test_client_properties_may_come_from_a_file(tmp_path: pathlib.Path):
+    """Some of them let somebody in."""
+    file = tmp_path / "extra.json"
+    file.write_text('{"sasl.oauthbearer.client.secret": "s3cret"}')
+    settings = Settings.of({"HEADWATER_KAFKA__EXTRA_FILE": str(file)})
+    assert settings.kafka.properties()["sasl.oauthbearer.client.secret"] == "s3cret"
+    assert "s3cret" not in str(settings.describe())
 
 
 @pytest.mark.parametrize(
