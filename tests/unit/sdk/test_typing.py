@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import pathlib
 import subprocess
 import sys
@@ -20,3 +21,8 @@ def test_declarations_keep_their_types() -> None:
         command, cwd=ROOT, capture_output=True, text=True, timeout=380, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    """Without its marker a type checker takes everything of a package for `Any`, and finds nothing."""
+    assert (importlib.resources.files("headwater") / "py.typed").is_file()
