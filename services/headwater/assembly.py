@@ -40,10 +40,10 @@ from headwater.log.port import Log
 from headwater.models.effector import Models
 from headwater.runs import rows as run_rows
 from headwater.runs.bounds import Bounds as RunBounds
-from headwater.runs.calls import Routes
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
 from headwater.runs.retention import KEEP_MS
+from headwater.runs.routes import Routes
 from headwater.runs.values import Large
 from headwater.runs.visit import remembered
 from headwater.runtime.deciding import Deciding

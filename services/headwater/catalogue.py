@@ -6,7 +6,7 @@ from headwater.approvals.decider import EVERY_GROUP, GROUP
 from headwater.contracts.messages import Limits, Spent
 from headwater.core.execution import Asked
 from headwater.core.prices import Prices
-from headwater.runs.calls import ToolTerms
+from headwater.runs.routes import ToolTerms
 from headwater.sdk.app import App
 
 

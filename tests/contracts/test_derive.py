@@ -13,7 +13,7 @@ import pydantic
 import pytest
 
 import headwater
-from headwater.contracts import frames, json_text
+from headwater.contracts import frames, json_text, parsing
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
 from headwater.contracts.derive import Json, shape_of, shape_of_parameters
@@ -222,7 +222,7 @@ def test_a_datum_that_breaks_the_types_rules_is_refused() -> None:
     schema = shape_of(Small)
     data = Schemas()
     own = data.add(shape_of(Free).schema | {"name": "Small"})
-    body = frames.write(frames.parse(shape_of(Free).schema), {"number": 50})
+    body = frames.write(parsing.parse(shape_of(Free).schema), {"number": 50})
     with pytest.raises(PoisonError, match=r"number: .*less than 10") as refused:
         schema.decode(frames.SINGLE + own + body, data)
     assert refused.value.code == "invalid-value"
@@ -242,7 +242,7 @@ def test_an_older_writer_is_read_with_defaults() -> None:
     schemas = Schemas()
     older = shape_of(V1).schema | {"name": "V2"}
     own = schemas.add(older)
-    body = frames.write(frames.parse(older), {"x": 7})
+    body = frames.write(parsing.parse(older), {"x": 7})
     assert shape_of(V2).decode(frames.SINGLE + own + body, schemas) == V2(x=7)
 
 
@@ -320,7 +320,7 @@ def test_json_that_nests_too_deep_is_poison(text: str) -> None:
     }
     schemas = Schemas()
     own = schemas.add(schema)
-    data = frames.SINGLE + own + frames.write(frames.parse(schema), {"value": text})
+    data = frames.SINGLE + own + frames.write(parsing.parse(schema), {"value": text})
     with pytest.raises(PoisonError, match="nests over 64") as refused:
         shape_of(Json, name="Value").decode(data, schemas)
     assert refused.value.code == "invalid-value"
@@ -395,7 +395,7 @@ def test_an_older_version_of_a_message_is_read() -> None:
     older = shape_of(Closed).schema
     older = older | {"fields": older["fields"][:1]}
     own = schemas.add(older)
-    body = frames.write(frames.parse(older), {"slot": "s"})
+    body = frames.write(parsing.parse(older), {"slot": "s"})
     assert codec.decode(frames.SINGLE + own + body) == Closed(slot="s")
 
 
@@ -459,7 +459,7 @@ def plain(type_: Any, written: str, datum: Any) -> Any:
     older = {**shape.schema, "fields": [field]}
     schemas = Schemas()
     own = schemas.add(older)
-    body = frames.write(frames.parse(older), {"value": datum})
+    body = frames.write(parsing.parse(older), {"value": datum})
     return shape.decode(frames.SINGLE + own + body, schemas)
 
 
@@ -488,7 +488,7 @@ class Even:
 def test_a_value_that_its_own_type_refuses_is_poison() -> None:
     """A dataclass may have rules of its own; what breaks them stops the record, not the worker."""
     shape = shape_of(Even)
-    body = frames.write(frames.parse(shape.schema), {"number": 3})
+    body = frames.write(parsing.parse(shape.schema), {"number": 3})
     with pytest.raises(PoisonError, match="odd") as refused:
         shape.decode(frames.SINGLE + shape.fingerprint + body, Schemas())
     assert refused.value.code == "invalid-value"
@@ -560,7 +560,7 @@ class Strict:
 def test_a_foreign_word_of_a_literal_is_refused() -> None:
     """Avro says text; the type says which."""
     shape = shape_of(Strict, namespace="bank")
-    body = frames.write(frames.parse(shape.schema), {"count": 1, "word": "zz", "text": ""})
+    body = frames.write(parsing.parse(shape.schema), {"count": 1, "word": "zz", "text": ""})
     with pytest.raises(PoisonError, match="'zz' is none of"):
         shape.decode(frames.SINGLE + shape.fingerprint + body, Schemas())
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.contracts import frames, limits
+from headwater.contracts import frames, limits, parsing
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.derive import shape_of
 from headwater.errors import PoisonError
@@ -133,7 +133,7 @@ def test_records_that_hold_records_twice_are_counted() -> None:
 
 def test_without_the_limit_no_bytes_become_many_records() -> None:
     """The control, with fewer levels than would hurt."""
-    assert frames.write(frames.parse(doubling(2)), read(b"", doubling(2))) == b""
+    assert frames.write(parsing.parse(doubling(2)), read(b"", doubling(2))) == b""
     found = read(b"", doubling(17), trusted=True)["f17"]
     levels = 0
     while "a" in found:

@@ -12,7 +12,7 @@ from typing import Any
 import fastavro
 import pytest
 
-from headwater.contracts import frames, registry
+from headwater.contracts import frames, parsing, registry
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.derive import shape_of
 from headwater.errors import PoisonError, SettingsError, TransientError
@@ -139,9 +139,9 @@ def test_a_producers_wire_format_is_read_through_the_registry(either: registry.R
         **_SCHEMA,
         "fields": [*_SCHEMA["fields"], {"name": "note", "type": "string", "default": "none"}],
     }
-    parsed = frames.parse(reader)
+    parsed = parsing.parse(reader)
     framed = b"\x00" + number.to_bytes(4, "big") + datum
-    found = frames.read(framed, parsed, frames.fingerprint(reader), schemas)
+    found = frames.read(framed, parsed, parsing.fingerprint(reader), schemas)
     assert found == {"id": "c-17", "note": "none"}
 
 
@@ -151,14 +151,14 @@ def test_a_producers_wire_format_becomes_ours(either: registry.Registry) -> None
     schemas = Schemas(either)
     datum = frames.write(fastavro.parse_schema(_SCHEMA), {"id": "c-17"})
     single = frames.single(b"\x00" + number.to_bytes(4, "big") + datum, schemas)
-    own = frames.fingerprint(_SCHEMA)
+    own = parsing.fingerprint(_SCHEMA)
     assert single == frames.SINGLE + own + datum
     assert frames.single(single, schemas) == single
     assert schemas.knows(own)
     alone = Schemas()
     assert not alone.knows(own)
     assert alone.add(schemas.schema(own)) == own
-    assert frames.read(single, frames.parse(_SCHEMA), b"", alone) == {"id": "c-17"}
+    assert frames.read(single, parsing.parse(_SCHEMA), b"", alone) == {"id": "c-17"}
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Protocol
 
-from headwater.contracts import frames, limits
+from headwater.contracts import limits, parsing
 from headwater.errors import PoisonError
 
 SCHEMA_BYTES_MAX = 256 * 1024
@@ -45,8 +45,8 @@ class Schemas:
             self._parsed[own] = parsed
             return own
         loaded = schema
-        own = frames.fingerprint(loaded)
-        self._parsed[own] = frames.parse(loaded)
+        own = parsing.fingerprint(loaded)
+        self._parsed[own] = parsing.parse(loaded)
         return own
 
     def by_fingerprint(self, own: bytes) -> Any:
@@ -66,7 +66,7 @@ class Schemas:
         Raises:
             PoisonError: Nobody knows it (`unknown-schema`).
         """
-        return frames.plain(self.by_fingerprint(own))
+        return parsing.plain(self.by_fingerprint(own))
 
     def by_id(self, schema_id: int) -> Any:
         """Return a writer schema by its registry id."""
@@ -96,9 +96,9 @@ def _learnt(text: str) -> tuple[bytes, Any]:
         raise PoisonError("invalid-schema", f"it nests over {SCHEMA_DEPTH_MAX} levels")
     try:
         loaded = json.loads(text)
-        parsed = frames.parse(loaded)
+        parsed = parsing.parse(loaded)
         limits.prepare(parsed)
-        return frames.fingerprint(loaded), parsed
+        return parsing.fingerprint(loaded), parsed
     except Exception as error:
         raise PoisonError("invalid-schema", f"it is no Avro: {error}") from error
 

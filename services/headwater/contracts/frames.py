@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fastavro
-from fastavro.schema import fingerprint as _fingerprint
-from fastavro.schema import parse_schema, to_parsing_canonical_form
 
 from headwater.contracts import limits
+from headwater.contracts.catalog import Schemas
+from headwater.contracts.parsing import plain
 from headwater.errors import PoisonError
-
-if TYPE_CHECKING:
-    from headwater.contracts.catalog import Schemas
 
 SINGLE = b"\xc3\x01"
 CONFLUENT = 0
 _HEAD = 10
 _CONFLUENT_HEAD = 5
-
-
-def parse(schema: Any) -> Any:
-    """Return a schema as fastavro wants it."""
-    return parse_schema(schema)
-
-
-def fingerprint(schema: Any) -> bytes:
-    """Return the CRC-64-AVRO fingerprint of a schema's canonical form: 8 bytes, as framed."""
-    canonical = to_parsing_canonical_form(parse_schema(schema))
-    return bytes.fromhex(_fingerprint(canonical, "CRC-64-AVRO"))
-
-
-def plain(parsed: Any) -> Any:
-    """Return a schema without what fastavro notes in it: what `parse` was given, in full names."""
-    if isinstance(parsed, list):
-        return [plain(part) for part in parsed]
-    if isinstance(parsed, dict):
-        return {name: plain(part) for name, part in parsed.items() if not name.startswith("__")}
-    return parsed
 
 
 def single(data: bytes, schemas: Schemas) -> bytes:

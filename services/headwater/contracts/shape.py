@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import pydantic
 import pydantic_core
 
-from headwater.contracts import compiled, frames, json_text, limits
+from headwater.contracts import compiled, frames, json_text, limits, parsing
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.forms import Convert, Form, same
 from headwater.errors import PoisonError
@@ -32,8 +32,8 @@ class Shape(Generic[T]):
     ) -> None:
         self.name = name
         self.schema = schema
-        self._parsed = frames.parse(schema)
-        self.fingerprint = frames.fingerprint(schema)
+        self._parsed = parsing.parse(schema)
+        self.fingerprint = parsing.fingerprint(schema)
         self._prefix = frames.SINGLE + self.fingerprint
         self._fields = form.fields
         self._dump = form.dump or same
@@ -173,7 +173,7 @@ def _culprit(schema: dict[str, Any], fields: Sequence[tuple[str, Form]], value: 
         try:
             datum[name] = (form.dump or same)(getattr(value, name))
             # A schema of the fields so far: what a field refers to is defined in one before it.
-            frames.write(frames.parse({**schema, "fields": schema["fields"][:number]}), datum)
+            frames.write(parsing.parse({**schema, "fields": schema["fields"][:number]}), datum)
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
             return f".{name}" if hasattr(value, name) else ""
     return ""

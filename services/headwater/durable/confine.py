@@ -16,21 +16,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from random import Random
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import Any
 
 import time_machine
 
+from headwater.durable.streams import Streams
 from headwater.errors import ConfinementError
 
-if TYPE_CHECKING:
-    from headwater.durable.streams import Streams
-
 __all__ = [
-    "UUID",
-    "Random",
     "audit",
     "ensure_hash_seed",
     "enter",

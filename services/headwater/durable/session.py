@@ -6,12 +6,13 @@ import hashlib
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from random import Random
 from types import MappingProxyType
 from typing import Any, NoReturn
+from uuid import UUID
 
 from headwater.contracts.messages import Limits, Outcome
 from headwater.core.execution import Asked, CallKind, Cut, Emitted, Signal, new_asked
-from headwater.durable.confine import UUID, Random
 from headwater.durable.futures import Waiting
 from headwater.durable.loop import Loop
 from headwater.durable.streams import Streams

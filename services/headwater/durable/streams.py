@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from random import Random
+from uuid import UUID
 
-from headwater.durable.confine import UUID, Random
 from headwater.errors import ConfinementError
 
 _KEY_BYTES = 32
@@ -81,7 +82,7 @@ class Streams:
         return self._own
 
     def _generator(self, purpose: bytes) -> Random:
-        return Random(int.from_bytes(self._block(purpose, 0), "big"))
+        return Random(int.from_bytes(self._block(purpose, 0), "big"))  # noqa: S311 - a generator that is the same every time
 
     def _block(self, purpose: bytes, number: int, place: bytes = b"") -> bytes:
         person = purpose.ljust(16, b"\0")

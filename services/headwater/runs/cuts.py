@@ -10,10 +10,10 @@ from headwater.core.allowance import plus, raised
 from headwater.core.decider import Turn
 from headwater.core.execution import Answer, Begin, Cancel, Cut, Parked, Released, Tick
 from headwater.core.messages import Address
-from headwater.runs.calls import Routes
 from headwater.runs.holds import Holds
 from headwater.runs.life import Life
 from headwater.runs.people import People
+from headwater.runs.routes import Routes
 from headwater.runs.rows import Again, Entry, OpenCall, Redelivery
 from headwater.runs.visit import Visit
 

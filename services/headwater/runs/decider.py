@@ -29,12 +29,13 @@ from headwater.core.versions import Versions
 from headwater.errors import UNKEEPABLE, PoisonError, ProcessKillerError
 from headwater.runs import later, values
 from headwater.runs.bounds import Bounds
-from headwater.runs.calls import Calls, Catalogue, Routes
+from headwater.runs.calls import Calls
 from headwater.runs.cuts import Cuts
 from headwater.runs.holds import Holds, needs
 from headwater.runs.hosting import Hosting
 from headwater.runs.life import CANCELLED, DeadLetter, Life
 from headwater.runs.retention import Retention
+from headwater.runs.routes import Catalogue, Routes
 from headwater.runs.rows import Held, OpenCall, Opened, Run
 from headwater.runs.visit import RUN_TIMER, Visit
 

@@ -50,10 +50,11 @@ from headwater.errors import (
 )
 from headwater.runs import journal, spending, values
 from headwater.runs.bounds import Bounds
-from headwater.runs.calls import Calls, Routes, nodes_of
+from headwater.runs.calls import Calls, nodes_of
 from headwater.runs.holds import Holds
 from headwater.runs.life import CANCELLED, Life
 from headwater.runs.people import DENIALS
+from headwater.runs.routes import Routes
 from headwater.runs.rows import Entry, Held, Made, OpenCall, Overrun, Redelivery, new_entry
 from headwater.runs.visit import Visit
 

@@ -23,9 +23,9 @@ from headwater.core.allowance import minus, plus
 from headwater.core.decider import Encoded
 from headwater.core.execution import AgentFunction, Continued, Raised, Released, Returned
 from headwater.core.messages import Address, RunId
-from headwater.runs.calls import Routes
 from headwater.runs.people import People
 from headwater.runs.retention import Retention
+from headwater.runs.routes import Routes
 from headwater.runs.rows import Entry, Held, OpenCall, Overrun
 from headwater.runs.spending import settle
 from headwater.runs.values import Large, shortened

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from headwater.contracts.approvals import About, Decided, Petition, Withdraw
 from headwater.contracts.messages import (
@@ -29,12 +29,10 @@ from headwater.core.envelope import rfc3339
 from headwater.core.execution import Answer, Delivery, Parked, Released
 from headwater.core.judge import AskPerson
 from headwater.core.messages import digest
+from headwater.runs.routes import Catalogue, Routes
 from headwater.runs.rows import Asking, OpenCall
 from headwater.runs.spending import settle
 from headwater.runs.visit import Visit
-
-if TYPE_CHECKING:
-    from headwater.runs.calls import Catalogue, Routes
 
 SHOWN_BYTES_MAX = 256 * 1024
 """Most JSON that a person is shown; nobody reads more, and what is not read is not approved."""

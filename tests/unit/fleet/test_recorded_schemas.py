@@ -13,7 +13,7 @@ import pytest
 import headwater
 from headwater import namespace
 from headwater.assembly import Parts, Platform
-from headwater.contracts import frames, published
+from headwater.contracts import frames, parsing, published
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
 from headwater.contracts.derive import shape_of
@@ -76,7 +76,7 @@ def test_a_row_of_an_earlier_version_is_read_wherever_nobody_recorded_its_schema
     row = fastavro.schemaless_reader(datum, fastavro.parse_schema(now), None)
     written = io.BytesIO()
     fastavro.schemaless_writer(written, fastavro.parse_schema(old), row)
-    data = frames.SINGLE + frames.fingerprint(old) + written.getvalue()
+    data = frames.SINGLE + parsing.fingerprint(old) + written.getvalue()
     assert Codec(Schemas(), (Opened,)).decode(data) == opened
     monkeypatch.setattr(published, "texts", tuple)
     with pytest.raises(PoisonError, match="no schema is known"):

@@ -8,7 +8,7 @@ import pytest
 
 import headwater
 import headwater.testing
-from headwater.contracts import frames, registry
+from headwater.contracts import frames, parsing, registry
 from headwater.contracts.derive import shape_of
 from headwater.errors import PoisonError, TransientError
 
@@ -34,7 +34,7 @@ _OLD = {"type": "record", "name": "Claim", "fields": [{"name": "id", "type": "st
 
 def framed(number: int) -> bytes:
     """Return what a producer's Confluent serialiser writes: zero, the id, the datum."""
-    return b"\x00" + number.to_bytes(4, "big") + frames.write(frames.parse(_OLD), {"id": "c-1"})
+    return b"\x00" + number.to_bytes(4, "big") + frames.write(parsing.parse(_OLD), {"id": "c-1"})
 
 
 @pytest.mark.anyio

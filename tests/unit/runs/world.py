@@ -32,9 +32,9 @@ from headwater.core.state import Rows
 from headwater.durable.running import Running, Session
 from headwater.errors import BlobLostError, PoisonError
 from headwater.runs.bounds import Bounds
-from headwater.runs.calls import Routes, ToolTerms
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
+from headwater.runs.routes import Routes, ToolTerms
 
 AGENT = "worker"
 INBOX = f"hw.inbox.{AGENT}.v1"

@@ -5,8 +5,7 @@ hold. They know nothing of who wrote the records, so the same ones judge simulat
 a consumer reads back from Kafka.
 """
 
-from headwater.testing.invariants.book import Act, Book, Death, Gauge
-from headwater.testing.invariants.stories import Story, Told
+from headwater.testing.invariants.book import Act, Book, Death, Gauge, Story, Told
 from headwater.testing.invariants.verdict import CHECKERS, RULES, Violation, violations
 
 __all__ = [

@@ -6,9 +6,20 @@ import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from headwater.contracts.messages import Ask, Control, Intent, Reply, Result, RunEvent, Spent, Start
+from headwater.contracts.messages import (
+    Answered,
+    Ask,
+    Control,
+    Failed,
+    Intent,
+    Reply,
+    Result,
+    RunEvent,
+    Spent,
+    Start,
+)
 from headwater.contracts.records import Partition, Record
 from headwater.contracts.replays import MARK
 from headwater.core.decider import Timer
@@ -18,9 +29,6 @@ from headwater.core.keys import key_of
 from headwater.core.messages import Key, RunId
 from headwater.errors import PoisonError
 from headwater.runs.rows import Entry, Opened
-
-if TYPE_CHECKING:
-    from headwater.testing.invariants.stories import Story
 
 ENDINGS = ("completed", "failed", "cancelled")
 ENDED = frozenset({*ENDINGS, "quarantined", "discarded"})
@@ -100,6 +108,44 @@ class Read(NamedTuple):
 
 def _no_price(ask: Ask) -> Spent:
     return Spent()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A call of a story.
+
+    Args:
+        kind: What is called.
+        name: Its name.
+        arguments: As the callee's codec wrote them.
+        digest: Of what they mean.
+        outcome: What it is answered.
+        sent: Whether it is sent; else it is answered at once.
+    """
+
+    kind: str
+    name: str
+    arguments: bytes
+    digest: bytes
+    outcome: Answered | Failed
+    sent: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What a run comes to where nothing goes wrong and nobody interferes.
+
+    Args:
+        status: How it ends.
+        value: Its encoded result.
+        error: Class of the error it fails with.
+        calls: Its calls, by number.
+    """
+
+    status: str
+    value: bytes = b""
+    error: str = ""
+    calls: Mapping[int, Told]
 
 
 def _no_story(run: str, tenant: str, task: bytes) -> Iterable[Story]:

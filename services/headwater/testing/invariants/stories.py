@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from headwater.contracts.messages import Answered, Ask, BlobRef, Control, Failed, RunFailed, Start
 from headwater.core.blobs import ref_of
 from headwater.core.execution import Answer
 from headwater.runs.rows import Made
-from headwater.testing.invariants.book import Book, Read
+from headwater.testing.invariants.book import Book, Read, Story, Told
 
 WORDS_MAX = 300
 STOPPING = frozenset({"cancel", "discard"})
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A call of a story.
-
-    Args:
-        kind: What is called.
-        name: Its name.
-        arguments: As the callee's codec wrote them.
-        digest: Of what they mean.
-        outcome: What it is answered.
-        sent: Whether it is sent; else it is answered at once.
-    """
-
-    kind: str
-    name: str
-    arguments: bytes
-    digest: bytes
-    outcome: Answered | Failed
-    sent: bool = True
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
-    """What a run comes to where nothing goes wrong and nobody interferes.
-
-    Args:
-        status: How it ends.
-        value: Its encoded result.
-        error: Class of the error it fails with.
-        calls: Its calls, by number.
-    """
-
-    status: str
-    value: bytes = b""
-    error: str = ""
-    calls: Mapping[int, Told]
 
 
 def outcomes_are_those_without_faults(book: Book) -> Iterator[str]:

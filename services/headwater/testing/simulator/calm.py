@@ -29,7 +29,7 @@ from headwater.durable.failure import describe
 from headwater.errors import TransientError
 from headwater.models.effector import Models
 from headwater.sdk.app import App
-from headwater.testing.invariants.stories import Story, Told
+from headwater.testing.invariants.book import Story, Told
 from headwater.testing.simulator import desk, outside
 from headwater.testing.simulator.virtual import VirtualLoop
 from headwater.tools.effector import Tools
