@@ -19,7 +19,6 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from headwater import serving
-from headwater.admission.quotas import Quotas
 from headwater.assembly import Parts, Platform
 from headwater.backing import blobs_of, local_of, registry_of
 from headwater.children import Part
@@ -47,6 +46,7 @@ from headwater.runtime.process import Process, Served, Threaded
 from headwater.runtime.projecting import Projecting
 from headwater.sdk.app import App
 from headwater.settings import Settings
+from headwater.tenancy import tenancy_of
 from headwater.tools.lifespans import entered
 from headwater.tracing import context, spans
 from headwater.tracing.port import Tracing
@@ -315,6 +315,7 @@ class Host:
 
     def _parts(self, settings: Settings) -> Parts:
         loops = settings.loops
+        tenancy = tenancy_of(settings.tenants.file, loops)
         return Parts(
             clock=confine.wall_ms,
             instance=settings.instance,
@@ -322,7 +323,8 @@ class Host:
             local=local_of(settings),
             threaded=True,
             prices=snapshot(self._app.models, settings.prices.file),
-            quotas=Quotas(default=loops.runs_open_max),
+            quotas=tenancy.quotas,
+            placement=tenancy.placement,
             sample=self._sampled,
             pace=Pace(
                 records_max=loops.batch_records_max,
@@ -333,7 +335,7 @@ class Host:
                 calls_max=loops.calls_max,
                 tenant_max=loops.calls_tenant_max,
                 name_max=loops.calls_name_max,
-                weights=loops.calls_weights,
+                weights=tenancy.weights,
             ),
             retry=Retry(total_s=loops.retry_s_max),
             lease=Lease(

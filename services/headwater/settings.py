@@ -20,7 +20,7 @@ from headwater.errors import SettingsError
 PREFIX = "HEADWATER_"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _GROUPS = frozenset(
-    {"http", "kafka", "registry", "prices", "loops", "store", "supervisor", "blobs"}
+    {"http", "kafka", "registry", "prices", "tenants", "loops", "store", "supervisor", "blobs"}
 )
 _TABLES = frozenset({("kafka", "extra"), ("loops", "calls_weights")})
 """Settings that are a JSON object."""
@@ -105,6 +105,14 @@ class Registry(pydantic.BaseModel):
 
 class PricesFile(pydantic.BaseModel):
     """Prices of models."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    file: pathlib.Path | None = None
+
+
+class TenantsFile(pydantic.BaseModel):
+    """What single tenants may have of the fleet."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
@@ -197,6 +205,7 @@ class Settings(pydantic_settings.BaseSettings):
     kafka: Kafka = pydantic.Field(default_factory=Kafka)
     registry: Registry = pydantic.Field(default_factory=Registry)
     prices: PricesFile = pydantic.Field(default_factory=PricesFile)
+    tenants: TenantsFile = pydantic.Field(default_factory=TenantsFile)
     loops: Loops = pydantic.Field(default_factory=Loops)
     store: StorePath = pydantic.Field(default_factory=StorePath)
     supervisor: Supervision = pydantic.Field(default_factory=Supervision)

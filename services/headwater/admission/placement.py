@@ -15,7 +15,8 @@ class Placement:
     Args:
         version: Version of the table.
         spread: Tenant to how many partitions it may use (shuffle sharding); others use them all.
-        fixed: Tenant to the partitions it has for itself, for those who pay.
+        fixed: Tenant to the partitions it has for itself, for those who pay; while others are left,
+            nobody else uses these.
     """
 
     version: int = 1
@@ -27,9 +28,10 @@ class Placement:
         fixed = tuple(n for n in self.fixed.get(tenant, ()) if n < count)
         if fixed:
             return fixed
-        pool = range(count)
+        taken = {number for numbers in self.fixed.values() for number in numbers}
+        pool = [number for number in range(count) if number not in taken] or [*range(count)]
         some = self.spread.get(tenant)
-        if some is None or some >= count:
+        if some is None or some >= len(pool):
             return tuple(pool)
         dealt = sorted(pool, key=lambda n: digest(tenant, n))
         return tuple(sorted(dealt[: max(1, some)]))

@@ -22,6 +22,7 @@ from headwater.log.probe import Probe
 from headwater.provisioning import Action
 from headwater.sdk.app import App
 from headwater.settings import Settings
+from headwater.tenancy import tenancy_of
 from headwater.tracing import spans
 
 _SWEEP = "transaction.abort.timed.out.transaction.cleanup.interval.ms"
@@ -94,6 +95,7 @@ def _checks(settings: Settings, option: str, *, probe: bool) -> Iterator[Check]:
         yield Check(name="app", state=State.SKIPPED if probe else State.FAIL, says=str(error))
     else:
         yield Check(name="app", state=State.OK, says=f"{app.name} {app.version}, {_surface(app)}")
+    yield _tenants(settings)
     yield _registry(settings)
     yield _blobs(settings, app)
     config = dataclasses.replace(provisioning.config_of(settings.kafka), call_s=_CALL_S)
@@ -127,6 +129,16 @@ def _tracing() -> Check:
             name="tracing", state=State.OK, says="off; OTEL_EXPORTER_OTLP_ENDPOINT turns it on"
         )
     return Check(name="tracing", state=State.OK, says=f"OTLP over HTTP, {ratio:.0%} of new traces")
+
+
+def _tenants(settings: Settings) -> Check:
+    try:
+        found = tenancy_of(settings.tenants.file, settings.loops)
+    except SettingsError as error:
+        return Check(name="tenants", state=State.FAIL, says=str(error))
+    named = {*found.quotas.of, *found.placement.spread, *found.placement.fixed, *found.weights}
+    says = f"{found.quotas.default} open runs each; {len(named) or 'none'} with terms of their own"
+    return Check(name="tenants", state=State.OK, says=says)
 
 
 def _registry(settings: Settings) -> Check:

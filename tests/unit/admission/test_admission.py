@@ -360,14 +360,17 @@ def test_refusals_and_lost_partitions_leave_nothing_behind():
 
 
 def test_placement_is_data():
-    """All partitions, some, or a tenant's own; the same for the same task."""
+    """All partitions that nobody has for itself, some, or a tenant's own; the same for the same task."""
+    assert Placement().partitions("any", 4) == (0, 1, 2, 3)
     placement = Placement(spread={"two": 2, "many": 9}, fixed={"own": (1, 7)})
-    assert placement.partitions("any", 4) == (0, 1, 2, 3)
-    assert placement.partitions("many", 4) == (0, 1, 2, 3)
+    assert placement.partitions("any", 4) == (0, 2, 3)
+    assert placement.partitions("many", 4) == (0, 2, 3)
     assert len(placement.partitions("two", 4)) == 2
+    assert {placement.place("two", str(n), 4) for n in range(50)} < {0, 2, 3}
     assert placement.partitions("own", 4) == (1,)
     assert placement.place("own", "task", 4) == 1
-    assert {placement.place("any", str(n), 4) for n in range(50)} == {0, 1, 2, 3}
+    assert {placement.place("any", str(n), 4) for n in range(50)} == {0, 2, 3}
+    assert Placement(fixed={"own": (0, 1)}).partitions("any", 2) == (0, 1), "nothing else is left"
 
 
 def test_shards_are_fixed_and_all_used():
