@@ -172,6 +172,21 @@ def test_one_field_of_a_type_that_is_not_compiled_is_read_too() -> None:
     assert shape.field("name", SCHEMAS)(shape.encode(value)) == "a"
 
 
+@pytest.mark.parametrize("number", [-(1 << 63), 1 - (1 << 63), (1 << 63) - 1, 0, -1])
+def test_the_outermost_numbers_of_64_bits_are_written_straight(number: int) -> None:
+    """Avro's `long` has one more below zero than above it."""
+    shape = shape_of(int)
+    written = slowly(shape).encode(number)
+    assert straight(shape, number) == (written, (number, len(written)))
+
+
+@pytest.mark.parametrize("number", [-(1 << 63) - 1, 1 << 63, -(1 << 80), 1 << 80])
+def test_numbers_over_64_bits_are_refused(number: int) -> None:
+    """Nobody else could read them."""
+    with pytest.raises(OverflowError, match="over 64 bits"):
+        straight(shape_of(int), number)
+
+
 def straight(shape: Shape[Any], value: Any) -> Any:
     """Return what compiled functions alone write of a value, and read of that."""
     write, read = shape._write, shape._read

@@ -40,9 +40,9 @@ class _Numbers(dict[int, bytes]):
     """Numbers as zigzag varints; the latest are kept, for offsets and times come again and again."""
 
     def __missing__(self, number: int) -> bytes:
-        if number.bit_length() >= _BITS:
-            raise OverflowError(f"{number} is over {_BITS} bits")
         left, out = (number << 1) ^ (number >> (_BITS - 1)), b""
+        if left >> _BITS:
+            raise OverflowError(f"{number} is over {_BITS} bits")
         while left > _PAIR:
             out += _PAIRS[left & _PAIR]
             left >>= _PAIR_BITS
