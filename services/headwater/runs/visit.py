@@ -170,14 +170,17 @@ class Visit:
         self.change(wake_ms=due_ms)
 
     def write(self, events: Address) -> None:
-        """Write everything into the turn: rows, messages, and one event if there is news."""
+        """Write everything into the turn: rows, messages, and one event if there is news.
+
+        What it waits for is news too: people look for such runs, and tell them what they wait for.
+        """
         turn, meta = self.turn, self.meta
         if not self.gone and self.run is not self._before:
             self.put(self.run)
         turn.layer.take(self._layer)
         for message, to, headers, whose in self._sends:
             turn.send(message, to, meta=whose, headers=headers)
-        if self._status is not None or self.notes:
+        if self._status is not None or self.notes or self.run.reason != self._before.reason:
             turn.send(self._event(self._status or "waiting"), events, meta=meta)
         self.undo(self.run)
 

@@ -169,6 +169,35 @@ def test_deadline_fails_the_run_at_once_or_when_it_passes():
     assert world.outcomes()[0][1].error == "DeadlineExceeded"
 
 
+def test_what_a_run_waits_for_is_told_when_it_changes():
+    """People look for runs by what they wait for; one that asks for nothing in between is found too."""
+
+    async def waits(session):
+        await session.receive("a")
+        await session.receive("b")
+        await asyncio.sleep(60)
+        await session.receive("c")
+        return b"done"
+
+    world = World(waits)
+    world.start()
+    told = [("started", "signal a")]
+    world.control("signal", "b")
+    assert _told(world) == told, "nothing has changed: it still waits for the first"
+    world.control("signal", "a")
+    told.append(("waiting", ""))
+    assert _told(world) == told, "it sleeps: the other had come already"
+    world.wake()
+    told.append(("waiting", "signal c"))
+    assert _told(world) == told
+    world.control("signal", "c")
+    assert world.statuses()[-1] == "completed"
+
+
+def _told(world):
+    return [(event.status, event.reason) for event in world.messages(RunEvent)]
+
+
 def test_run_without_limits_has_no_timer():
     """No wall clock and no deadline: nothing wakes the run."""
     world = World(wait_for_signal, limits=Limits(wall_ms=None))
