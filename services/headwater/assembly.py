@@ -88,6 +88,7 @@ class Parts:
         lease: How long a call that was noted before it began may go on unseen.
         observer: Told of what was committed.
         calls: Told of what was answered.
+        counted: Has an effector's tries counted.
         executions_max: Suspended runs kept in memory, per agent.
         versions: What is known of the app's versions now.
         failed_ms_max: How long the rows of failed runs are kept.
@@ -110,6 +111,7 @@ class Parts:
     lease: Lease = dataclasses.field(default_factory=Lease)
     observer: Observer | None = None
     calls: CallObserver | None = None
+    counted: Callable[[Effector], Effector] = lambda effector: effector
     executions_max: int = 10_000
     versions: Callable[[], Versions] = Versions
     failed_ms_max: int = KEEP_MS
@@ -368,6 +370,7 @@ class Platform:
 
     def _performing(self, effector: Effector, role: str) -> Performing:
         group = self.layout.group(role)
+        effector = self.parts.counted(effector)
         topic = self.names.req(effector.name)
         return Performing(
             log=self.log,

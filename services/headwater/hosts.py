@@ -127,6 +127,7 @@ class Host:
         )
         self._tracing = tracing or spans.Silent()
         self._share = share
+        self._meter = Meter(self._registry, self._tracing)
         self.platform = Platform(
             app, log, self._parts(settings), namespace=settings.namespace or None
         )
@@ -251,6 +252,7 @@ class Host:
             loops += [(f"tools.{name}", platform.tools(name, deps)) for name in self._services]
         for name, loop in loops:
             self._performing.append(loop)
+            self._meter.watch(name, functools.partial(getattr, loop, "busy"))
 
             async def run(stop: asyncio.Event, loop: Performing = loop) -> None:
                 await loop.run(stop, drain_s=drain_s * 0.8, leave=self._leave)
@@ -343,8 +345,9 @@ class Host:
                 still_ms=settings.kafka.session_ms // 2,
                 settle_ms=settings.kafka.heartbeat_ms + 1_000,
             ),
-            observer=Meter(self._registry, self._tracing),
+            observer=self._meter,
             calls=self._tracing,
+            counted=self._meter.counted,
             executions_max=loops.executions_max,
             blobs=blobs_of(settings.blobs, namespace=settings.namespace or self._app.namespace),
             versions=self._fleet.versions,

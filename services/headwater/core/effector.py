@@ -17,6 +17,10 @@ occupying: ContextVar[Callable[[], Callable[[], None]] | None] = ContextVar(
 """Told by a thread that works for the call under way when it begins; what it returns, when it ends."""
 
 
+UNKNOWN = "Unknown"
+"""Error of a call of what this process does not have."""
+
+
 class Safety(StrEnum):
     """What may be done again after a crash, in rising order of care."""
 

@@ -24,7 +24,7 @@ from pydantic_ai.usage import RequestUsage
 
 from headwater.contracts.messages import Ask, Failed, Usage
 from headwater.core.blobs import Blobs, inline
-from headwater.core.effector import Attempt, Call, Done
+from headwater.core.effector import UNKNOWN, Attempt, Call, Done
 from headwater.core.prices import Prices
 from headwater.durable.failure import redact
 from headwater.errors import BlobLostError, PoisonError, SettingsError, TransientError
@@ -74,9 +74,7 @@ class Models:
         """
         if ask.name not in self._models:
             known = ", ".join(sorted(self._models)) or "none"
-            return Failed(
-                error="Unknown", detail=f"no model named {ask.name!r}; there are: {known}"
-            )
+            return Failed(error=UNKNOWN, detail=f"no model named {ask.name!r}; there are: {known}")
         try:
             request = wire.ModelAsk.model_validate_json(inline(ask.arguments))
             before = await history.messages(self._blobs, call.meta.tenant, request.history)

@@ -9,7 +9,7 @@ from typing import Any
 
 from headwater.contracts.messages import Ask, Failed, InDoubt
 from headwater.core.blobs import inline
-from headwater.core.effector import Attempt, Call, Done, Safety
+from headwater.core.effector import UNKNOWN, Attempt, Call, Done, Safety
 from headwater.durable.failure import describe, redact
 from headwater.errors import PoisonError, ToolError
 from headwater.sdk import types
@@ -42,7 +42,7 @@ class Tools:
         if tool is None:
             known = ", ".join(sorted(self._tools)) or "none"
             return Failed(
-                error="Unknown", detail=f"no tool named {ask.name!r} here; there are: {known}"
+                error=UNKNOWN, detail=f"no tool named {ask.name!r} here; there are: {known}"
             )
         kwargs = tool.decode(inline(ask.arguments))
         timeout = asyncio.timeout(tool.timeout_s)
