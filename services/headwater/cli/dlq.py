@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from headwater.cli import kept, options, shell
-from headwater.cli.runs import AddSteps, AddUsd
+from headwater.cli.runs import AddSteps, AddTokens, AddUsd
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at failed runs' dead letters; resume, replay or discard."
@@ -46,6 +46,7 @@ def resume(
     *,
     add_usd: AddUsd = 0.0,
     add_steps: AddSteps = 0,
+    add_tokens: AddTokens = 0,
     repeat_writes: kept.RepeatWrites = False,
     despite_no: Annotated[
         bool,
@@ -57,7 +58,7 @@ def resume(
 ) -> None:
     """Have failed runs go on before the turn that failed; nothing that was answered is asked again."""
     body = of.body(rate=rate, repeat_writes=repeat_writes, despite_no=despite_no)
-    body |= {"add_usd": add_usd, "add_steps": add_steps}
+    body |= {"add_usd": add_usd, "add_steps": add_steps, "add_tokens": add_tokens}
     ask = "" if of.chosen.ids else "Resume the runs of {n} dead letters?"
     kept.operate(f"{PATH}/resume", of, body, ask=ask)
 

@@ -28,6 +28,16 @@ AddSteps = Annotated[
 RepeatWrites = Annotated[
     bool, typer.Option("--repeat-writes", help="Make calls that changed the world again.")
 ]
+AddTokens = Annotated[
+    int, typer.Option("--add-tokens", min=0, help="Raise its limit of tokens by so many.")
+]
+Tenant = Annotated[
+    str,
+    typer.Option(
+        "--tenant",
+        help="Whose it is, where ID is the --id it was published with; else [tool.headwater] tenant.",
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is journaled.")]
 
 SEEN_S = 2.0
@@ -87,10 +97,10 @@ def list_(
 
 
 @app.command()
-def show(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
+def show(run: RunArgument, tenant: Tenant = "", output: shell.Output = shell.Format.TABLE) -> None:
     """Show a run's journey as a tree: steps, times, tokens, money."""
     with connect() as gateway:
-        found = known(gateway, run)
+        found = known(gateway, run, tenant)
 
         def fetch(child: str) -> Mapping[str, Any] | None:
             answer: Mapping[str, Any] = gateway.get(path_of(child))
@@ -103,11 +113,11 @@ def show(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
 
 
 @app.command()
-def tail(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
+def tail(run: RunArgument, tenant: Tenant = "", output: shell.Output = shell.Format.TABLE) -> None:
     """Follow a run until it ends: its events, and its models' tokens as they stream."""
     streaming = False
     with connect() as gateway:
-        path = path_of(_id(known(gateway, run), run), "events")
+        path = path_of(_id(known(gateway, run, tenant), run), "events")
         with contextlib.closing(gateway.events(path)) as events:
             for event in events:
                 data = json.loads(event.data)
@@ -123,6 +133,7 @@ def tail(run: RunArgument, output: shell.Output = shell.Format.TABLE) -> None:
 @app.command()
 def cancel(
     run: RunArgument,
+    tenant: Tenant = "",
     reason: Reason = "",
     yes: shell.Yes = False,
     dry_run: shell.DryRun = False,
@@ -130,26 +141,31 @@ def cancel(
 ) -> None:
     """Cancel a run; its code gets the budget's cleanup steps, then it is over."""
     ask = f"Cancel {run}?"
-    _control(run, "cancel", {"reason": reason}, dry_run, output, ask="" if yes else ask)
+    _control(
+        run, "cancel", {"reason": reason}, dry_run, output, tenant=tenant, ask="" if yes else ask
+    )
 
 
 @app.command()
 def pause(
     run: RunArgument,
+    tenant: Tenant = "",
     reason: Reason = "",
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Hold a run: its answers are kept and nothing new is asked."""
-    _control(run, "pause", {"reason": reason}, dry_run, output)
+    _control(run, "pause", {"reason": reason}, dry_run, output, tenant=tenant)
 
 
 @app.command()
 def resume(
     run: RunArgument,
+    tenant: Tenant = "",
     reason: Reason = "",
     add_usd: AddUsd = 0.0,
     add_steps: AddSteps = 0,
+    add_tokens: AddTokens = 0,
     repeat_writes: RepeatWrites = False,
     yes: shell.Yes = False,
     dry_run: shell.DryRun = False,
@@ -161,7 +177,7 @@ def resume(
     is asked again.
     """
     with connect() as gateway:
-        found = known(gateway, run)
+        found = known(gateway, run, tenant)
     writes = [*(found.get("writes") or ())] if found.get("status") == "failed" else []
     if writes and not dry_run and not repeat_writes:
         shell.note(f"the failing turn of {run} had changed the world: {', '.join(writes)}")
@@ -176,14 +192,16 @@ def resume(
         "attempt": found.get("attempt") or 0,
         "add_usd": add_usd,
         "add_steps": add_steps,
+        "add_tokens": add_tokens,
         "repeat_writes": repeat_writes,
     }
-    _control(run, "resume", body, dry_run, output, more={"repeats": writes})
+    _control(run, "resume", body, dry_run, output, tenant=tenant, more={"repeats": writes})
 
 
 @app.command()
 def discard(
     run: RunArgument,
+    tenant: Tenant = "",
     reason: Reason = "",
     yes: shell.Yes = False,
     dry_run: shell.DryRun = False,
@@ -191,13 +209,16 @@ def discard(
 ) -> None:
     """Drop a failed run: it can be resumed no more. Who did it and why is kept."""
     ask = f"Discard {run} for good?"
-    _control(run, "discard", {"reason": reason}, dry_run, output, ask="" if yes else ask)
+    _control(
+        run, "discard", {"reason": reason}, dry_run, output, tenant=tenant, ask="" if yes else ask
+    )
 
 
 @app.command()
 def signal(
     run: RunArgument,
     name: Annotated[str, typer.Argument(help="The signal's name, as the agent receives it.")],
+    tenant: Tenant = "",
     value: Annotated[str, typer.Option("--json", metavar="J", help="Its value.")] = "null",
     reason: Reason = "",
     dry_run: shell.DryRun = False,
@@ -205,22 +226,23 @@ def signal(
 ) -> None:
     """Send a run a signal: a person's decision, a piece of news."""
     body = {"value": parse(value, "--json"), "reason": reason}
-    _control(run, f"signals/{name}", body, dry_run, output)
+    _control(run, f"signals/{name}", body, dry_run, output, tenant=tenant)
 
 
-def known(gateway: Gateway, run: str) -> Mapping[str, Any]:
+def known(gateway: Gateway, run: str, tenant: str = "") -> Mapping[str, Any]:
     """Return a run that this gateway has heard of.
 
     Args:
         gateway: Where it is asked for.
         run: A run id, a task id, or the `--id` that it was published with.
+        tenant: Whose it is; the project's default if empty.
 
     Raises:
         RefusedError: It has not, and does not within `SEEN_S`.
     """
     until = time.monotonic() + SEEN_S
     while True:
-        params = {"tenant": discovery.tenant("")}
+        params = {"tenant": discovery.tenant(tenant)}
         found: Mapping[str, Any] = gateway.get(path_of(run), params)
         if found.get("status") != "unknown":
             return found
@@ -302,12 +324,13 @@ def _control(
     dry_run: bool,
     output: shell.Format,
     *,
+    tenant: str,
     ask: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Look at a run, ask, and send it a word, unless it can be seen to do nothing."""
     with connect() as gateway:
-        found = known(gateway, run)
+        found = known(gateway, run, tenant)
         path = path_of(_id(found, run), *verb.split("/", 1))
         _refuse_ended(found, run, verb)
         if dry_run:
@@ -315,7 +338,7 @@ def _control(
         else:
             if ask:
                 shell.confirm(ask, yes=False)
-            params = {"tenant": discovery.tenant("")}
+            params = {"tenant": discovery.tenant(tenant)}
             answer = gateway.post(path, {**body, **by()}, params=params)
     if output is shell.Format.JSON:
         shell.document(answer)

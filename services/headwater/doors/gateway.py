@@ -325,7 +325,7 @@ class Gateway:
             detail = f"{name!r} is a task of each of {', '.join(seen)}: give its task id"
             raise ProblemError(409, "Which run?", detail, "ambiguous")
         if not seen:
-            given.check_run(name)
+            given.check_run(name, tenant)
         return next(iter(seen.values()), name)
 
     def _tenant(self, request: Request, caller: Caller) -> str:

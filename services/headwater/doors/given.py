@@ -150,8 +150,8 @@ def check_verb(verb: str, known: Mapping[str, Any] | None) -> None:
         raise ProblemError(409, "Nothing to discard", detail, "not-failed")
 
 
-def check_run(run: str) -> None:
-    """Refuse what can be no run's id, and no task's.
+def check_run(run: str, tenant: str) -> None:
+    """Refuse what can be no run's id, and no task's, nor the name of one of a tenant's.
 
     Raises:
         ProblemError: There can be no such run.
@@ -159,5 +159,7 @@ def check_run(run: str) -> None:
     hexadecimal = len(run) == 32 and all(c in "0123456789abcdef" for c in run)  # noqa: PLR2004 - a task id
     if not hexadecimal and RunId.parse(run) is None:
         raise ProblemError(
-            404, "No such run", f"{run!r} is no run id, no task id, and no --id of a task seen here"
+            404,
+            "No such run",
+            f"{run!r} is no run id, no task id, and no --id of a task of tenant {tenant} seen here",
         )

@@ -186,6 +186,7 @@ class App(Stage):
         *,
         add_usd: float = 0,
         add_steps: int = 0,
+        add_tokens: int = 0,
         repeat_writes: bool = False,
     ) -> None:
         """Resume a run that is paused or held, or has failed.
@@ -195,11 +196,12 @@ class App(Stage):
             reason: Why.
             add_usd: Raises a failed run's limit of money, in US dollars.
             add_steps: Raises its limit of steps.
+            add_tokens: Raises its limit of tokens.
             repeat_writes: Whether the calls of its failing turn that changed the world may be made
                 again; without it a resume that would make them again is refused, and the last of
                 `run.events` names them.
         """
-        added = Spent(steps=add_steps, usd_nano=round(add_usd * NANO))
+        added = Spent(steps=add_steps, tokens=add_tokens, usd_nano=round(add_usd * NANO))
         terms = Resume(added=added, repeat_writes=repeat_writes)
         await self._control(run, "resume", reason=reason, resume=terms)
 

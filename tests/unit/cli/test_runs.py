@@ -374,6 +374,24 @@ def test_a_signal_carries_json(door: Door, hw: Hw) -> None:
     assert door.asked[-1].body == {"value": {"pay": True}, "reason": "checked", **gateway.by()}
 
 
+@pytest.mark.parametrize("verb", ["show", "tail", "cancel", "pause", "resume", "discard", "signal"])
+def test_a_run_of_another_tenant_is_named_by_its_own_id(door: Door, hw: Hw, verb: str) -> None:
+    """The name that a task was published under means something only with the tenant whose it is."""
+    door.on("GET", "/api/v1/runs/order-7", run_of(status="waiting"))
+    more = {"signal": ["go", "--dry-run"], "show": [], "tail": []}.get(verb, ["--dry-run"])
+    hw("runs", verb, "order-7", "--tenant", "t1", *more)
+    assert door.asked[0].params == {"tenant": "t1"}
+
+
+def test_a_resume_raises_what_ran_out(door: Door, hw: Hw) -> None:
+    """Money, steps and tokens."""
+    door.on("GET", f"/api/v1/runs/{_ID}", {"run": _ID, "status": "failed", "attempt": 1})
+    door.on("POST", f"/api/v1/runs/{_ID}/resume", {"run": _ID}, status=202)
+    hw("runs", "resume", _ID, "--add-usd", "1", "--add-steps", "2", "--add-tokens", "300")
+    body = door.asked[-1].body
+    assert (body["add_usd"], body["add_steps"], body["add_tokens"]) == (1, 2, 300)
+
+
 def test_a_value_that_is_no_json_is_explained(door: Door, hw: Hw) -> None:
     """A bare word is the usual mistake, so the line shows how it is written."""
     ran = hw("runs", "signal", _ID, "decision", "--json", "yes")
