@@ -102,6 +102,15 @@ class Registry(pydantic.BaseModel):
     ca_file: pathlib.Path | None = None
     auto_register: bool = False
 
+    @pydantic.field_validator("auto_register")
+    @classmethod
+    def _by_hand(cls, value: bool) -> bool:
+        if value:
+            raise ValueError(
+                "no process registers schemas: `headwater schemas register` does; leave this false"
+            )
+        return value
+
 
 class PricesFile(pydantic.BaseModel):
     """Prices of models."""
