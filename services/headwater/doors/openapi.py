@@ -36,6 +36,15 @@ _PATHS = {
     "/readyz": "Whether it works",
     "/metrics": "What is measured",
 }
+_KEPT = ("topic", "agent", "tenant", "error", "source", "since_ms", "limit")
+_QUERIES: dict[str, tuple[str, ...]] = {
+    "/api/v1/runs": ("tenant", "agent", "status", "waiting_for", "older_than_s", "limit"),
+    "/api/v1/approvals": ("tenant", "status", "run", "to"),
+    "/api/v1/quarantine": _KEPT,
+    "/api/v1/dlq": _KEPT[1:],
+}
+"""What lists can be narrowed by."""
+_NUMBERS = frozenset({"since_ms", "older_than_s", "limit"})
 _SENT = ("cancel", "pause", "resume", "discard", "replay", "edit", "{name}")
 """What a path ends with where something is sent."""
 
@@ -107,6 +116,14 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
             "parameters": [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
                 for name in named
+            ]
+            + [
+                {
+                    "name": name,
+                    "in": "query",
+                    "schema": {"type": "number" if name in _NUMBERS else "string"},
+                }
+                for name in _QUERIES.get(path, ())
             ],
             "responses": {"202": {"description": "Sent"}}
             if sent
@@ -116,4 +133,10 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
             operation["requestBody"] = _DECISION
         paths[path] = {"post" if sent else "get": operation}
     info = {"title": "headwater", "version": "1"}
-    return {"openapi": "3.1.0", "info": info, "paths": paths}
+    return {
+        "openapi": "3.1.0",
+        "info": info,
+        "paths": paths,
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "security": [{"token": []}, {}],
+    }
