@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from headwater.core.keys import key_of, parted, row_key
 from headwater.core.messages import Key
 
 _TEXT = 2
 """What a text in a row's key begins with."""
-_STALE_SHARE = 8
+_GROUP_MAX = 512
+"""How many rows of a group may be parted by kind while somebody waits for some of them."""
+
+Rows = dict[bytes, bytes]
 
 
 class Cold:
-    """Restored rows, encoded, by their keys in the state topic.
+    """Restored rows, encoded, by how their keys' first parts begin: all rows of a run are a group.
 
-    One row is taken by its key; those below a prefix are listed by kind and by how their keys begin.
-    A row whose key has one part is in no list, for its key is the prefix that finds it.
+    Rows of a run come soon after each other, so they are put where the processor has just been. One
+    row is taken by its key; those below a prefix are found in its group, which is parted by kind then.
     """
 
-    __slots__ = ("_listed", "_stale", "rows")
+    __slots__ = ("_groups", "_parted")
 
     def __init__(self) -> None:
-        self.rows: dict[bytes, bytes] = {}
-        self._listed: dict[bytes, dict[bytes, bytes | list[bytes]]] = {}
-        self._stale = 0
+        self._groups: collections.defaultdict[bytes, Rows] = collections.defaultdict(dict)
+        self._parted: dict[bytes, dict[bytes, Rows]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._groups or self._parted)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return sum(map(len, self._all()))
 
     def add(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
         """Take rows as they were written, in order; no value means that a row was dropped.
@@ -36,26 +42,37 @@ class Cold:
         Raises:
             ValueError: A key is no row's.
         """
-        rows: dict[bytes, bytes | None] = self.rows  # type: ignore[assignment] # nothing stays `None`
-        before = len(rows)
-        rows.update(dict(zip(keys, values, strict=True)))  # a small one first takes less time
-        new = len(rows) - before  # whatever is new is last
-        self._list(keys if new == len(keys) else itertools.islice(reversed(rows), new))
-        if not all(values):
-            for key in [key for key, value in zip(keys, values, strict=True) if value is None]:
-                if rows.get(key, b"") is None:
-                    del rows[key]
-                    self._stale += 1
+        groups = self._groups
+        for key, value in zip(keys, values, strict=True):
+            try:  # written out for the usual key: a call for each would take as long as the rest
+                _, first, _ = key.split(b"\x00", 2)
+                if first[0] != _TEXT:
+                    raise ValueError
+            except (ValueError, IndexError):
+                _, first, _ = parted(key)
+            if value is not None:
+                groups[first][key] = value
+            elif first in groups:
+                rows = groups[first]
+                rows.pop(key, None)
+                if not rows:
+                    del groups[first]
 
     def settle(self) -> None:
-        """Whatever there is was added: keep no lists of rows that are gone."""
-        if self._stale * _STALE_SHARE > len(self.rows):
-            self._listed, self._stale = {}, 0
-            self._list(self.rows)
+        """Whatever there is was added: part the large groups before anybody waits for it."""
+        for first in [first for first, rows in self._groups.items() if len(rows) > _GROUP_MAX]:
+            self._part(first)
+
+    def rows(self) -> Rows:
+        """Return all rows."""
+        found: Rows = {}
+        for rows in self._all():
+            found.update(rows)
+        return found
 
     def take(self, kind: str, key: Key) -> bytes | None:
         """Take one row out."""
-        return self.rows.pop(row_key(kind, key), None)
+        return self._pop(row_key(kind, key))
 
     def take_below(self, kind: str, prefix: Key) -> dict[Key, bytes]:
         """Take out the rows below a prefix, and perhaps some whose keys begin much like it.
@@ -64,34 +81,48 @@ class Cold:
             ValueError: A key is no row's.
         """
         start = row_key(kind, prefix[:1])
-        if prefix:
-            of, first, _ = parted(start)
-            listed = self._listed.get(of, {}).pop(first, [])
-            keys = [start, *listed] if isinstance(listed, list) else [start, listed]
-        else:
-            self._listed.pop(kind.encode(), None)
-            keys = [key for key in self.rows if key.startswith(start)]
-        rows = self.rows
-        return {key_of(key)[1]: value for key in keys if (value := rows.pop(key, None)) is not None}
+        if not prefix:
+            keys = [key for rows in self._all() for key in rows if key.startswith(start)]
+            return {key_of(key)[1]: value for key in keys if (value := self._pop(key)) is not None}
+        of, first, _ = parted(start)
+        if first in self._groups:
+            self._part(first)
+        kinds = self._parted.get(first)
+        if kinds is None:
+            return {}
+        rows = kinds.pop(of, {})
+        if not kinds:
+            del self._parted[first]
+        return {key_of(key)[1]: value for key, value in rows.items()}
 
-    def _list(self, keys: Iterable[bytes]) -> None:
-        listed = self._listed
-        for key in keys:
-            try:  # written out for the usual key: a call for each would take as long as the rest
-                kind, first, more = key.split(b"\x00", 2)
-                if first[0] != _TEXT:
-                    raise ValueError
-            except (ValueError, IndexError):
-                kind, first, more = parted(key)
-            if not more:
-                continue
-            below = listed.get(kind)
-            if below is None:
-                below = listed[kind] = {}
-            found = below.setdefault(first, key)  # a list for one would take more than its key
-            if found is key:
-                continue
-            if isinstance(found, list):
-                found.append(key)
-            else:
-                below[first] = [found, key]
+    def _all(self) -> Iterator[Rows]:
+        parted_ = map(dict[bytes, Rows].values, self._parted.values())
+        return itertools.chain(self._groups.values(), itertools.chain.from_iterable(parted_))
+
+    def _pop(self, key: bytes) -> bytes | None:
+        kind, first, _ = parted(key)
+        if first in self._groups:
+            rows = self._groups[first]
+            value = rows.pop(key, None)
+            if not rows:
+                del self._groups[first]
+            return value
+        kinds = self._parted.get(first)
+        if kinds is None or kind not in kinds:
+            return None
+        value = kinds[kind].pop(key, None)
+        if not kinds[kind]:
+            del kinds[kind]
+            if not kinds:
+                del self._parted[first]
+        return value
+
+    def _part(self, first: bytes) -> None:
+        """Part a group by kind."""
+        rows = self._groups.pop(first)
+        kind = next(iter(rows)).partition(b"\x00")[0]
+        kinds = self._parted[first] = {kind: rows}
+        if not all(map(bytes.startswith, rows, itertools.repeat(kind + b"\x00"))):
+            kinds.clear()
+            for key, value in rows.items():
+                kinds.setdefault(key.partition(b"\x00")[0], {})[key] = value

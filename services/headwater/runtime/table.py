@@ -57,7 +57,7 @@ class Table:
             codec: Decodes them.
         """
         table = cls()
-        table._cold, table._dues, table._codec = cold, dues, codec
+        table._cold, table._dues, table._codec = cold or None, dues, codec
         return table
 
     def __len__(self) -> int:
@@ -209,7 +209,7 @@ class Restore:
 
     def rows(self) -> dict[bytes, bytes]:
         """Return the rows, encoded."""
-        return dict(self._cold.rows)
+        return self._cold.rows()
 
     def table(self) -> Table:
         """Return the table, once.
@@ -221,7 +221,7 @@ class Restore:
             for value in self._samples.values():
                 self._codec.decode(value)
         except PoisonError:  # perhaps of a row that is gone
-            rows = self._cold.rows.values()
+            rows = self._cold.rows().values()
             for value in {_head(value): value for value in rows}.values():
                 self._codec.decode(value)
         self._cold.settle()

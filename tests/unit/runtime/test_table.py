@@ -229,7 +229,7 @@ def _write(table: Table, batch: list[tuple[Row, bool]]) -> None:
     table.apply(layer)
 
 
-def test_lists_of_rows_that_are_gone_are_not_kept() -> None:
+def test_nothing_is_kept_of_rows_that_are_gone() -> None:
     """A state topic that was not compacted for long leaves nothing in memory of what it no longer says."""
     cold = Cold()
     keys = [row_key("Item", (str(n), m)) for n in range(100) for m in range(2)]
@@ -237,7 +237,25 @@ def test_lists_of_rows_that_are_gone_are_not_kept() -> None:
     cold.add(keys[2:], [None] * len(keys[2:]))
     cold.settle()
     assert len(cold) == 2
-    assert {first: len(below) for first, below in cold._listed[b"Item"].items()} == {b"\x020": 2}
+    assert [*cold._groups] == [b"\x020"]
+    assert cold.take_below("Item", ("0",)).keys() == {("0", 0), ("0", 1)}
+    assert not cold
+
+
+def test_a_large_group_is_parted_before_anybody_waits_for_it() -> None:
+    """A turn that asks for one kind of a tenant's rows does not look through all of the others."""
+    cold = Cold()
+    keys = [row_key(kind, ("t", n)) for kind in ("Item", "Seen") for n in range(600)]
+    cold.add(keys, [b"x"] * len(keys))
+    cold.add([row_key("Timer", ("run", str(n))) for n in range(600)], [b"x"] * 600)
+    cold.settle()
+    assert not cold._groups
+    assert cold.take("Item", ("t", 3)) == b"x"
+    assert len(cold.take_below("Item", ("t",))) == 599
+    assert cold.take("Item", ("t", 3)) is None
+    assert {cold.take("Seen", ("t", n)) for n in range(600)} == {b"x"}
+    assert len(cold.take_below("Timer", ("run",))) == len(cold.rows()) + 600
+    assert not cold
 
 
 def test_timers_are_known_before_they_are_decoded() -> None:
