@@ -12,6 +12,8 @@ import pytest
 import headwater
 from headwater.contracts.approvals import Decide
 from headwater.contracts.messages import Ask
+from headwater.core.messages import digest
+from headwater.runs import people
 from headwater.testing.app import App
 from headwater.testing.stage import StillWaitingError
 
@@ -271,5 +273,26 @@ def test_a_task_that_comes_again_after_its_window_asks_again() -> None:
         assert second.asking == [asked]
         await t.deny(second, by="bob")
         assert "denied by bob" in await second.result()
+
+    run(body)
+
+
+def test_a_second_life_that_asks_under_the_firsts_name_is_not_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Control of the above: without its life in the name, its petition passes for the one answered before."""
+
+    def lifeless(*parts: Any, size: int = 0) -> bytes:
+        return digest(parts[0], *parts[2:], size=size) if size else digest(*parts)
+
+    monkeypatch.setattr(people, "digest", lifeless)
+
+    async def body(t: App, bank: Bank) -> None:
+        first = await t.start(again, "close the account?", id="c-1", actor="ana")
+        await t.approve(first, by="eva")
+        assert await first.result() == "eva"
+        await t.advance(hours=2)
+        second = await t.start(again, "close the account?", id="c-1", actor="ana")
+        assert second.asking == []
 
     run(body)
