@@ -68,10 +68,17 @@ class KafkaLog:
             writer=writer,
         )
 
-    def work(self, topics: Collection[str], *, group: str, instance: str) -> KafkaWorker:
+    def work(
+        self, topics: Collection[str], *, group: str, instance: str, intends: bool = False
+    ) -> KafkaWorker:
         """Join a group as an effector."""
         return KafkaWorker(
-            self.config, topics, group=group, instance=instance, first=self.committed
+            self.config,
+            topics,
+            group=group,
+            instance=instance,
+            first=self.committed,
+            intends=intends,
         )
 
     def read(self, starts: Mapping[Partition, int]) -> KafkaReader:
