@@ -213,9 +213,16 @@ def _would(
         shell.document({"approval": found, "verdict": verdict, "body": body, "sent": False})
         return
     print("\n".join(_lines(found, time.time_ns() // 1_000_000)))
-    print(f"would {_SAYS[verdict].lower()} it")
+    print(f"would {_WOULD[verdict]}")
 
 
+_WOULD = {
+    "approve": "approve it",
+    "deny": "deny it",
+    "happened": "say that it happened",
+    "not-happened": "say that it did not happen, so that it is made again",
+    "give-up": "give up on it",
+}
 _SAYS = {
     "approve": "Approve",
     "deny": "Deny",

@@ -196,7 +196,7 @@ def _age(text: str, least_s: float) -> float:
     age_s = int(match[1]) * _SECONDS[match[2]]
     if age_s < least_s:
         raise shell.RefusedError(
-            f"--older-than {text} is below HEADWATER_BLOBS__KEEP_S={least_s:g}: something may still "
+            f"--older-than {text} is below HEADWATER_BLOBS__KEEP_S={least_s:.0f}: something may still "
             "be on its way that refers to younger blobs",
             status=shell.WRONG_USAGE,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,14 @@ _COLORS = {
     "held": "yellow",
     "paused": "yellow",
 }
+WAITING = frozenset({"asked", "waiting"})
 ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
+
+
+def now_ms() -> int:
+    """Return the time, against which what goes on is measured."""
+    return time.time_ns() // 1_000_000
+
 
 Run = Mapping[str, Any]
 Fetch = Callable[[str], Run | None]
@@ -101,7 +109,10 @@ def _head(run: Run) -> rich.text.Text:
 
 
 def _took(run: Run) -> str:
+    """Return how long a run took, or has taken until now."""
     began, last = int(run.get("started_ms") or 0), int(run.get("at_ms") or 0)
+    if run.get("status") not in ENDED:
+        last = max(last, now_ms())
     return shell.duration(last - began) if began and last >= began else ""
 
 
@@ -113,6 +124,8 @@ def _call(call: Mapping[str, Any], began_ms: int) -> rich.text.Text:
         facts.append(f"at +{shell.duration(max(0, asked - began_ms))}")
     if asked and answered >= asked:
         facts.append(f"took {shell.duration(answered - asked)}")
+    elif asked and state in WAITING:
+        facts.append(f"waits for {shell.duration(max(0, now_ms() - asked))}")
     usage = call.get("usage") or {}
     if usage:
         tokens = int(usage.get("input_tokens") or 0) + int(usage.get("output_tokens") or 0)

@@ -177,6 +177,7 @@ def listed(
         [[of.get(name) for name in columns.values()] for of in records],
         keep=["id", "run"],
     )
+    shell.note_more(len(records), limit)
 
 
 def shown(path: str, record: str, output: shell.Format) -> None:

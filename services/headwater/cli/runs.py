@@ -40,6 +40,8 @@ Tenant = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is journaled.")]
 
+STOPPED = frozenset({"held", "paused"})
+"""Where a run stays until somebody does something."""
 SEEN_S = 2.0
 """How long a gateway may take to hear of a run that was published just now."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -77,7 +79,8 @@ def list_(
         shell.document(runs)
         return
     if not runs:
-        shell.note("there are no such runs" if any(params.values()) else "there are no runs")
+        asked = {name: value for name, value in params.items() if name != "limit"}
+        shell.note("there are no such runs" if any(asked.values()) else "there are no runs")
         return
     now_ms = time.time_ns() // 1_000_000
     shell.table(
@@ -94,6 +97,7 @@ def list_(
         ],
         keep=["run"],
     )
+    shell.note_more(len(runs), limit)
 
 
 @app.command()
@@ -284,19 +288,24 @@ def seconds(text: str) -> int:
 
 
 def follow(gateway: Gateway, run: str, *, timeout_s: float) -> Mapping[str, Any]:
-    """Wait until a run has ended and return it.
+    """Wait until a run has ended and return it; say once what keeps one that is held or paused.
 
     Raises:
         RefusedError: It goes on longer than that; which is no failure of the run.
     """
-    until, pause_s = time.monotonic() + timeout_s, 0.2
+    until, pause_s, said = time.monotonic() + timeout_s, 0.2, ""
     while True:
         found: Mapping[str, Any] = gateway.get(path_of(run))
-        if found.get("status") in journey.ENDED:
+        status = found.get("status")
+        if status in journey.ENDED:
             return found
+        reason = f": {found['reason']}" if found.get("reason") else ""
+        if status in STOPPED and reason != said:
+            said = reason
+            shell.note(f"{run} is {status}{reason}")
         if time.monotonic() + pause_s > until:
             raise shell.RefusedError(
-                f"{run} goes on after {timeout_s:g} s ({found.get('status')}): follow it with "
+                f"{run} goes on after {timeout_s:g} s ({status}{reason}): follow it with "
                 f"`headwater runs tail {run}`"
             )
         time.sleep(pause_s)

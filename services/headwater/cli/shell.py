@@ -71,6 +71,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def note_more(shown: int, limit: int) -> None:
+    """Say that there may be more than a list shows, if it is full."""
+    if shown >= limit:
+        note(f"these are the newest {shown}: there may be more, see --limit")
+
+
 def user() -> str:
     """Return who types here: a name, or the number of a user for whom the machine has no name."""
     try:

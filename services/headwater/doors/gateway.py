@@ -154,8 +154,7 @@ class Gateway:
         caller = self._caller(request)
         shape = of.inputs.get(agent)
         if shape is None:
-            known = ", ".join(sorted(of.inputs))
-            raise ProblemError(404, "No such agent", f"no agent {agent!r}; there are: {known}")
+            raise self._no_agent(agent)
         wait_s = given.number(request, "wait_s", 0.0, WAIT_S_MAX)
         value = shape.encode(shape.from_json(await given.body(request, self._of.body_bytes_max)))
         event_id = request.headers.get("idempotency-key") or str(uuid.uuid4())
@@ -198,6 +197,10 @@ class Gateway:
             return JSONResponse({"id": run, "status": "unknown", "calls": []})
         return JSONResponse(found)
 
+    def _no_agent(self, agent: str) -> ProblemError:
+        known = ", ".join(sorted(self._of.inputs))
+        return ProblemError(404, "No such agent", f"no agent {agent!r}; there are: {known}")
+
     async def list_runs(self, request: Request) -> Response:
         """Return runs, newest first."""
         caller, query = self._caller(request), request.query_params
@@ -210,6 +213,8 @@ class Gateway:
             before_ms=int(confine.wall_ms() - older_s * 1000) if older_s else None,
             limit=int(given.number(request, "limit", 50, 1_000)),
         )
+        if not runs and query.get("agent") and query["agent"] not in self._of.inputs:
+            raise self._no_agent(query["agent"])
         return JSONResponse({"runs": runs})
 
     async def follow(self, request: Request) -> Response:

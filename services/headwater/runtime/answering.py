@@ -157,7 +157,9 @@ class Answering:
                 return await self._doing.verify(item.record, self._call(item), ask, attempt)
 
         try:
-            result = await self._retrying.call(one, within_s=self._quiet_s_max, wanted=wanted)
+            result = await self._retrying.call(
+                self._title(item), one, within_s=self._quiet_s_max, wanted=wanted
+            )
         except AbandonedError:
             raise
         except Exception:
@@ -250,9 +252,12 @@ class Answering:
             return await self._once(item, attempt_id, number, states)
 
         try:
-            return await self._retrying.call(one, within_s=left_s, wanted=wanted)
+            return await self._retrying.call(self._title(item), one, within_s=left_s, wanted=wanted)
         except TransientError as error:
             return Failed(error=type(error).__name__, detail=redact(str(error))[:DETAIL_MAX])
+
+    def _title(self, item: Item) -> str:
+        return f"{self.kind} {item.ask.name}, call {item.call_id}"
 
     async def _once(
         self, item: Item, attempt_id: str, number: int, states: list[object]

@@ -7,15 +7,28 @@ import dataclasses
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 import stamina
 
+from headwater.durable.failure import redact
 from headwater.errors import TransientError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
+
+
+_said: ContextVar[bool] = ContextVar("said", default=False)
+"""Whether this task has just said itself that it tries again."""
+
+
+def _unsaid(_: logging.LogRecord) -> bool:
+    return not _said.get()
+
+
+logging.getLogger("stamina").addFilter(_unsaid)  # it would name neither the call nor the error
 
 
 class AbandonedError(Exception):
@@ -66,6 +79,7 @@ class Retrying:
 
     async def call(
         self,
+        what: str,
         attempt: Callable[[int], Awaitable[T]],
         *,
         within_s: float,
@@ -74,6 +88,7 @@ class Retrying:
         """Return what an attempt returns.
 
         Args:
+            what: For the log: `model small, call 3 of desk.0.a1`.
             attempt: Makes one try; its argument counts from 1.
             within_s: No try begins later than this after the first, and none after `total_s`.
             wanted: Asked before every try but the first.
@@ -101,6 +116,7 @@ class Retrying:
             with one:
                 if one.num > 1 and not wanted():
                     raise AbandonedError
+                _said.set(False)
                 try:
                     return await attempt(one.num)
                 except TransientError as error:
@@ -110,8 +126,16 @@ class Retrying:
                     spent_s = max(slept_s, (self._clock() - began_ms) / 1000)
                     over = spent_s + wait_s > bound_s
                     if not over:
+                        logger.warning(
+                            "%s: try %d came to nothing, another follows in %.1f s: %s",
+                            what,
+                            one.num,
+                            wait_s,
+                            redact(str(error)),
+                        )
                         slept_s += wait_s
                         await self._sleep(wait_s)
+                    _said.set(True)
                     raise
         raise AssertionError("the last try returns or raises")  # pragma: no cover - it did
 

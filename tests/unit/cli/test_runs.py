@@ -280,6 +280,36 @@ def test_no_runs_are_said_to_be_none(door: Door, hw: Hw) -> None:
     assert (ran.status, ran.out, ran.err) == (0, "", "there are no such runs\n")
 
 
+def test_a_full_list_says_that_there_may_be_more(door: Door, hw: Hw) -> None:
+    """Else what is left out looks as if it did not exist."""
+    door.on("GET", "/api/v1/runs", {"runs": [run_of(), run_of()]})
+    assert "--limit" in hw("runs", "list", "--limit", "2").err
+    assert hw("runs", "list", "--limit", "3").err == ""
+
+
+def test_nothing_at_all_is_said_otherwise_than_nothing_that_was_asked_for(
+    door: Door, hw: Hw
+) -> None:
+    """Who asked for all wants to know that there are none, and not to look for a typo."""
+    door.on("GET", "/api/v1/runs", {"runs": []})
+    assert hw("runs", "list").err == "there are no runs\n"
+
+
+def test_what_goes_on_is_timed_until_now(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has waited for an hour since its last event has not taken no time."""
+    monkeypatch.setattr(journey, "now_ms", lambda: 3_601_000)
+    waits = {**CALLS[1], "state": "asked", "detail": "", "asked_ms": 2_000}
+    waits.pop("answered_ms")
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="waiting", at_ms=1_010, calls=[waits]))
+    shown = hw("runs", "show", _ID).out
+    assert "1 h 0 min" in shown
+    assert "waits for 59 min 59 s" in shown
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(calls=CALLS))
+    assert "waits for" not in hw("runs", "show", _ID).out
+
+
 def test_tail_follows_tokens_and_ends_with_the_run(door: Door, hw: Hw) -> None:
     """Tokens run on as text, a new attempt starts over, the end ends it."""
     stream = (

@@ -76,6 +76,16 @@ def test_wait_goes_on_asking(door: Door, hw: Hw) -> None:
     assert (ran.status, ran.out) == (0, '"fine"\n')
 
 
+def test_a_wait_says_what_keeps_a_run(door: Door, hw: Hw) -> None:
+    """Somebody has to do something, and the wait may take minutes; it is said once."""
+    held = {**_RUNNING, "status": "held", "reason": "its turn tried to sleep"}
+    door.on("POST", _PATH, held, status=202)
+    door.on("GET", "/api/v1/runs/t-1", held, held, _DONE)
+    ran = hw("tasks", "publish", "triage", "--json", "1", "--wait")
+    assert ran.status == 0
+    assert ran.err.count("is held: its turn tried to sleep") == 1
+
+
 def test_a_wait_that_ends_is_no_failure_of_the_run(door: Door, hw: Hw) -> None:
     """Exit 1, and the line says how to go on following."""
     door.on("POST", _PATH, _RUNNING, status=202)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from tests.unit.performing.world import BEGIN_MS, TOKENS, Hands, World, finish, play, settle
@@ -102,8 +103,23 @@ async def test_waits_are_jittered():
             raise TransientError
         return number
 
-    assert await retrying.call(attempt, within_s=60, wanted=lambda: True) == 4
+    assert await retrying.call("a call", attempt, within_s=60, wanted=lambda: True) == 4
     assert sleeps == [1, 4, 5]
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["", "control"])
+@play
+async def test_each_try_that_came_to_nothing_is_logged_once(caplog, monkeypatch, ours):
+    """With the call, its error without secrets, and the wait; the control has stamina's line too."""
+    if not ours:
+        monkeypatch.setattr(logging.getLogger("stamina"), "filters", [])
+    await _answer(failing(1, TransientError("429 for token=abcdef123")))
+    lines = [record for record in caplog.records if record.levelname == "WARNING"]
+    (line,) = [one.getMessage() for one in lines if "came to nothing" in one.getMessage()]
+    assert "token=***" in line
+    assert "try 1" in line
+    assert "call" in line
+    assert [one.name for one in lines if one.name == "stamina"] == ([] if ours else ["stamina"])
 
 
 @play
@@ -140,7 +156,7 @@ async def test_time_that_stands_still_ends_the_retries_too():
         raise TransientError("away")
 
     with pytest.raises(TransientError):
-        await retrying.call(attempt, within_s=1_000, wanted=lambda: True)
+        await retrying.call("a call", attempt, within_s=1_000, wanted=lambda: True)
     assert 20 < sum(sleeps) <= 60
 
 
