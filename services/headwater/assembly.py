@@ -266,8 +266,7 @@ class Platform:
         self, service: str, deps: Any = None, tools: Mapping[str, Tool[Any, Any]] | None = None
     ) -> Performing:
         """Build the loop of one tool service."""
-        effector = self.tool_effector(service, deps, tools)
-        return self._performing(effector, f"tools.{service}", intends=effector.intends)
+        return self._performing(self.tool_effector(service, deps, tools), f"tools.{service}")
 
     def tool_effector(
         self, service: str, deps: Any = None, tools: Mapping[str, Tool[Any, Any]] | None = None
@@ -369,13 +368,13 @@ class Platform:
             trying=trying,
         )
 
-    def _performing(self, effector: Effector, role: str, *, intends: bool = False) -> Performing:
-        group, instance = self.layout.group(role), self.parts.instance
+    def _performing(self, effector: Effector, role: str) -> Performing:
+        group = self.layout.group(role)
         effector = self.parts.counted(effector)
         topic = self.names.req(effector.name)
         return Performing(
             log=self.log,
-            worker=self.log.work([topic], group=group, instance=instance, intends=intends),
+            worker=self.log.work([topic], group=group, instance=self.parts.instance),
             group=group,
             effector=effector,
             envelope=self.envelope(role),
@@ -388,7 +387,7 @@ class Platform:
             observer=self.parts.calls,
             sleep=self.parts.sleep,
             receipts=self.names.receipt(effector.name),
-            holder=instance,
+            holder=self.parts.instance,
             lease=self.parts.lease,
             blobs=self.parts.blobs,
             doing=None if self.guard is None else self.guard.doing(effector),

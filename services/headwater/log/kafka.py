@@ -68,17 +68,10 @@ class KafkaLog:
             writer=writer,
         )
 
-    def work(
-        self, topics: Collection[str], *, group: str, instance: str, intends: bool = False
-    ) -> KafkaWorker:
+    def work(self, topics: Collection[str], *, group: str, instance: str) -> KafkaWorker:
         """Join a group as an effector."""
         return KafkaWorker(
-            self.config,
-            topics,
-            group=group,
-            instance=instance,
-            first=self.committed,
-            intends=intends,
+            self.config, topics, group=group, instance=instance, first=self.committed
         )
 
     def read(self, starts: Mapping[Partition, int]) -> KafkaReader:

@@ -26,7 +26,6 @@ _MOVED_ON = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PR
 _GENERATIONS_MAX = 5
 """How often in a row one piece of work may meet that."""
 _CATCH_UP_POLL_S = 0.01
-_OPEN_AGAIN_S = 0.2
 _TWICE = "the client may have sent a request twice"
 
 
@@ -95,23 +94,6 @@ class KafkaTransactor(KafkaMember):
         poll = super().poll(records_max=records_max, wait_ms=wait_ms)
         # Later calls could carry a generation whose revocations we have not seen.
         self._metadata = self._consumer.consumer_group_metadata()
-        return poll
-
-    def _poll_opened(self, *, records_max: int, wait_ms: int) -> Poll:
-        """Wait for news; without a producer nothing is gained.
-
-        The producer comes after the membership: whoever took the name over has fenced the
-        membership first, so a process that lost its name never fences its heir's producer.
-
-        Raises:
-            SettingsError: Another process has joined under this name, or records expired unread.
-        """
-        if self._producer is None and self._claims:
-            wait_ms = min(wait_ms, int(_OPEN_AGAIN_S * 1000))
-        poll = KafkaTransactor.poll(self, records_max=records_max, wait_ms=wait_ms)
-        if self._producer is None and self._claims and not self._open():
-            self._gained |= poll.gained
-            return Poll(lost=poll.lost)
         return poll
 
     def _commit(self, work: Sequence[Work]) -> frozenset[Claim]:

@@ -33,7 +33,6 @@ class KafkaWorker(KafkaTransactor):
         group: The group.
         instance: This member's stable name.
         first: Looks a group's committed offset up, for a claim resumed without one.
-        intends: Whether it may ever intend: then its producer is opened before anything is gained.
     """
 
     def __init__(
@@ -44,9 +43,7 @@ class KafkaWorker(KafkaTransactor):
         group: str,
         instance: str,
         first: First,
-        intends: bool = False,
     ) -> None:
-        self._intends = intends
         self._newest: dict[Claim, TopicPartition] = {}
         self._again: set[Partition] = set()
         """Where a mark was refused, and none was made since."""
@@ -60,8 +57,7 @@ class KafkaWorker(KafkaTransactor):
         Raises:
             SettingsError: Another process has joined under this name, or records expired unread.
         """
-        poll_ = self._poll_opened if self._intends else super().poll
-        poll = poll_(records_max=records_max, wait_ms=wait_ms)
+        poll = super().poll(records_max=records_max, wait_ms=wait_ms)
         if self._again and time.monotonic() > self._again_s:
             self._mark_again()
         return poll
@@ -103,7 +99,7 @@ class KafkaWorker(KafkaTransactor):
         self._parting = told
 
     def intend(self, work: Sequence[Work]) -> frozenset[Claim]:
-        """Write intentions with the offsets of their claims; without `intends` the first opens the producer.
+        """Write intentions with the offsets of their claims; the first opens the producer.
 
         Raises:
             WorkRefusedError: The log refused it twice; nothing was written, the claims still hold.

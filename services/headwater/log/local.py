@@ -180,10 +180,8 @@ class LocalLog:
             writer=writer,
         )
 
-    def work(
-        self, topics: Collection[str], *, group: str, instance: str, intends: bool = False
-    ) -> LocalWorker:
-        """Join a group as an effector; whether or not it intends, what its predecessor left open ends."""
+    def work(self, topics: Collection[str], *, group: str, instance: str) -> LocalWorker:
+        """Join a group as an effector."""
         return LocalWorker(
             self._cluster,
             group=group,
