@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import pytest
+from stamina import instrumentation
 from tests.unit.performing.world import BEGIN_MS, TOKENS, Hands, World, finish, play, settle
 
 from headwater.contracts.messages import Answered, Failed, InDoubt, Usage
@@ -111,9 +112,12 @@ async def test_waits_are_jittered():
 @play
 async def test_each_try_that_came_to_nothing_is_logged_once(caplog, monkeypatch, ours):
     """With the call, its error without secrets, and the wait; the control has stamina's line too."""
+    before = instrumentation.get_on_retry_hooks()  # none, where a simulation was imported
+    instrumentation.set_on_retry_hooks([instrumentation.LoggingOnRetryHook])
     if not ours:
         monkeypatch.setattr(logging.getLogger("stamina"), "filters", [])
     await _answer(failing(1, TransientError("429 for token=abcdef123")))
+    instrumentation.set_on_retry_hooks(before)
     lines = [record for record in caplog.records if record.levelname == "WARNING"]
     (line,) = [one.getMessage() for one in lines if "came to nothing" in one.getMessage()]
     assert "token=***" in line
