@@ -70,7 +70,7 @@ def list_(
     if not found:
         shell.note("nothing waits for anybody" if status == "open" else "there are none")
         return
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = shell.now_ms()
     shell.table(
         ["id", "about", "words", "to", "status"],
         [
@@ -89,7 +89,7 @@ def show(approval: Approval, output: shell.Output = shell.Format.TABLE) -> None:
     if output is shell.Format.JSON:
         shell.document(found)
         return
-    print("\n".join(_lines(found, time.time_ns() // 1_000_000)))
+    print("\n".join(_lines(found, shell.now_ms())))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +156,9 @@ def _decide(of: Word, verdict: str, **more: Any) -> None:
             _would(found, verdict, body, output)
             return
         if output is shell.Format.TABLE or not of.yes:
-            shell.note("\n".join(_lines(found, time.time_ns() // 1_000_000)))
-        shell.confirm(f"{_SAYS[verdict]} {approval}?", yes=of.yes)
+            shell.note("\n".join(_lines(found, shell.now_ms())))
+        question = _DOES[verdict].format(it=approval)
+        shell.confirm(f"{question[0].upper()}{question[1:]}?", yes=of.yes)
         with shell.progress("deciding"):
             after = _send(gateway, approval, verdict, body | {"digest": found["digest"]})
     if output is shell.Format.JSON:
@@ -212,23 +213,16 @@ def _would(
     if output is shell.Format.JSON:
         shell.document({"approval": found, "verdict": verdict, "body": body, "sent": False})
         return
-    print("\n".join(_lines(found, time.time_ns() // 1_000_000)))
-    print(f"would {_WOULD[verdict]}")
+    print("\n".join(_lines(found, shell.now_ms())))
+    print(f"would {_DOES[verdict].format(it='it')}")
 
 
-_WOULD = {
-    "approve": "approve it",
-    "deny": "deny it",
-    "happened": "say that it happened",
-    "not-happened": "say that it did not happen, so that it is made again",
-    "give-up": "give up on it",
-}
-_SAYS = {
-    "approve": "Approve",
-    "deny": "Deny",
-    "happened": "Say that it happened:",
-    "not-happened": "Say that it did not happen, so that it is made again:",
-    "give-up": "Give up on",
+_DOES = {
+    "approve": "approve {it}",
+    "deny": "deny {it}",
+    "happened": "say that {it} happened",
+    "not-happened": "say that {it} did not happen, so that it is made again",
+    "give-up": "give up on {it}",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,11 +27,6 @@ _COLORS = {
 }
 WAITING = frozenset({"asked", "waiting"})
 ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
-
-
-def now_ms() -> int:
-    """Return the time, against which what goes on is measured."""
-    return time.time_ns() // 1_000_000
 
 
 Run = Mapping[str, Any]
@@ -65,7 +59,7 @@ def _grow(branch: rich.tree.Tree, run: Run, fetch: Fetch, *, depth: int) -> None
     began = int(run.get("started_ms") or 0)
     for call in _calls(run):
         child_id = str(call.get("child") or "")
-        twig = branch.add(_call(call, began))
+        twig = branch.add(_call(call, began, goes_on=run.get("status") not in ENDED))
         if not child_id:
             continue
         child = fetch(child_id) if depth < DEPTH_MAX else None
@@ -112,11 +106,11 @@ def _took(run: Run) -> str:
     """Return how long a run took, or has taken until now."""
     began, last = int(run.get("started_ms") or 0), int(run.get("at_ms") or 0)
     if run.get("status") not in ENDED:
-        last = max(last, now_ms())
+        last = max(last, shell.now_ms())
     return shell.duration(last - began) if began and last >= began else ""
 
 
-def _call(call: Mapping[str, Any], began_ms: int) -> rich.text.Text:
+def _call(call: Mapping[str, Any], began_ms: int, *, goes_on: bool) -> rich.text.Text:
     state = str(call.get("state") or "asked")
     asked, answered = int(call.get("asked_ms") or 0), int(call.get("answered_ms") or 0)
     facts = []
@@ -124,8 +118,8 @@ def _call(call: Mapping[str, Any], began_ms: int) -> rich.text.Text:
         facts.append(f"at +{shell.duration(max(0, asked - began_ms))}")
     if asked and answered >= asked:
         facts.append(f"took {shell.duration(answered - asked)}")
-    elif asked and state in WAITING:
-        facts.append(f"waits for {shell.duration(max(0, now_ms() - asked))}")
+    elif asked and goes_on and state in WAITING:
+        facts.append(f"waits for {shell.duration(max(0, shell.now_ms() - asked))}")
     usage = call.get("usage") or {}
     if usage:
         tokens = int(usage.get("input_tokens") or 0) + int(usage.get("output_tokens") or 0)

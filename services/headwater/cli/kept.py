@@ -75,7 +75,7 @@ class Chosen:
             "error": self.error,
         }
         if self.since:
-            found["since_ms"] = time.time_ns() // 1_000_000 - seconds(self.since) * 1_000
+            found["since_ms"] = shell.now_ms() - seconds(self.since) * 1_000
         return {name: value for name, value in found.items() if value}
 
     def need_some(self, *, all_: bool) -> None:

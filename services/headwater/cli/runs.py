@@ -82,7 +82,7 @@ def list_(
         asked = {name: value for name, value in params.items() if name != "limit"}
         shell.note("there are no such runs" if any(asked.values()) else "there are no runs")
         return
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = shell.now_ms()
     shell.table(
         ["run", "status", "tokens", "money", "age"],
         [

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -69,6 +70,11 @@ def out() -> rich.console.Console:
 def note(text: str) -> None:
     """Tell the person something that is no result, on stderr."""
     print(text, file=sys.stderr)
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970, against which ages are measured."""
+    return time.time_ns() // 1_000_000
 
 
 def note_more(shown: int, limit: int) -> None:

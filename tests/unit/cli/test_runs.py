@@ -299,15 +299,16 @@ def test_what_goes_on_is_timed_until_now(
     door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that has waited for an hour since its last event has not taken no time."""
-    monkeypatch.setattr(journey, "now_ms", lambda: 3_601_000)
+    monkeypatch.setattr(shell, "now_ms", lambda: 3_601_000)
     waits = {**CALLS[1], "state": "asked", "detail": "", "asked_ms": 2_000}
     waits.pop("answered_ms")
     door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="waiting", at_ms=1_010, calls=[waits]))
     shown = hw("runs", "show", _ID).out
     assert "1 h 0 min" in shown
     assert "waits for 59 min 59 s" in shown
-    door.on("GET", f"/api/v1/runs/{_ID}", run_of(calls=CALLS))
-    assert "waits for" not in hw("runs", "show", _ID).out
+    for ended in (run_of(calls=CALLS), run_of(status="failed", calls=[waits])):
+        door.on("GET", f"/api/v1/runs/{_ID}", ended)
+        assert "waits for" not in hw("runs", "show", _ID).out
 
 
 def test_tail_follows_tokens_and_ends_with_the_run(door: Door, hw: Hw) -> None:
