@@ -287,7 +287,12 @@ class Hosting:
         )
         for step in steps:
             self._effects(visit, step)
-        last = steps[-1]
+        self._come_to_rest(visit, execution, delivery, steps[-1])
+
+    def _come_to_rest(
+        self, visit: Visit, execution: Execution, delivery: Delivery, last: Step
+    ) -> None:
+        """End the run, or keep its execution and note what it waits for."""
         if last.ended is not None:
             execution.close()
             ended = last.ended
