@@ -294,6 +294,7 @@ class Hosting:
     ) -> None:
         """End the run, or keep its execution and note what it waits for."""
         if last.ended is not None:
+            visit.sleeps_ms = None
             execution.close()
             ended = last.ended
             if isinstance(ended, Continued):
@@ -306,6 +307,7 @@ class Hosting:
             self._life.end(visit, ended)
             return
         visit.set_timer(self._next_ms(visit, last.wake_ms))
+        visit.sleeps_ms = last.wake_ms
         reason = _waits_for(visit, last)
         if reason != visit.run.reason:
             visit.change(reason=reason)

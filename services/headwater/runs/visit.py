@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from headwater.core.allowance import raised
 from headwater.core.decider import Timer, Turn
 from headwater.core.messages import Address, Key, Meta, RunId
 from headwater.core.state import Layer, R, Row, State
-from headwater.runs.rows import KINDS, Opened, Run
+from headwater.runs.rows import KINDS, OpenCall, Opened, Run
 
 RUN_TIMER = "run"
 
@@ -50,6 +51,7 @@ class Visit:
         "opened",
         "outcome",
         "run",
+        "sleeps_ms",
         "turn",
         "writes",
     )
@@ -77,6 +79,8 @@ class Visit:
         """The result as JSON, for the event that tells it."""
         self.writes: tuple[str, ...] = ()
         """Calls that changed the world, for the event that tells of them."""
+        self.sleeps_ms: int | None = None
+        """Until when its function sleeps, as far as this turn left it; `None` for not at all."""
         self._remark = ""
         self._status: Status | None = None
         self._layer = Layer(self.turn.layer)
@@ -187,13 +191,16 @@ class Visit:
     def _event(self, status: Status) -> RunEvent:
         run, opened = self.run, self.opened
         parent = opened.start.reply_to
+        reason = run.reason
+        if not reason and self.sleeps_ms is not None and status in ("started", "waiting"):
+            reason = self._sleeps(self.sleeps_ms)
         return new_run_event(
             run=run.run,
             task_id=opened.start.task_id,
             agent=self.id.agent,
             tenant=opened.tenant,
             status=status,
-            reason=run.reason,
+            reason=reason,
             error=run.error,
             detail=self._remark or run.detail,
             parent="" if parent is None else parent.run,
@@ -209,6 +216,16 @@ class Visit:
             actor=self.actor,
             writes=self.writes,
         )
+
+    def _sleeps(self, until_ms: int) -> str:
+        """Return until when it sleeps; empty if it also waits for a call, which its events name.
+
+        Nothing is kept for that: a run that sleeps again and again would be a record each time.
+        """
+        if any(not call.withdrawn for call in self.scan(OpenCall)):
+            return ""
+        until = datetime.datetime.fromtimestamp(until_ms // 1_000, datetime.UTC)
+        return f"sleep until {until:%Y-%m-%dT%H:%M:%SZ}"
 
 
 _copy = copier(Run)

@@ -26,7 +26,7 @@ create table if not exists events (
 create index if not exists events_run on events (run, seq);
 """,
 }
-_VERSION = 3
+_VERSION = 4
 ENDED = frozenset({"completed", "failed", "cancelled", "quarantined", "discarded"})
 EVENTS_MAX = 1_000
 
@@ -114,6 +114,8 @@ class RunIndex(Filed):
             calls[note.number] = _call(calls.get(note.number), note, event.at_ms)
         run |= told
         run["calls"] = [calls[number] for number in sorted(calls)]
+        if event.status == "started":  # the turn that said so has come to rest: it waits
+            run["status"] = "waiting"
         run["correlation_id"] = meta.correlation_id
         self._db.execute(
             "insert or replace into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -122,7 +124,7 @@ class RunIndex(Filed):
                 event.task_id,
                 event.agent,
                 event.tenant,
-                event.status,
+                run["status"],
                 event.reason,
                 event.at_ms,
                 run["accepted_ms"],

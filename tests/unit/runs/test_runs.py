@@ -185,13 +185,32 @@ def test_what_a_run_waits_for_is_told_when_it_changes():
     world.control("signal", "b")
     assert _told(world) == told, "nothing has changed: it still waits for the first"
     world.control("signal", "a")
-    told.append(("waiting", ""))
+    told.append(("waiting", "sleep until 1970-01-01T00:17:40Z"))
     assert _told(world) == told, "it sleeps: the other had come already"
     world.wake()
     told.append(("waiting", "signal c"))
     assert _told(world) == told
     world.control("signal", "c")
     assert world.statuses()[-1] == "completed"
+
+
+def test_a_run_that_sleeps_says_until_when_unless_it_waits_for_a_call_too():
+    """Only with what is told anyway: one that sleeps again and again writes no event each time."""
+
+    async def naps(session):
+        await asyncio.sleep(60)
+        await asyncio.sleep(60)
+        asked = asyncio.ensure_future(call(session, "read-a"))
+        await asyncio.sleep(60)
+        return await asked
+
+    world = World(naps)
+    world.start()
+    assert _told(world) == [("started", "sleep until 1970-01-01T00:17:40Z")]
+    world.wake()
+    assert len(_told(world)) == 1, "it sleeps on, and nobody is told"
+    world.wake()
+    assert _told(world)[1:] == [("waiting", "")], "it asked, and its event names the call"
 
 
 def _told(world):

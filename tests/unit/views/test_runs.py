@@ -57,7 +57,7 @@ def test_index_resumes_where_its_file_is(tmp_path):
     assert again.resume() == {Partition(TOPIC, 0): 1}
     fold(again, None, first=1)
     assert again.resume() == {Partition(TOPIC, 0): 2}
-    assert again.get("t1")["status"] == "started"
+    assert again.get("t1")["status"] == "waiting"
     again.close()
 
 
@@ -79,12 +79,20 @@ def test_runs_are_found_by_what_people_ask_for():
     assert found() == ["t3", "t2", "t1"]
     assert found(tenant="y") == ["t2"]
     assert found(agent="b") == ["t3"]
-    assert found(status="started") == ["t1"]
+    assert found(status="waiting") == ["t2", "t1"]
     assert found(waiting_for="go") == ["t2"]
     assert found(before_ms=25) == ["t2", "t1"]
     assert found(limit=1) == ["t3"]
     assert index.get("t2", tenant="x") is None
     assert index.get("nobody") is None
+
+
+def test_a_run_that_has_started_waits() -> None:
+    """What says that it started is said once its first turn has come to rest; its event stays as it was."""
+    index = RunIndex(TOPIC)
+    fold(index, later(reason="signal go"))
+    assert index.get("t1")["status"] == "waiting"
+    assert [event["status"] for _, event in index.events("t1")] == ["started"]
 
 
 def test_age_is_counted_from_the_beginning():
@@ -107,5 +115,5 @@ def test_file_of_another_version_is_built_again(tmp_path):
     index = RunIndex(TOPIC, path)
     assert index.resume() == {}
     fold(index, BASE)
-    assert index.get("t1")["status"] == "started"
+    assert index.get("t1")["status"] == "waiting"
     index.close()
