@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -108,14 +107,14 @@ class Word:
 @app.command()
 @options.gathered(Word)
 def approve(of: Word) -> None:
-    """Approve what is asked, after showing it: the run goes on, and a call is sent."""
+    """Approve what is asked, after showing it. The run goes on, and a call is sent."""
     _decide(of, "approve")
 
 
 @app.command()
 @options.gathered(Word)
 def deny(of: Word) -> None:
-    """Deny what is asked: the agent learns who said no, and why; a call is never sent."""
+    """Deny what is asked. The agent learns who said no, and why; a call is never sent."""
     _decide(of, "deny")
 
 
@@ -252,9 +251,11 @@ def _lines(found: Mapping[str, Any], now_ms: int) -> list[str]:
     if found["status"] != "open":
         by = found.get("by") or "nobody"
         words = f": {found['reason']}" if found.get("reason") else ""
-        lines.append(f"decided    {found['status']} by {by} at {_at(found['decided_ms'])}{words}")
+        lines.append(
+            f"decided    {found['status']} by {by} at {shell.at(found['decided_ms'])}{words}"
+        )
     lines += [
-        f"refused    {of['by'] or 'somebody'} at {_at(of['at_ms'])}: {of['why']}"
+        f"refused    {of['by'] or 'somebody'} at {shell.at(of['at_ms'])}: {of['why']}"
         for of in found.get("refused") or ()
     ]
     return lines
@@ -272,7 +273,3 @@ def _decides(found: Mapping[str, Any]) -> str:
     to, requester = str(found["to"]), str(found["requester"])
     who = f"the group {to.removeprefix('group:')}" if to.startswith("group:") else to or "anybody"
     return f"{who}, but not {requester}, who asked for the run" if requester else who
-
-
-def _at(time_ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(int(time_ms) / 1000))

@@ -107,7 +107,7 @@ def collect(
     yes: shell.Yes = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Set aside what no record refers to, and delete what has lain aside long enough."""
+    """Set aside what no record refers to. Deletes what has lain aside long enough."""
     shell.hush()
     store, settings = _store(app)
     keep_s = _age(older_than, settings.blobs.keep_s)

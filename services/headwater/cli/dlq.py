@@ -27,7 +27,9 @@ def list_(
     """List dead letters, newest first."""
     chosen = kept.Chosen(tenant=tenant, agent=agent, error=error, since=since)
     columns = {"id": "id", "run": "run", "error": "code", "done": "done", "message": "message"}
-    kept.listed(PATH, chosen, limit, output, columns, empty="there are no dead letters")
+    kept.listed(
+        PATH, chosen, limit, output, columns, noun="dead letter", empty="there are no dead letters"
+    )
 
 
 @app.command()
@@ -35,11 +37,11 @@ def show(
     record: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` names it.")],
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Show one dead letter: its run, why that failed, what it had changed, and the task."""
+    """Show one dead letter. Says why its run failed, what that had changed, and the task."""
     kept.shown(PATH, record, output)
 
 
-@app.command()
+@app.command(cls=shell.Command)
 @options.gathered(kept.wanted, without=["topic"])
 def resume(
     of: kept.Wanted,
@@ -56,14 +58,14 @@ def resume(
     ] = False,
     rate: kept.Rate = "",
 ) -> None:
-    """Have failed runs go on before the turn that failed; nothing that was answered is asked again."""
+    """Have failed runs go on before the turn that failed. Nothing answered is asked again."""
     body = of.body(rate=rate, repeat_writes=repeat_writes, despite_no=despite_no)
     body |= {"add_usd": add_usd, "add_steps": add_steps, "add_tokens": add_tokens}
     ask = "" if of.chosen.ids else "Resume the runs of {n} dead letters?"
     kept.operate(f"{PATH}/resume", of, body, ask=ask)
 
 
-@app.command()
+@app.command(cls=shell.Command)
 @options.gathered(kept.wanted, without=["topic"])
 def replay(
     of: kept.Wanted,
@@ -74,7 +76,7 @@ def replay(
     again: kept.Again = False,
     operation: kept.OperationName = "",
 ) -> None:
-    """Publish the tasks of failed runs again, as new runs; twice is once."""
+    """Publish the tasks of failed runs again, as new runs. Twice is once."""
     more = {"repeat_writes": repeat_writes, "again": again, "operation": operation}
     body = of.body(rate=rate, **more)
     if edit:
@@ -86,7 +88,7 @@ def replay(
     kept.operate(f"{PATH}/replay", of, body, ask=ask)
 
 
-@app.command()
+@app.command(cls=shell.Command)
 @options.gathered(kept.wanted, without=["topic"])
 def discard(of: kept.Wanted, *, rate: kept.Rate = "", operation: kept.OperationName = "") -> None:
     """Drop failed runs for good; who did it and why is kept."""

@@ -58,7 +58,7 @@ def doctor(
     ] = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Look at settings, broker, topics, rights, timeouts, schemas; say what to do."""
+    """Look at all that an app needs; say what to do. Settings, broker, topics, rights, schemas."""
     shell.hush()
     settings = Settings.of()
     shown = output is shell.Format.TABLE

@@ -28,14 +28,14 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id.")]
 
 
 def verify(
-    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run id.")] = "",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run id.")] = "",
     all_: Annotated[bool, typer.Option("--all", help="Every run that is open or failed.")] = False,
     agent: Annotated[str, typer.Option(help="With --all: only of this agent.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="With --all: at most so many.")] = 100_000,
     app: shell.AppOption = "",
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Replay journals against today's code, making no call; exit 1 if one differs."""
+    """Replay journals against today's code, making no call. Exit 1 if one differs."""
     if bool(run) == all_:
         raise shell.RefusedError("name a run, or say --all", status=shell.WRONG_USAGE)
     confine.ensure_hash_seed()
@@ -65,9 +65,10 @@ def verify(
 
 
 def export(run: RunArgument, app: shell.AppOption = "") -> None:
-    """Write a run's journal to stdout, a line an entry, for headwater.testing.replay.
+    """Write a run's journal to stdout, a line an entry.
 
-    It holds the run's values as they are: treat the file as you treat the run's data.
+    `headwater.testing.replay` reads it. It holds the run's values as they are: treat the file as you
+    treat the run's data.
     """
     with reading(app) as platform:
         for line in histories.dump(_journal(platform, run)):

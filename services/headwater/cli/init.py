@@ -94,7 +94,9 @@ def files(name: str) -> dict[str, str]:
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="The project's name, and its directory's.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The project's name, and its directory's.")
+    ],
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:

@@ -82,8 +82,8 @@ def _head(run: Run) -> rich.text.Text:
     parts = [
         f"attempt {attempt}" if attempt > 1 else "",
         _took(run),
-        f"{run.get('steps') or 0} steps",
-        f"{run.get('tokens') or 0} tokens",
+        shell.count(int(run.get("steps") or 0), "step"),
+        shell.count(int(run.get("tokens") or 0), "token"),
     ]
     parts.append(shell.money(int(run.get("usd_nano") or 0)))
     name = str(run.get("run") or run.get("task_id") or run.get("id") or "")
@@ -100,6 +100,19 @@ def _head(run: Run) -> rich.text.Text:
     if reason and status not in ("completed",):
         text.append(f"\n{_short(reason)}", style="dim")
     return text
+
+
+def awaited(run: Run) -> str:
+    """Return which calls a run waits for, as far as it goes on and its events tell."""
+    if run.get("status") not in ("started", "waiting"):
+        return ""
+    open_ = [
+        f"{call.get('kind')} {call.get('name')}"
+        for call in _calls(run)
+        if call.get("state") in WAITING
+    ]
+    more = f" and {shell.count(len(open_) - 1, 'call')} more" if len(open_) > 1 else ""
+    return f"{open_[0]}{more}" if open_ else ""
 
 
 def _took(run: Run) -> str:
@@ -123,7 +136,7 @@ def _call(call: Mapping[str, Any], began_ms: int, *, goes_on: bool) -> rich.text
     usage = call.get("usage") or {}
     if usage:
         tokens = int(usage.get("input_tokens") or 0) + int(usage.get("output_tokens") or 0)
-        facts.append(f"{tokens} tokens")
+        facts.append(shell.count(tokens, "token"))
         facts.append(shell.money(int(usage.get("usd_nano") or 0)))
     text = rich.text.Text.assemble(
         (f"{call.get('number')} ", "dim"),

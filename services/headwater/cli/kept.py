@@ -22,7 +22,9 @@ from headwater.cli import shell
 from headwater.cli.gateway import Gateway, by, connect
 from headwater.cli.runs import parse, seconds
 
-Ids = Annotated[list[str] | None, typer.Option("--id", help="Only this one; may be repeated.")]
+Ids = Annotated[
+    list[str] | None, typer.Option("--id", metavar="ID", help="Only this one; may be repeated.")
+]
 Tenant = Annotated[str, typer.Option(help="Only of this tenant.")]
 Agent = Annotated[str, typer.Option(help="Only of this agent.")]
 Error = Annotated[str, typer.Option(help="Only of this class, for example unknown-schema.")]
@@ -42,7 +44,7 @@ RepeatWrites = Annotated[
 ]
 
 Records = Annotated[
-    list[str] | None, typer.Argument(metavar="ID...", help="As its list names it, or its run.")
+    list[str] | None, typer.Argument(metavar="ID", help="As its list names it, or its run.")
 ]
 Topic = Annotated[
     str, typer.Option(help="Only from this topic; or a topic of other systems' dead letters.")
@@ -157,6 +159,7 @@ def listed(
     output: shell.Format,
     columns: Mapping[str, str],
     *,
+    noun: str,
     empty: str,
 ) -> None:
     """List kept records, newest first."""
@@ -168,7 +171,7 @@ def listed(
         shell.document(records)
         return
     if not records:
-        shell.note("nothing that is kept is so" if params else empty)
+        shell.note(f"no {noun} fits these options" if params else empty)
         return
     for of in records:  # the module before a class leaves no room for the class
         of["code"] = str(of.get("code") or "").rpartition(".")[2]
@@ -188,6 +191,8 @@ def shown(path: str, record: str, output: shell.Format) -> None:
         shell.document(found)
         return
     print(f"{found['id']}  {found.get('code')}")
+    if found.get("at_ms"):
+        print(f"at       {shell.at(found['at_ms'])}")
     print(f"from     {found.get('topic')}[{found.get('partition')}]@{found.get('offset')}")
     print(f"because  {found.get('message')}")
     if found.get("run"):
@@ -195,10 +200,9 @@ def shown(path: str, record: str, output: shell.Format) -> None:
     if found.get("writes"):
         print(f"writes   {found['writes']}")
     if found.get("done"):
-        why = found.get("done_reason")
-        print(
-            f"done     {found['done']} by {found.get('done_by') or '?'}{f': {why}' if why else ''}"
-        )
+        why = f": {found['done_reason']}" if found.get("done_reason") else ""
+        at = f" at {shell.at(found['done_at_ms'])}" if found.get("done_at_ms") else ""
+        print(f"done     {found['done']} by {found.get('done_by') or '?'}{at}{why}")
     if (found.get("deliveries") or 0) > 1:
         print(f"came     {found['deliveries']} times")
     for name, value in (found.get("headers") or {}).items():

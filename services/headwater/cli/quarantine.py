@@ -9,7 +9,7 @@ import typer
 from headwater.cli import kept, options, shell
 
 app = typer.Typer(
-    no_args_is_help=True, help="Look at records that nobody could take; send them back, or not."
+    no_args_is_help=True, help="Look at records nobody could take; send them back, or not."
 )
 PATH = "/api/v1/quarantine"
 
@@ -27,7 +27,15 @@ def list_(
     """List quarantined records, newest first."""
     chosen = kept.Chosen(topic=topic, tenant=tenant, agent=agent, error=error, since=since)
     columns = {"id": "id", "class": "code", "done": "done", "message": "message"}
-    kept.listed(PATH, chosen, limit, output, columns, empty="quarantine is empty")
+    kept.listed(
+        PATH,
+        chosen,
+        limit,
+        output,
+        columns,
+        noun="record in quarantine",
+        empty="quarantine is empty",
+    )
 
 
 @app.command()
@@ -35,11 +43,11 @@ def show(
     record: Annotated[str, typer.Argument(metavar="ID", help="As `quarantine list` names it.")],
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Show one record: where it came from, why it was refused, and its bytes."""
+    """Show one record. Says where it came from, why it was refused, and its bytes."""
     kept.shown(PATH, record, output)
 
 
-@app.command()
+@app.command(cls=shell.Command)
 @options.gathered(kept.wanted)
 def replay(
     of: kept.Wanted,
@@ -50,7 +58,7 @@ def replay(
     again: kept.Again = False,
     operation: kept.OperationName = "",
 ) -> None:
-    """Send records back to the topic they came from, byte for byte; twice is once."""
+    """Send records back to the topic they came from, byte for byte. Twice is once."""
     body = of.body(rate=rate, to=to, again=again, operation=operation)
     if edit:
         kept.edited(PATH, of, body)
@@ -58,9 +66,9 @@ def replay(
     kept.operate(f"{PATH}/replay", of, body, ask="" if of.chosen.ids else "Replay {n} records?")
 
 
-@app.command()
+@app.command(cls=shell.Command)
 @options.gathered(kept.wanted)
 def discard(of: kept.Wanted, *, operation: kept.OperationName = "") -> None:
-    """Note that nobody wants records any more; who said so and why is kept, and so are they."""
+    """Note that nobody wants records any more. Who said so and why is kept, and so are they."""
     body = of.body(operation=operation)
     kept.operate(f"{PATH}/discard", of, body, ask="Discard {n} records?")

@@ -51,7 +51,7 @@ def run(
         bool, typer.Option("--leave", help="Scale down: give partitions up at once at the end.")
     ] = False,
 ) -> None:
-    """Run roles on the cluster of HEADWATER_KAFKA__BOOTSTRAP until SIGTERM."""
+    """Run roles on the cluster until SIGTERM. HEADWATER_KAFKA__BOOTSTRAP names it."""
     confine.ensure_hash_seed()
     logging.basicConfig(level=logging.INFO, format=_LINE)
     roles = _roles(role)

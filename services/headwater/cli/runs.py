@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import re
 import time
@@ -40,6 +41,10 @@ Tenant = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is journaled.")]
 
+STATUSES = tuple(status for status in get_args(Status) if status != "started")
+"""Where a run may be; one that has started waits, if it has not ended."""
+WAITS = ("approval", "signal", "sleep")
+"""What a run may wait for besides its calls."""
 STOPPED = frozenset({"held", "paused"})
 """Where a run stays until somebody does something."""
 SEEN_S = 2.0
@@ -56,15 +61,19 @@ def path_of(run: str, *rest: str) -> str:
 def list_(
     agent: Annotated[str, typer.Option(help="Only of this agent.")] = "",
     tenant: Annotated[str, typer.Option(help="Only of this tenant.")] = "",
-    status: Annotated[str, typer.Option(help="Only in this status.")] = "",
-    waiting_for: Annotated[str, typer.Option(help="Only those waiting for this.")] = "",
+    status: Annotated[str, typer.Option(help=f"Only in this status: {', '.join(STATUSES)}.")] = "",
+    waiting_for: Annotated[
+        str, typer.Option(help=f"Only those waiting for it: {', '.join(WAITS)}.")
+    ] = "",
     older_than: Annotated[str, typer.Option(help="Only older, for example 90s, 15m, 2h, 1d.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 50,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """List runs, newest first."""
     if status:
-        shell.one_of("status", status, [*get_args(Status), "unknown"])
+        shell.one_of("status", status, STATUSES)
+    if waiting_for:
+        shell.one_of("wait", waiting_for, WAITS)
     params = {
         "agent": agent,
         "tenant": tenant,
@@ -96,6 +105,7 @@ def list_(
             for run in runs
         ],
         keep=["run"],
+        spare=["tokens", "money"],
     )
     shell.note_more(len(runs), limit)
 
@@ -118,7 +128,7 @@ def show(run: RunArgument, tenant: Tenant = "", output: shell.Output = shell.For
 
 @app.command()
 def tail(run: RunArgument, tenant: Tenant = "", output: shell.Output = shell.Format.TABLE) -> None:
-    """Follow a run until it ends: its events, and its models' tokens as they stream."""
+    """Follow a run until it ends. Prints its events, and its models' tokens as they stream."""
     streaming = False
     with connect() as gateway:
         path = path_of(_id(known(gateway, run, tenant), run), "events")
@@ -143,7 +153,7 @@ def cancel(
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Cancel a run; its code gets the budget's cleanup steps, then it is over."""
+    """Cancel a run. Its code gets the budget's cleanup steps, then it is over."""
     ask = f"Cancel {run}?"
     _control(
         run, "cancel", {"reason": reason}, dry_run, output, tenant=tenant, ask="" if yes else ask
@@ -221,7 +231,9 @@ def discard(
 @app.command()
 def signal(
     run: RunArgument,
-    name: Annotated[str, typer.Argument(help="The signal's name, as the agent receives it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Its name, as the agent receives it.")
+    ],
     tenant: Tenant = "",
     value: Annotated[str, typer.Option("--json", metavar="J", help="Its value.")] = "null",
     reason: Reason = "",
@@ -352,7 +364,7 @@ def _control(
     if output is shell.Format.JSON:
         shell.document(answer)
     else:
-        print(f"{'would send' if dry_run else 'sent'} {verb} to {run}")
+        print(f"{'would send' if dry_run else 'sent'} {_said(verb)} to {run}")
 
 
 def _refuse_ended(found: Mapping[str, Any], run: str, verb: str) -> None:
@@ -364,13 +376,19 @@ def _refuse_ended(found: Mapping[str, Any], run: str, verb: str) -> None:
     status = str(found.get("status"))
     if status == "failed" and verb not in ("resume", "discard"):
         raise shell.RefusedError(
-            f"{run} has failed, so {verb} would do nothing: `headwater runs resume {run}` has it go on, "
-            f"`headwater runs discard {run}` drops it"
+            f"{run} has failed, so {_said(verb)} would do nothing: `headwater runs resume {run}` has "
+            f"it go on, `headwater runs discard {run}` drops it"
         )
     if status in journey.ENDED and status != "failed":
-        raise shell.RefusedError(f"{run} is {status} already, so {verb} would do nothing")
+        raise shell.RefusedError(f"{run} is {status} already, so {_said(verb)} would do nothing")
     if status != "failed" and verb == "discard":
         raise shell.RefusedError(f"{run} is {status}: only a failed run is discarded; see cancel")
+
+
+def _said(verb: str) -> str:
+    """Return a verb as a person says it; of a signal, the path's end carries the name."""
+    kind, _, name = verb.partition("/")
+    return f"signal {name}" if kind == "signals" else verb
 
 
 def _id(found: Mapping[str, Any], run: str) -> str:
@@ -378,9 +396,20 @@ def _id(found: Mapping[str, Any], run: str) -> str:
 
 
 def _status(run: Mapping[str, Any]) -> str:
+    """Return where a run is, and what it waits for: what its last event said, or its open calls."""
     status = str(run.get("status") or "")
-    reason = str(run.get("reason") or "")
+    reason = _left(str(run.get("reason") or "")) or journey.awaited(run)
     return f"{status} ({reason})" if reason and status not in journey.ENDED else status
+
+
+def _left(reason: str, now_ms: int | None = None) -> str:
+    """Return a reason; of a sleep, how long it goes on."""
+    found = re.fullmatch(r"sleep until (\S+)", reason)
+    if found is None:
+        return reason
+    until_ms = round(datetime.datetime.fromisoformat(found[1]).timestamp() * 1_000)
+    left_ms = until_ms - (shell.now_ms() if now_ms is None else now_ms)
+    return f"sleep, {shell.duration(left_ms)} left" if left_ms > 0 else "sleep"
 
 
 def _age(run: Mapping[str, Any], now_ms: int) -> str:

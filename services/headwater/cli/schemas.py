@@ -49,7 +49,7 @@ def list_(app: shell.AppOption = "", output: shell.Output = shell.Format.TABLE) 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="As `schemas list` names it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `schemas list` names it.")],
     app: shell.AppOption = "",
 ) -> None:
     """Print one schema, as JSON."""
@@ -59,7 +59,9 @@ def show(
 
 @app.command()
 def export(
-    directory: Annotated[pathlib.Path, typer.Argument(help="Where the files go.")],
+    directory: Annotated[
+        pathlib.Path, typer.Argument(metavar="DIRECTORY", help="Where the files go.")
+    ],
     app: shell.AppOption = "",
     shipped: Annotated[
         bool, typer.Option("--shipped", help="headwater's own schemas instead of the app's.")
@@ -67,7 +69,7 @@ def export(
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Write schemas as DIRECTORY/<name>/v<n>.avsc; a changed one becomes the next version."""
+    """Write schemas as DIRECTORY/<name>/v<n>.avsc. A changed one becomes the next version."""
     written = []
     for one in _named("shipped", namespace.shipped()) if shipped else _app(app):
         path = next_version(directory / file_name(one.name), one.schema)
@@ -95,9 +97,10 @@ def check(
     ] = None,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Check the app's types against the versions before them; refuse what would break readers.
+    """Check the app's types against the versions before them.
 
-    Against a cluster, the journals of runs that are open or have failed count as well.
+    What would break readers is refused. Against a cluster, the journals of runs that are open or have
+    failed count as well.
     """
     shell.hush()
     loaded = discovery.load(app)
@@ -129,7 +132,7 @@ def register(
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Register the schemas of tasks and outcomes with the registry, checked against its newest."""
+    """Register the schemas of tasks and outcomes. The registry's newest are read first."""
     loaded, settings = discovery.load(app), Settings.of()
     registry = backing.registry_of(settings.registry)
     if registry is None:

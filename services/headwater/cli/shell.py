@@ -18,6 +18,7 @@ import rich.console
 import rich.table
 import rich.text
 import typer
+import typer.core
 
 from headwater.errors import HeadwaterError
 
@@ -62,6 +63,14 @@ class RefusedError(HeadwaterError):
         self.status = status
 
 
+class Command(typer.core.TyperCommand):
+    """A command one of whose arguments may be given several times; its help says so in a sign."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help, each column where it was."""
+        return super().get_help(ctx).replace("<list[str]>", "<str>...   ")
+
+
 def out() -> rich.console.Console:
     """Return the console of results; 80 columns wide in a pipe, and plain under `NO_COLOR`."""
     return rich.console.Console(file=sys.stdout, highlight=False, emoji=False)
@@ -102,7 +111,11 @@ def document(value: Any) -> None:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, keep: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    keep: Sequence[str] = (),
+    spare: Sequence[str] = (),
 ) -> None:
     """Print a table that fits the terminal, or 80 columns in a pipe.
 
@@ -110,10 +123,16 @@ def table(
         columns: Headings.
         rows: Cells.
         keep: Headings of columns that are never cut, for what people copy.
+        spare: Headings of columns that are left out where not all of the others fit beside them.
     """
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     console = out()
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = _widths(columns, cells)
+    if spare and sum(widths) + len(widths) - 1 > console.width:
+        shown_at = [number for number, name in enumerate(columns) if name not in spare]
+        columns = [columns[number] for number in shown_at]
+        cells = [[row[number] for number in shown_at] for row in cells]
+        widths = _widths(columns, cells)
     between = len(widths) - 1
     gap = _GAP if sum(widths) + _GAP * between <= console.width else 1
     loose = [number for number, name in enumerate(columns) if name not in keep]
@@ -131,6 +150,10 @@ def table(
         shown.add_row(*(rich.text.Text(cell) for cell in row))
     console.width = max(console.width, sum(widths) + gap * between)  # what is kept stays whole
     console.print(shown)
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -171,6 +194,16 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     hint = f"did you mean {near[0]!r}? There" if near else "there"
     there = ", ".join(names) if names else "none"
     raise RefusedError(f"no {kind} {name!r}: {hint} are: {there}", status=WRONG_USAGE)
+
+
+def count(number: int, noun: str) -> str:
+    """Write how many there are of something: `1 step`, `2 steps`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def at(time_ms: int) -> str:
+    """Write milliseconds since 1970 as a time in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(int(time_ms) / 1000))
 
 
 def money(usd_nano: int) -> str:

@@ -30,7 +30,7 @@ def tasks() -> None:
 
 @app.command()
 def publish(
-    agent: Annotated[str, typer.Argument(help="Which agent.")],
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Which agent.")],
     tenant: Annotated[str, typer.Option(help="Whose task; else [tool.headwater] tenant.")] = "",
     task: Annotated[str, typer.Option("--json", metavar="J", help="The task, as JSON.")] = "",
     file: Annotated[

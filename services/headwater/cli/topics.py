@@ -54,7 +54,7 @@ def apply_(
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Make what the cluster lacks, and write down the app, its schemas and its shards."""
+    """Make what the cluster lacks. Writes down the app, its schemas and its shards too."""
     shell.hush()
     loaded, settings = discovery.load(app), Settings.of()
     cluster = provisioning.connect(settings.kafka)

@@ -23,7 +23,7 @@ from headwater.settings import Settings
 app = typer.Typer(no_args_is_help=True, help="Finish or undo a rolling upgrade of the app.")
 
 Version = Annotated[
-    str, typer.Argument(metavar="[VERSION]", help="By default the one that was applied last.")
+    str, typer.Argument(metavar="VERSION", help="By default the one that was applied last.")
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept.")]
 Actor = Annotated[
@@ -33,7 +33,7 @@ Actor = Annotated[
 
 @app.command()
 def show(app: shell.AppOption = "", output: shell.Output = shell.Format.TABLE) -> None:
-    """Show the app's versions: who has them, and what was said of them."""
+    """Show the app's versions. Says who has them, and what was said of them."""
     with _platform(app) as platform:
         there = _members(platform)
         said = {record.version: record for record in namespace.version_records(platform)}
@@ -87,7 +87,7 @@ class Word:
 @app.command()
 @options.gathered(Word)
 def finalize(of: Word) -> None:
-    """Make a version final: processes of earlier ones, and of an earlier headwater, join no more."""
+    """Make a version final. Processes of earlier ones, and of an earlier headwater, join no more."""
     with _platform(of.app) as platform:
         record = of.record(platform, "final")
         there = _members(platform)
@@ -104,7 +104,7 @@ def finalize(of: Word) -> None:
 @app.command()
 @options.gathered(Word)
 def rollback(of: Word) -> None:
-    """Take a version back: older code goes on with the runs that it held, and no process of it joins."""
+    """Take a version back. Older code goes on with its held runs, and no process of it joins."""
     with _platform(of.app) as platform:
         record = of.record(platform, "withdrawn")
         said = namespace.version_records(platform)

@@ -124,6 +124,11 @@ class HttpRegistry:
         """Close its connections."""
         self._client.close()
 
+    def _where(self) -> str:
+        """Name it for people: where it is, without a password that its address may hold."""
+        url = self._client.base_url.copy_with(username=None, password=None)
+        return f"the schema registry at {str(url).rstrip('/')} (HEADWATER_REGISTRY__URL)"
+
     def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any] | None:
         """Return what it answers; `None` where it has no such thing."""
         try:
@@ -131,23 +136,21 @@ class HttpRegistry:
                 method, path, json=body, headers={"content-type": _JSON} if body else None
             )
         except httpx.TransportError as error:
-            raise TransientError(f"the schema registry is away: {error}") from error
+            raise TransientError(f"{self._where()} is away: {error}") from error
         if answer.status_code == _MISSING:
             return None
         if answer.status_code in _UNAUTHORIZED:
             raise SettingsError(
-                f"the schema registry refuses us ({answer.status_code}): see HEADWATER_REGISTRY__USERNAME"
+                f"{self._where()} refuses us ({answer.status_code}): see HEADWATER_REGISTRY__USERNAME"
             )
         if answer.status_code in (_CONFLICT, _INVALID):
-            raise SettingsError(f"the schema registry refuses {path}: {_words(answer)}")
+            raise SettingsError(f"{self._where()} refuses {path}: {_words(answer)}")
         if answer.is_error:
-            raise TransientError(
-                f"the schema registry answers {answer.status_code}: {_words(answer)}"
-            )
+            raise TransientError(f"{self._where()} answers {answer.status_code}: {_words(answer)}")
         try:
             found = answer.json()
         except ValueError as error:
-            raise TransientError("the schema registry answered no JSON") from error
+            raise TransientError(f"{self._where()} answered no JSON") from error
         return found if isinstance(found, dict) else {}
 
 

@@ -89,15 +89,21 @@ def test_lists_and_records_are_shown(door: Door, hw: Hw) -> None:
         "id": "hw.dlq.a.v1:0@7", "code": "ValueError", "message": "bad luck", "topic": "hw.cmd.a.v1",
         "partition": 0, "offset": 3, "run": "a.0.x", "attempt": 2, "writes": "1 tool pay",
         "done": "replay", "done_by": "ana", "done_reason": "fixed", "headers": {"h": "v"}, "key": "k",
-        "value": "v", "decoded": "text",
+        "value": "v", "decoded": "text", "at_ms": 1_000_000_000_000, "done_at_ms": 1_000_000_060_000,
     }  # fmt: skip
     door.on("GET", "/api/v1/dlq", {"records": [record]}, {"records": []})
     door.on("GET", "/api/v1/dlq/hw.dlq.a.v1:0@7", record)
     assert "hw.dlq.a.v1:0@7" in hw("dlq", "list", "--since", "1h").out
     assert hw("dlq", "list").err == "there are no dead letters\n"
     shown = hw("dlq", "show", "hw.dlq.a.v1:0@7").out
-    for words in ("a.0.x, attempt 2", "1 tool pay", "replay by ana: fixed", 'decoded  "text"'):
+    for words in (
+        "a.0.x, attempt 2",
+        "1 tool pay",
+        "at       2001-09-09 01:46:40Z",
+        'decoded  "text"',
+    ):
         assert words in shown
+    assert "replay by ana at 2001-09-09 01:47:40Z: fixed" in shown
 
 
 def test_ids_are_whole_where_the_terminal_is_too_narrow_for_them(door: Door, hw: Hw) -> None:
@@ -216,5 +222,5 @@ def test_a_list_leaves_room_for_the_class_and_says_when_a_filter_takes_nothing(
     }
     door.on("GET", "/api/v1/dlq", {"records": [of]}, {"records": []})
     assert "Budg" in hw("dlq", "list").out
-    assert hw("dlq", "list", "--error", "Budget").err == "nothing that is kept is so\n"
+    assert hw("dlq", "list", "--error", "Budget").err == "no dead letter fits these options\n"
     assert hw("dlq", "list").err == "there are no dead letters\n"

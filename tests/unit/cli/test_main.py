@@ -6,11 +6,14 @@ import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer.main
 from tests.unit.cli.door import Door, Hw
 
-from headwater.cli import discovery, shell
+from headwater.cli import discovery, main, shell
 from headwater.errors import SettingsError, TransientError
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_config import KafkaConfig
@@ -74,6 +77,24 @@ def test_a_directory_that_cannot_be_used_is_named(
     assert ran.status == 1
     assert re.search(r"file/\S+: Not a directory: is it there, and may \S+ use it\?", ran.err)
     assert "Error" not in ran.err
+
+
+def every_command(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
+    """Yield the names of groups and commands, as they are typed."""
+    yield names
+    for name, of in getattr(group, "commands", {}).items():
+        yield from every_command(of, *names, name)
+
+
+def test_help_is_whole_at_eighty_columns(hw: Hw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text is cut, no type is Python's, no bracket stands twice, no line is longer."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for names in every_command(typer.main.get_command(main.app)):
+        out = hw(*names, "--help").out
+        for ugly in ("...\n", "<list[", "[[", "]]", "..."):
+            shown = out.replace("<str>...", "").replace("[ID]...", "").replace("[ARGS]...", "")
+            assert ugly not in shown, (names, ugly)
+        assert max(map(len, out.splitlines())) <= 80, names
 
 
 def test_no_command_shows_the_help(hw: Hw) -> None:

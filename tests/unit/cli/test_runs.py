@@ -78,6 +78,46 @@ def test_a_status_is_not_cut_for_wide_gaps(door: Door, hw: Hw) -> None:
     assert "completed" in listed
 
 
+def test_list_says_what_runs_wait_for(door: Door, hw: Hw) -> None:
+    """A person's word, a signal, a timer or a call; where that needs the room, sums are left out."""
+    calls = [
+        {"number": 1, "kind": "tool", "name": "look", "state": "asked"},
+        {"number": 2, "kind": "model", "name": "small", "state": "asked"},
+    ]
+    waits = {"status": "waiting", "tokens": 1_234_567}
+    runs = [
+        run_of(**waits, reason="signal go"),
+        run_of(**waits, reason="sleep until 2001-09-09T01:46:40Z"),
+        run_of(**waits, calls=calls[:1]),
+        run_of(**waits, calls=calls),
+    ]
+    door.on("GET", "/api/v1/runs", {"runs": runs}, {"runs": [run_of()]})
+    out = hw("runs", "list").out
+    for words in ("(signal go)", "(sleep)", "(tool look)", "(tool look and 1 call…"):
+        assert f"waiting {words}" in out
+    assert "1234567" not in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert "140" in hw("runs", "list").out, "there is room for them again"
+
+
+def test_a_sleep_says_how_long_it_goes_on() -> None:
+    """Its event says until when; one that has slept again since says only that it sleeps."""
+    reason = "sleep until 2001-09-09T01:46:40Z"
+    until_ms = 1_000_000_000_000
+    assert runs._left(reason, until_ms - 125_000) == "sleep, 2 min 5 s left"
+    assert runs._left(reason, until_ms) == "sleep"
+    assert runs._left("signal go", 0) == "signal go"
+
+
+def test_a_signal_is_said_by_its_name(door: Door, hw: Hw) -> None:
+    """Not by the path that it is sent to, whatever the name has in it."""
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="waiting"), run_of())
+    assert (
+        hw("runs", "signal", _ID, "go/to", "--dry-run").out == f"would send signal go/to to {_ID}\n"
+    )
+    assert "so signal go/to would do nothing" in hw("runs", "signal", _ID, "go/to").err
+
+
 def test_list_passes_filters_on(door: Door, hw: Hw) -> None:
     """What is asked for is what the gateway is asked for; what is not, is not sent."""
     door.on("GET", "/api/v1/runs", {"runs": []})
@@ -102,6 +142,8 @@ def test_list_prints_one_json_document(door: Door, hw: Hw) -> None:
     ("arguments", "words"),
     [
         (["--status", "complted"], "did you mean 'completed'?"),
+        (["--status", "started"], "no status 'started'"),
+        (["--waiting-for", "signals"], "did you mean 'signal'? There are: approval, signal, sleep"),
         (["--older-than", "soon"], "'soon' is no length of time"),
         (["--stauts", "held"], "No such option: --stauts"),
         (["--limit", "0"], "greater than or equal to 1"),
