@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from headwater.cli import shell
-from headwater.log.broker import Broker, Running
+from headwater.log.broker import Broker, Running, lent
 
 app = typer.Typer(no_args_is_help=True, help="A local Kafka for laptops and tests.")
 
@@ -43,6 +43,7 @@ def start(
     if running is None:
         raise shell.RefusedError(f"the broker ended as soon as it started: see {found.log_path}")
     _tell(running, output)
+    _warn(running, port)
 
 
 @app.command()
@@ -61,6 +62,19 @@ def status(directory: Directory = None, output: shell.Output = shell.Format.TABL
     if running is None:
         raise shell.RefusedError("no local broker runs here: `headwater broker start` starts one")
     _tell(running, output)
+
+
+def _warn(running: Running, port: int | None) -> None:
+    """Say what a person who chose a port should know of it."""
+    if port is None:
+        return
+    if not running.bootstrap.endswith(f":{port}"):
+        shell.note(f"it runs there already, so --port {port} changes nothing: stop it first")
+    elif (found := lent(port)) is not None:
+        shell.note(
+            f"port {port} is among those that the kernel lends to clients ({found[0]} to {found[1]}): one "
+            f"may hold it when the broker comes back; a port below {found[0]} is never lent"
+        )
 
 
 def _broker(directory: pathlib.Path | None) -> Broker:

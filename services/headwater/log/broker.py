@@ -23,6 +23,7 @@ from headwater.log import broker_docker, broker_java
 START_S_MAX = 60.0
 STOP_S_MAX = 30.0
 _STATE = "broker.json"
+_LENT = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOOK_S = 0.05
 
 
@@ -135,6 +136,9 @@ class Broker:
     def _start(self, port: int | None) -> Running:
         if self._external and not self._was(self._external):
             return Running(kind="external", bootstrap=self._external)
+        wanted = port or broker_java.port_of(self.directory)
+        if wanted is not None:
+            refuse_taken(wanted)
         if self._docker and broker_docker.engine_answers():
             chosen = port or free_port()
             container = broker_docker.start(chosen)
@@ -179,7 +183,11 @@ class Broker:
 
     def _tail(self) -> str:
         words = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return " | ".join(words[-3:]) + f" (all of them in {self.log_path})"
+        causes = [
+            line for line in words if "Exception" in line and not line.startswith(("\t", " "))
+        ]
+        last = causes[-1:] or words[-1:] or ["none"]
+        return f"{last[0].removeprefix('Caused by: ')} (all of them in {self.log_path})"
 
     def _end(self, number: signal.Signals) -> bool:
         running = self.status()
@@ -221,6 +229,32 @@ def answers(bootstrap: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def refuse_taken(port: int) -> None:
+    """Refuse a port that something else listens on; the controller takes the one after it.
+
+    Raises:
+        BrokerError: One of the two is taken.
+    """
+    for number, whose in (
+        (port, ""),
+        (port + 1, f", which the controller of a broker at {port} takes,"),
+    ):
+        if not _is_free(number):
+            raise BrokerError(
+                f"port {number}{whose} is taken on 127.0.0.1: `headwater broker start --port N` takes "
+                "another, a new broker without --port finds a free one"
+            )
+
+
+def lent(port: int) -> tuple[int, int] | None:
+    """Return the ports that the kernel lends to clients, if this is one; `None` if not, or unknown."""
+    try:
+        first, last = map(int, _LENT.read_text(encoding="ascii").split())
+    except OSError:
+        return None
+    return (first, last) if first <= port <= last else None
 
 
 def free_port() -> int:

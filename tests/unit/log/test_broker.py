@@ -144,3 +144,48 @@ def test_a_clusters_id_never_reads_as_an_option():
     """Kafka's own tool refuses an id that begins with a dash: one in 64 would."""
     drawn = iter([b"\xf8" * 16, b"\xfb" * 16, b"\x00" * 16])
     assert broker_java.cluster_id(lambda: next(drawn)) == "A" * 22
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_port_that_is_taken_is_one_line_before_anything_starts(
+    programs: pathlib.Path, tmp_path: pathlib.Path, after: int
+) -> None:
+    """Its own, or the one after it, which the controller takes."""
+    number = broker.free_port() + after
+    with (
+        socket.create_server(("127.0.0.1", number)),
+        pytest.raises(broker.BrokerError, match=f"^port {number}.* is taken on 127.0.0.1: "),
+    ):
+        Broker(tmp_path / "b", docker=False).start(number - after)
+    assert not (tmp_path / "b" / "broker.log").exists()
+
+
+def test_what_a_broker_died_of_is_a_cause_and_no_frame(tmp_path: pathlib.Path) -> None:
+    """The last lines of a log of Java's are places in its code."""
+    own = Broker(tmp_path, docker=False)
+    own.log_path.write_text(
+        "java.lang.RuntimeException: fatal\n\tat a.B.c(B.java:1)\nCaused by: java.io.IOException: disk full\n"
+        "\tat a.B.d(B.java:2)\n\t... 18 more\n"
+    )
+    assert own._tail() == f"java.io.IOException: disk full (all of them in {own.log_path})"
+    own.log_path.write_text("one\ntwo\n")
+    assert own._tail().startswith("two (")
+    own.log_path.write_text("")
+    assert own._tail().startswith("none (")
+
+
+def test_ports_that_the_kernel_lends_to_clients_are_known(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker's own port should be none of them."""
+    file = tmp_path / "range"
+    file.write_text("32768\t60999\n")
+    monkeypatch.setattr(broker, "_LENT", file)
+    assert [broker.lent(port) for port in (32_767, 32_768, 60_999, 61_000)] == [
+        None,
+        (32_768, 60_999),
+        (32_768, 60_999),
+        None,
+    ]
+    monkeypatch.setattr(broker, "_LENT", tmp_path / "nowhere")
+    assert broker.lent(40_000) is None
