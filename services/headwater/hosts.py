@@ -33,6 +33,7 @@ from headwater.durable import confine
 from headwater.fleet import Fleet, Following, Members
 from headwater.log.port import Log
 from headwater.meter import Meter
+from headwater.models import providers
 from headwater.models.prices import snapshot
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.guard import Guard
@@ -108,6 +109,7 @@ class Host:
         part: Part | None = None,
         members: Members | None = None,
     ) -> None:
+        providers.check(app.models)
         self._app = app
         self._members = members
         self._fleet = Fleet(gone_s=settings.loops.version_gone_s)

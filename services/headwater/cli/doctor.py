@@ -19,6 +19,7 @@ from headwater.errors import HeadwaterError, SettingsError, TransientError
 from headwater.log.kafka import KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.probe import Probe
+from headwater.models import providers
 from headwater.provisioning import Action
 from headwater.sdk.app import App
 from headwater.settings import Settings
@@ -95,6 +96,7 @@ def _checks(settings: Settings, option: str, *, probe: bool) -> Iterator[Check]:
         yield Check(name="app", state=State.SKIPPED if probe else State.FAIL, says=str(error))
     else:
         yield Check(name="app", state=State.OK, says=f"{app.name} {app.version}, {_surface(app)}")
+        yield from _models(app)
     yield _tenants(settings)
     yield _registry(settings)
     yield _blobs(settings, app)
@@ -117,6 +119,13 @@ def _checks(settings: Settings, option: str, *, probe: bool) -> Iterator[Check]:
 
 def _surface(app: App) -> str:
     return f"{len(app.agents)} agents, {len(app.tools)} tools, {len(app.models)} models"
+
+
+def _models(app: App) -> Iterator[Check]:
+    try:
+        providers.check(app.models)
+    except SettingsError as error:
+        yield Check(name="models", state=State.FAIL, says=str(error))
 
 
 def _tracing() -> Check:

@@ -7,7 +7,7 @@ import importlib.metadata
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.shape import Shape
@@ -117,8 +117,10 @@ class App:
         self.models[name] = Model(name, spec, settings=settings, timeout_s=timeout_s, price=price)
         return self.models[name]
 
+    @overload
     def tool(
         self,
+        /,
         *,
         effect: Effect,
         service: str = SERVICE,
@@ -128,10 +130,27 @@ class App:
         approve_if: Callable[..., object] | None = None,
         approve_to: str = "",
         approve_expires_s: float = EXPIRES_S,
-    ) -> DeclareTool:
-        """Declare a tool.
+    ) -> DeclareTool: ...
+    @overload
+    def tool(self, function: Callable[..., Any], /) -> NoReturn: ...
+    def tool(
+        self,
+        function: Any = None,
+        /,
+        *,
+        effect: Effect | None = None,
+        service: str = SERVICE,
+        order_key: OrderKey | None = None,
+        timeout_s: float | None = None,
+        name: str | None = None,
+        approve_if: Callable[..., object] | None = None,
+        approve_to: str = "",
+        approve_expires_s: float = EXPIRES_S,
+    ) -> Any:
+        """Declare a tool, always with its effect.
 
         Args:
+            function: Of a tool that is declared without arguments, and so without an effect: refused.
             effect: What it does to the world: `read`, `write`, or `irreversible`, which the machine never
                 repeats.
             service: Its own topic, process and credentials.
@@ -152,6 +171,11 @@ class App:
         def declare(function: Callable[..., Any]) -> Tool[Any, Any]:
             of = _named("tool", name, function)
             _free("tool", of, self.tools)
+            if effect is None:
+                raise SettingsError(
+                    f'tool {of}: say what it does to the world: @app.tool(effect="read"), "write", which '
+                    'may run again after a crash, or "irreversible", which the machine never repeats'
+                )
             self.tools[of] = Tool(
                 function,
                 effect=effect,
@@ -164,7 +188,7 @@ class App:
             )
             return self.tools[of]
 
-        return declare
+        return declare if function is None else declare(function)
 
     @overload
     def agent(self, function: Callable[[Context, I], Coroutine[Any, Any, O]], /) -> Agent[I, O]: ...

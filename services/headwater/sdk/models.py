@@ -52,6 +52,10 @@ class Model:
         price: Price | None = None,
     ) -> None:
         check_timeout(f"model {name}", timeout_s)
+        if isinstance(spec, str) and not all(spec.partition(":")) and spec != "test":
+            raise SettingsError(
+                f"model {name}: {spec!r} is no PROVIDER:MODEL, for example openai:gpt-5-mini"
+            )
         self.name = name
         self.spec = spec
         self.price = price

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -16,6 +18,7 @@ from headwater.core.effector import Attempt, Call, Done, Safety
 from headwater.core.messages import Meta
 from headwater.core.prices import Prices, usd_per_million
 from headwater.errors import PoisonError, SettingsError, TransientError
+from headwater.models import providers
 from headwater.models.effector import STREAM_CHARS_MIN, Models
 from headwater.sdk import wire
 from headwater.sdk.models import Model
@@ -256,7 +259,7 @@ def test_a_provider_that_is_not_there_is_tried_again():
         taken.bind(("127.0.0.1", 0))
         nowhere = Provider()
         nowhere.url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        with pytest.raises(TransientError):
+        with pytest.raises(TransientError, match=f"model small at {nowhere.url}/?: Connection"):
             perform(Models({"small": model(nowhere)}, prices=PRICES), asking())
 
 
@@ -277,3 +280,34 @@ def test_an_answer_nobody_counted_is_charged_by_its_bytes(provider):
     assert answer.input_tokens == len(ask.arguments)
     assert answer.output_tokens >= 100
     assert answer.usd_nano == answer.input_tokens * 1_000 + answer.output_tokens * 2_000
+
+
+@pytest.mark.parametrize("spec", ["opnai:gpt-5-mini", "gateway/opnai:x", "qqqqqq:x"])
+def test_an_unknown_provider_is_refused_before_anything_is_asked(spec):
+    """The message names the nearest, or all."""
+    with pytest.raises(SettingsError, match=r"model small: .*openai"):
+        providers.check({"small": Model("small", spec)})
+
+
+@pytest.mark.parametrize("spec", ["openai:not-yet", "vllm:x", "voyageai:x", "test", lambda _: None])
+def test_a_known_provider_is_taken_whatever_the_model(spec):
+    """It may have one that no list knows yet; what a function builds is the function's own."""
+    providers.check({"small": Model("small", spec)})
+
+
+def test_looking_whether_a_provider_is_known_imports_none():
+    """Each brings a client of its own, which only the models role needs."""
+    look = (
+        "import sys; from headwater.models import providers; from headwater.sdk.models import Model; "
+        "providers.check({'m': Model('m', 'anthropic:x')}); "
+        "print('pydantic_ai.providers.anthropic' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+
+
+@pytest.mark.parametrize("spec", ["gpt-5-mini", ":x", "openai:"])
+def test_a_spec_that_names_no_provider_is_refused_where_it_is_declared(spec):
+    """Whoever writes it sees the form."""
+    with pytest.raises(SettingsError, match=r"model small: .* is no PROVIDER:MODEL"):
+        Model("small", spec)

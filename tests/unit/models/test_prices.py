@@ -35,7 +35,7 @@ def test_a_listed_model_has_the_lists_price():
     assert prices.declared == frozenset()
 
 
-@pytest.mark.parametrize("spec", ["nowhere:nothing", "nothing", lambda _: None])
+@pytest.mark.parametrize("spec", ["nowhere:nothing", "openai:nothing", lambda _: None])
 def test_a_model_nobody_lists_has_no_price(spec):
     """An unknown price is unknown, not zero."""
     assert snapshot({"small": Model("small", spec)}).of == {}
@@ -81,7 +81,7 @@ def test_an_empty_file_names_no_price(tmp_path):
     """A file may be empty."""
     file = tmp_path / "prices.yaml"
     file.write_text("")
-    assert snapshot({"small": Model("small", "nothing")}, file).of == {}
+    assert snapshot({"small": Model("small", "openai:nothing")}, file).of == {}
 
 
 def test_an_unknown_price_names_the_file():

@@ -324,3 +324,18 @@ def test_what_is_no_tool_is_refused() -> None:
     assert "tool hidden: parameter _key must not begin with _" in refused(hidden)
     assert "order_key 'card' is none of its parameters" in refused(good, order_key="card")
     assert "timeout_s must be over 0" in refused(good, timeout_s=-1)
+
+
+def test_a_tool_without_an_effect_is_told_the_choices():
+    """Whether its brackets are there or not; nobody else knows what it does to the world."""
+    app = headwater.App("shop")
+
+    async def look(n: int) -> int:
+        return n
+
+    for declare in (lambda: app.tool(look), lambda: app.tool()(look)):
+        with pytest.raises(
+            headwater.SettingsError, match=r'tool look: .*"read"\), "write".*"irreversible"'
+        ):
+            declare()
+    assert app.tools == {}

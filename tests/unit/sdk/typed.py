@@ -65,5 +65,5 @@ async def parent(ctx: headwater.Context, verdict: Verdict) -> str:
     await with_call(headwater.Call(deps=1), "c1")  # type: ignore[arg-type, call-arg] # the call is never passed
     await child("one")  # type: ignore[arg-type] # a task is a number
     await plain(1, 2)  # type: ignore[call-arg] # there is one parameter
-    app.tool(effect="reads")  # type: ignore[arg-type] # there is no such effect
+    app.tool(effect="reads")  # type: ignore[call-overload] # there is no such effect
     return ""
