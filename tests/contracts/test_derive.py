@@ -596,3 +596,20 @@ def test_names_that_avro_cannot_have_are_refused() -> None:
     two = dataclasses.make_dataclass("Same", [("b", int)])
     with pytest.raises(SettingsError, match="same name in Avro"):
         shape_of(dataclasses.make_dataclass("Both", [("one", one), ("two", two)]))
+
+
+def test_an_int_over_64_bits_is_refused_by_its_field_and_size() -> None:
+    """In words of Python, whether it is a value, a field or a parameter."""
+
+    @dataclasses.dataclass
+    class Order:
+        cents: int
+
+    with pytest.raises(PoisonError, match=r"Order\.cents: an int of 71 bits .* is over 64 bits"):
+        shape_of(Order).encode(Order(2**70))
+    parameters = shape_of_parameters([("n", int, ...)], name="Look", namespace="shop")
+    with pytest.raises(PoisonError, match=r"Look\.n: an int of 71 bits"):
+        parameters.encode({"n": -(2**70)})
+    assert shape_of(int).encode(-(2**63))
+    with pytest.raises(PoisonError, match=r"^IntValue: an int|^\w+: an int of 64 bits"):
+        shape_of(int).encode(2**63)

@@ -12,6 +12,8 @@ from typing import Any
 
 from headwater.contracts.forms import Form
 
+_LONG_BITS = 64
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scale:
@@ -51,6 +53,17 @@ def _exact(value: decimal.Decimal, dump: Callable[[decimal.Decimal], bytes]) -> 
     return value
 
 
+def _long(value: Any) -> int:
+    """Return an int that travels; the client's own error would name a C type."""
+    number = operator.index(value)
+    if number.bit_length() >= _LONG_BITS and number != -(1 << (_LONG_BITS - 1)):
+        raise OverflowError(
+            f"an int of {number.bit_length()} bits without its sign is over {_LONG_BITS} bits, which is what "
+            "travels: send it as a str or a Decimal"
+        )
+    return number
+
+
 def _aware(value: datetime.datetime) -> datetime.datetime:
     if value.tzinfo is None:
         raise ValueError(f"{value} has no time zone")
@@ -59,7 +72,7 @@ def _aware(value: datetime.datetime) -> datetime.datetime:
 
 SCALARS: dict[Any, Form] = {
     str: Form(schema="string", python=(str,), kind="string"),
-    int: Form(schema="long", dump=operator.index, python=(int,), kind="long"),
+    int: Form(schema="long", dump=_long, python=(int,), kind="long"),
     float: Form(schema="double", dump=float, python=(float,)),
     bool: Form(schema="boolean", python=(bool,), kind="boolean"),
     bytes: Form(schema="bytes", python=(bytes,), kind="bytes"),

@@ -171,11 +171,12 @@ def _culprit(schema: dict[str, Any], fields: Sequence[tuple[str, Form]], value: 
     datum: dict[str, Any] = {}
     for number, (name, form) in enumerate(fields, start=1):
         try:
-            datum[name] = (form.dump or same)(getattr(value, name))
+            part = value[name] if isinstance(value, dict) else getattr(value, name)
+            datum[name] = (form.dump or same)(part)
             # A schema of the fields so far: what a field refers to is defined in one before it.
             frames.write(parsing.parse({**schema, "fields": schema["fields"][:number]}), datum)
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
-            return f".{name}" if hasattr(value, name) else ""
+            return f".{name}" if isinstance(value, dict) or hasattr(value, name) else ""
     return ""
 
 
