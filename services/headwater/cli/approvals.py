@@ -152,6 +152,8 @@ def _decide(of: Word, verdict: str, **more: Any) -> None:
         found = gateway.get(_path(approval))
         _check(found, verdict, of.digest)
         if of.dry_run:
+            _refuse_decided(found)
+            gateway.post(_path(approval, verdict, "check"), body | {"digest": found["digest"]})
             _would(found, verdict, body, output)
             return
         if output is shell.Format.TABLE or not of.yes:
@@ -202,13 +204,16 @@ def _check(found: Mapping[str, Any], verdict: str, digest: str) -> None:
         )
 
 
-def _would(
-    found: Mapping[str, Any], verdict: str, body: Mapping[str, Any], output: shell.Format
-) -> None:
+def _refuse_decided(found: Mapping[str, Any]) -> None:
     if found["status"] != "open":
         raise shell.RefusedError(
             f"{found['id']} is {found['status']} already, so nothing would be done"
         )
+
+
+def _would(
+    found: Mapping[str, Any], verdict: str, body: Mapping[str, Any], output: shell.Format
+) -> None:
     if output is shell.Format.JSON:
         shell.document({"approval": found, "verdict": verdict, "body": body, "sent": False})
         return

@@ -92,6 +92,7 @@ class Approvals:
             Route("/api/v1/approvals", self.list),
             Route("/api/v1/approvals/{approval}", self.show),
             Route("/api/v1/approvals/{approval}/{verdict}", self.decide, methods=["POST"]),
+            Route("/api/v1/approvals/{approval}/{verdict}/check", self.check, methods=["POST"]),
         ]
 
     async def list(self, request: Request) -> Response:
@@ -112,6 +113,24 @@ class Approvals:
 
     async def decide(self, request: Request) -> Response:
         """Send a decision; with `wait_s`, wait until it is taken or refused."""
+        wait_s = given.number(request, "wait_s", 0.0, WAIT_S_MAX)
+        known, message, who, end = await self._said(request)
+        meta = Meta(id=secrets.token_hex(16), tenant=known["tenant"], actor=who.actor)
+        to = self.address(known["tenant"])
+        await self.log.append(self.envelope.seal(Sent(message=message, to=to, meta=meta)))
+        after = await self._taken(known, meta.id, (end, who.actor), wait_s) if wait_s else None
+        if after is not None:
+            return JSONResponse(after)
+        sent = {"approval": known["id"], "sent": message.verdict, "decision": meta.id}
+        return JSONResponse(sent, status_code=202)
+
+    async def check(self, request: Request) -> Response:
+        """Refuse what `decide` would not send, and send nothing."""
+        known, message, _, _ = await self._said(request)
+        return JSONResponse({"approval": known["id"], "verdict": message.verdict, "sent": False})
+
+    async def _said(self, request: Request) -> tuple[dict[str, Any], Decide, Caller, str]:
+        """Return what is decided about, the decision, who makes it, and the status that it leads to."""
         caller = caller_of(request, self.callers)
         if request.path_params["verdict"] not in VERDICTS:
             raise ProblemError(404, "No such verdict", f"there are: {', '.join(VERDICTS)}")
@@ -122,7 +141,6 @@ class Approvals:
             raise ProblemError(
                 422, "Not an object", "the body is a JSON object: {digest, reason, value}"
             )
-        wait_s = given.number(request, "wait_s", 0.0, WAIT_S_MAX)
         who = self._who(caller, told)
         message = Decide(
             approval=known["id"],
@@ -132,14 +150,7 @@ class Approvals:
             reason=str(told.get("reason") or "").encode(errors="replace").decode(),
             value=self._value(known, told) if verdict == "happened" else b"",
         )
-        meta = Meta(id=secrets.token_hex(16), tenant=known["tenant"], actor=who.actor)
-        to = self.address(known["tenant"])
-        await self.log.append(self.envelope.seal(Sent(message=message, to=to, meta=meta)))
-        after = await self._taken(known, meta.id, (end, who.actor), wait_s) if wait_s else None
-        if after is not None:
-            return JSONResponse(after)
-        sent = {"approval": known["id"], "sent": verdict, "decision": meta.id}
-        return JSONResponse(sent, status_code=202)
+        return known, message, who, end
 
     def _known(self, request: Request, caller: Caller) -> dict[str, Any]:
         approval = request.path_params["approval"]

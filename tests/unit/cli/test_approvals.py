@@ -109,6 +109,8 @@ def test_who_decides_is_the_token_or_whoever_sits_there(
 def test_nothing_is_decided_unasked(door: Door, hw: Hw) -> None:
     """Nor with --dry-run, nor about other arguments than were looked at before."""
     door.on("GET", _PATH, approval())
+    for verdict in ("approve", "deny"):
+        door.on("POST", f"{_PATH}/{verdict}/check", {"sent": False})
     asked = hw("approvals", "approve", _ID)
     assert (asked.status, "add --yes" in asked.err) == (2, True)
     dry = hw("approvals", "approve", _ID, "--dry-run")
@@ -117,7 +119,20 @@ def test_nothing_is_decided_unasked(door: Door, hw: Hw) -> None:
     assert (told["verdict"], told["sent"]) == ("deny", False)
     other = hw("approvals", "approve", _ID, "--yes", "--digest", "02" * 16)
     assert (other.status, "about other arguments than those" in other.err) == (1, True)
-    assert {one.method for one in door.asked} == {"GET"}
+    sent = {one.path for one in door.asked if one.method == "POST"}
+    assert sent == {f"{_PATH}/approve/check", f"{_PATH}/deny/check"}
+
+
+def test_a_dry_run_is_refused_as_the_decision_would_be(door: Door, hw: Hw) -> None:
+    """The gateway looks at what would be sent, by the rules of the real one."""
+    door.on("GET", _PATH, approval(about="doubt", name="pay"))
+    words = "value: PayResult: Input should be a valid integer"
+    door.problem("POST", f"{_PATH}/happened/check", 422, "Not what it returns", words)
+    ran = hw("approvals", "resolve", _ID, "--happened", '"x"', "--dry-run")
+    assert (ran.status, ran.out) == (1, "")
+    assert words in ran.err
+    (asked,) = [one for one in door.asked if one.method == "POST"]
+    assert (asked.body["value"], len(asked.body["digest"])) == ("x", 32)
 
 
 def test_a_refusal_is_one_line(door: Door, hw: Hw) -> None:

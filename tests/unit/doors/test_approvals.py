@@ -207,6 +207,28 @@ def test_bodies_that_are_no_decision_are_refused() -> None:
     run(body)
 
 
+def test_a_check_refuses_what_would_not_be_sent_and_sends_nothing() -> None:
+    """The same rules as the decision's, up to the log; what is asked stays open."""
+
+    async def body(world: World) -> None:
+        asked = await world.asked()
+        for verdict, wrong in (
+            ("happened", {"value": "x"}),
+            ("approve", {"digest": "xx"}),
+            ("approve", {"by": ""}),
+        ):
+            said = await world.send(f"{verdict}/check", asked, **{"by": "ana", **wrong})
+            assert said.status_code == 422, (verdict, wrong)
+        for verdict, right in (("happened", {"value": 500}), ("approve", {}), ("deny", {})):
+            said = await world.send(f"{verdict}/check", asked, by="ana", **right)
+            assert (said.status_code, said.json()["sent"]) == (200, False)
+        assert (await world.send("decide/check", asked, by="ana")).status_code == 404
+        await world.go_on()
+        assert world.index.find(status="open") == [asked]
+
+    run(body)
+
+
 def test_a_tokens_file_names_groups(tmp_path: Any) -> None:
     """A token says tenant, actor and groups; whatever else is in it is refused."""
     file = tmp_path / "tokens.json"
