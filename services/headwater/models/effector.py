@@ -100,7 +100,7 @@ class Models:
         except exceptions.ModelAPIError as error:
             if _passing(error):
                 raise TransientError(
-                    f"model {ask.name}: {redact(str(error))}",
+                    f"model {ask.name}{_place(model, error)}: {redact(str(error))}",
                     retry_after_s=max(0.0, error.retry_after or 0.0),
                 ) from error
             return Failed(error="ModelError", detail=redact(str(error)))
@@ -186,6 +186,13 @@ async def _stream(
         if waiting:
             await attempt.progress(waiting)
         return streamed.get()
+
+
+def _place(model: ProviderModel, error: exceptions.ModelAPIError) -> str:
+    """Return where a provider is that did not answer; one that did says itself what is wrong."""
+    if isinstance(error, exceptions.ModelHTTPError) or not model.base_url:
+        return ""
+    return f" at {redact(model.base_url)}"
 
 
 def _passing(error: exceptions.ModelAPIError) -> bool:

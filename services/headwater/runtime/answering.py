@@ -254,7 +254,9 @@ class Answering:
         try:
             return await self._retrying.call(self._title(item), one, within_s=left_s, wanted=wanted)
         except TransientError as error:
-            return Failed(error=type(error).__name__, detail=redact(str(error))[:DETAIL_MAX])
+            words = redact(str(error))[:DETAIL_MAX]
+            logger.warning("%s: given up, its time is over: %s", self._title(item), words)
+            return Failed(error=type(error).__name__, detail=words)
 
     def _title(self, item: Item) -> str:
         return f"{self.kind} {item.ask.name}, call {item.call_id}"
@@ -300,6 +302,9 @@ class Answering:
         except TimeoutError as error:
             if not quiet.expired():
                 return self._failed(item, error)
+            logger.warning(
+                "%s: ended, it said nothing for %g s", self._title(item), self._quiet_s_max
+            )
             return self._unsure(
                 item,
                 Failed(

@@ -127,6 +127,16 @@ async def test_each_try_that_came_to_nothing_is_logged_once(caplog, monkeypatch,
 
 
 @play
+async def test_a_call_whose_time_is_over_is_said_to_be_given_up(caplog):
+    """Without its last word the log would end at a try that announces another."""
+    retry = Retry(total_s=3, wait_s_min=1, jitter_s=0)
+    world = await _answer(failing(9, TransientError("429 for token=abcdef123")), retry=retry)
+    assert world.outcomes()[0].error == "TransientError"
+    assert "token=***" in caplog.messages[-1]
+    assert "given up, its time is over" in caplog.messages[-1]
+
+
+@play
 async def test_who_asks_to_be_left_alone_is():
     """A provider's Retry-After is waited for, where it is longer than our own wait."""
     world = await _answer(failing(1, TransientError("429", retry_after_s=37)))
@@ -284,9 +294,10 @@ async def _quiet(beats, name="tool.cards"):
 
 
 @play
-async def test_a_call_without_a_heartbeat_is_ended():
+async def test_a_call_without_a_heartbeat_is_ended(caplog):
     """Nothing stays in an effector that says nothing; the control is the same call with heartbeats."""
     failed = await _quiet(beats=False)
+    assert [line for line in caplog.messages if "ended, it said nothing for 60 s" in line]
     assert failed.error == "ToolTimeout"
     assert "60 s" in failed.detail
     assert (await _quiet(beats=False, name="model")).error == "Timeout"
