@@ -21,7 +21,7 @@ from headwater.runtime.performing import Performing
 from headwater.runtime.receipts import Known
 from headwater.runtime.restoring import Restored, Restorer
 from headwater.runtime.storing import RocksStore
-from headwater.runtime.table import Table
+from headwater.runtime.table import Restore, Table
 from headwater.runtime.timers import Timers
 from headwater.sdk.context import Context
 
@@ -124,18 +124,18 @@ def stamp_ahead(_: Points) -> None:
 
 def rows_unread(_: Points) -> None:
     """Whoever has had a partition before reads no rows when it comes back."""
-    real = Restorer._restore
+    real = Restorer._restored
     had: set[tuple[str, Partition]] = set()
 
-    def restore(self: Any, partition: Partition) -> Restored:
-        found = real(self, partition)
+    def restored(self: Any, partition: Partition, restore: Restore) -> Restored:
+        found = real(self, partition, restore)
         if (self._group, partition) not in had:
             had.add((self._group, partition))
             return found
         table = Table()
-        return dataclasses.replace(found, table=table, timers=Timers(table))
+        return dataclasses.replace(found, table=table, timers=Timers(table, found.armed))
 
-    Restorer._restore = restore  # type: ignore[method-assign] # that is the sabotage
+    Restorer._restored = restored  # type: ignore[method-assign] # that is the sabotage
 
 
 def no_hand_over(_: Points) -> None:

@@ -106,7 +106,7 @@ class Shape(Generic[T]):
         def field(data: bytes) -> Any:
             if read is not None and data.startswith(self._prefix):
                 try:
-                    return read(data, size)[0]
+                    return read(data, size)
                 except Exception:  # noqa: BLE001, S110 - decoding says below what is wrong
                     pass
             return getattr(self.decode(data, schemas, trusted=True), name)

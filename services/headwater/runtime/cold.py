@@ -22,16 +22,21 @@ class Cold:
 
     Rows of a run come soon after each other, so they are put where the processor has just been. One
     row is taken by its key; those below a prefix are found in its group, which is parted by kind then.
+
+    Args:
+        apart: A kind whose rows are in groups of their own, so that all of them can be told.
     """
 
-    __slots__ = ("_groups", "_parted")
+    __slots__ = ("_apart", "_groups", "_kind", "_parted")
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: str) -> None:
+        self._kind = apart.encode()
+        self._apart: collections.defaultdict[bytes, Rows] = collections.defaultdict(dict)
         self._groups: collections.defaultdict[bytes, Rows] = collections.defaultdict(dict)
         self._parted: dict[bytes, dict[bytes, Rows]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._groups or self._parted)
+        return bool(self._groups or self._parted or self._apart)
 
     def __len__(self) -> int:
         return sum(map(len, self._all()))
@@ -42,26 +47,33 @@ class Cold:
         Raises:
             ValueError: A key is no row's.
         """
-        groups = self._groups
+        groups, apart, kept = self._groups, self._apart, self._kind
         for key, value in zip(keys, values, strict=True):
             try:  # written out for the usual key: a call for each would take as long as the rest
-                _, first, _ = key.split(b"\x00", 2)
+                kind, first, _ = key.split(b"\x00", 2)
                 if first[0] != _TEXT:
                     raise ValueError
             except (ValueError, IndexError):
-                _, first, _ = parted(key)
+                kind, first, _ = parted(key)
+            into = apart if kind == kept else groups
             if value is not None:
-                groups[first][key] = value
-            elif first in groups:
-                rows = groups[first]
-                rows.pop(key, None)
-                if not rows:
-                    del groups[first]
+                into[first][key] = value
+            else:
+                _take(into, first, key)
 
     def settle(self) -> None:
         """Whatever there is was added: part the large groups before anybody waits for it."""
         for first in [first for first, rows in self._groups.items() if len(rows) > _GROUP_MAX]:
             self._part(first)
+
+    def apart(self) -> tuple[list[bytes], list[bytes]]:
+        """Return the keys and the values of the rows that are apart."""
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        for rows in self._apart.values():
+            keys += rows
+            values += rows.values()
+        return keys, values
 
     def rows(self) -> Rows:
         """Return all rows."""
@@ -87,26 +99,22 @@ class Cold:
         of, first, _ = parted(start)
         if first in self._groups:
             self._part(first)
-        kinds = self._parted.get(first)
-        if kinds is None:
-            return {}
-        rows = kinds.pop(of, {})
+        kinds = self._parted.get(first, {})
+        rows = self._apart.pop(first, {}) if of == self._kind else kinds.pop(of, {})
         if not kinds:
-            del self._parted[first]
+            self._parted.pop(first, None)
         return {key_of(key)[1]: value for key, value in rows.items()}
 
     def _all(self) -> Iterator[Rows]:
         parted_ = map(dict[bytes, Rows].values, self._parted.values())
-        return itertools.chain(self._groups.values(), itertools.chain.from_iterable(parted_))
+        whole = self._groups.values(), self._apart.values()
+        return itertools.chain(*whole, itertools.chain.from_iterable(parted_))
 
     def _pop(self, key: bytes) -> bytes | None:
         kind, first, _ = parted(key)
-        if first in self._groups:
-            rows = self._groups[first]
-            value = rows.pop(key, None)
-            if not rows:
-                del self._groups[first]
-            return value
+        groups = self._apart if kind == self._kind else self._groups
+        if first in groups:
+            return _take(groups, first, key)
         kinds = self._parted.get(first)
         if kinds is None or kind not in kinds:
             return None
@@ -126,3 +134,14 @@ class Cold:
             kinds.clear()
             for key, value in rows.items():
                 kinds.setdefault(key.partition(b"\x00")[0], {})[key] = value
+
+
+def _take(groups: dict[bytes, Rows], first: bytes, key: bytes) -> bytes | None:
+    """Take a row out of its group, and the group with its last."""
+    rows = groups.get(first)
+    if rows is None:
+        return None
+    value = rows.pop(key, None)
+    if not rows:
+        del groups[first]
+    return value

@@ -17,7 +17,7 @@ from headwater.log.port import Claim, Log, Reader
 from headwater.runtime import doneset
 from headwater.runtime.storing import AGE_S_MAX, Life, Stamp, Store, usable, wall_ms
 from headwater.runtime.table import Restore, Table
-from headwater.runtime.timers import Timers
+from headwater.runtime.timers import Heap, Timers, armed
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +38,13 @@ class Restored:
     """A partition ready to go on: where to read, what is done beyond that, and the rows as of then.
 
     The timers are armed where the rows are read: a hundred thousand of them would make the loop stand
-    still for the partitions it has.
+    still for the partitions it has. The partition need not wait for that either, so it is done last.
     """
 
     next_offset: int
     table: Table
     timers: Timers
+    armed: concurrent.futures.Future[Heap]
     done: frozenset[int] = frozenset()
 
 
@@ -85,11 +86,18 @@ class Inline(concurrent.futures.Executor):
     ) -> concurrent.futures.Future[T]:
         """Run it now."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - the future carries it to whoever asks
-            future.set_exception(error)
+        _come_to(future, fn, *args, **kwargs)
         return future
+
+
+def _come_to(
+    future: concurrent.futures.Future[T], fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> None:
+    """Have a future tell what a call comes to."""
+    try:
+        future.set_result(fn(*args, **kwargs))
+    except Exception as error:  # noqa: BLE001 - the future carries it to whoever asks
+        future.set_exception(error)
 
 
 class Restorer:
@@ -125,40 +133,53 @@ class Restorer:
         self._executor = executor
         self._local = local
         self._pending: dict[Claim, concurrent.futures.Future[Restored]] = {}
+        self._arming: dict[Claim, concurrent.futures.Future[Heap]] = {}
         self._followed_s: dict[Claim, float] = {}
         self._following: concurrent.futures.Future[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self._pending) + len(self._arming)
 
     def begin(self, claim: Claim) -> None:
         """Start restoring a claim."""
-        self._pending[claim] = self._executor.submit(self._restore, claim.partition)
+        ready = self._pending[claim] = concurrent.futures.Future()
+        self._executor.submit(self._restore, claim.partition, ready)
 
     def forget(self, claim: Claim) -> None:
         """The claim was lost: what is read of it is dropped."""
         self._pending.pop(claim, None)
+        self._arming.pop(claim, None)
         self._followed_s.pop(claim, None)
 
     def done(self) -> list[tuple[Claim, Restored]]:
-        """Return the claims that are ready.
+        """Return the claims that are ready; they count as restoring until their timers are armed.
 
         Raises:
             SettingsError, PoisonError: A claim cannot be restored; the process must stop.
         """
         self._follow_on()
+        for claim in [claim for claim, armed_ in self._arming.items() if armed_.done()]:
+            del self._arming[claim]
         ready = [claim for claim, future in self._pending.items() if future.done()]
         found = [(claim, self._pending.pop(claim).result()) for claim in ready]
+        self._arming.update(
+            (claim, restored.armed) for claim, restored in found if not restored.armed.done()
+        )
         self._followed_s.update((claim, time.monotonic()) for claim in ready)
         return found
 
-    def _restore(self, partition: Partition) -> Restored:
+    def _restore(self, partition: Partition, ready: concurrent.futures.Future[Restored]) -> None:
+        """Restore a partition, then arm its timers on this thread while the loop goes on with it."""
+        restore = Restore(self._codec)
+        _come_to(ready, self._restored, partition, restore)
+        if ready.exception() is None:
+            _come_to(ready.result().armed, lambda: armed(restore.dues()))
+
+    def _restored(self, partition: Partition, restore: Restore) -> Restored:
         if self._state is None:
             next_offset, done = self._reached(partition)
-            table = Table()
         else:
             place = Partition(self._state, partition.number)
-            restore = Restore(self._codec)
             kept = None if self._local is None else self._kept(self._local, place, restore)
             with contextlib.closing(self._log.read({place: kept.start if kept else 0})) as reader:
                 # The client fetches rows while the offset is asked for; the end is taken after it.
@@ -168,8 +189,9 @@ class Restorer:
             assert end is not None, "nothing bounds this read"
             if kept:
                 self._keep(kept, restore, end)
-            table = restore.table()
-        return Restored(next_offset=next_offset, table=table, timers=Timers(table), done=done)
+        table, later = restore.table(), concurrent.futures.Future[Heap]()
+        timers = Timers(table, later)
+        return Restored(next_offset=next_offset, table=table, timers=timers, armed=later, done=done)
 
     def _reached(self, partition: Partition) -> tuple[int, frozenset[int]]:
         """Return where reading goes on, and what is done beyond that."""

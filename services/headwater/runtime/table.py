@@ -19,7 +19,6 @@ from headwater.core.state import Layer, R, Row
 from headwater.errors import HeadwaterError, PoisonError
 from headwater.runtime.cold import Cold
 
-_TIMER = row_key(Timer.__name__, ())
 _ROWS_MAX = 500
 _head: Callable[[bytes], bytes] = operator.itemgetter(slice(10))
 """Returns the bytes that name a row's schema."""
@@ -37,27 +36,25 @@ class Table:
     quicker.
     """
 
-    __slots__ = ("_codec", "_cold", "_dues", "_rows")
+    __slots__ = ("_codec", "_cold", "_rows")
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._rows: dict[type, SortedDict] = {}
         self._cold: Cold | None = None
-        self._dues: dict[bytes, int] = {}
         self._codec: Coder | None = None
         for row in rows:
             self._set(type(row), row.key, row)
 
     @classmethod
-    def restored(cls, cold: Cold, dues: dict[bytes, int], codec: Coder) -> Table:
+    def restored(cls, cold: Cold, codec: Coder) -> Table:
         """Return a table of restored rows.
 
         Args:
             cold: The rows; the table's own from now on.
-            dues: When those of them that are timers are due, by their keys in the state topic.
             codec: Decodes them.
         """
         table = cls()
-        table._cold, table._dues, table._codec = cold or None, dues, codec
+        table._cold, table._codec = cold or None, codec
         return table
 
     def __len__(self) -> int:
@@ -103,14 +100,6 @@ class Table:
                 self._set(kind, key, row)
             elif rows is not None:
                 rows.pop(key, None)
-
-    def dues(self) -> list[tuple[int, Key | bytes]]:
-        """Return, once, when its timers are due, each with its name, or its key in the state topic."""
-        dues, self._dues = self._dues, {}
-        rows = self._rows.get(Timer, {}).values()
-        found: list[tuple[int, Key | bytes]] = [(row.due_ms, row.key) for row in rows]
-        found += zip(dues.values(), dues, strict=True)
-        return found
 
     def _file(self, cold: Cold, kind: type[Row], prefix: Key) -> None:
         """File the restored rows below a prefix, still encoded."""
@@ -167,14 +156,11 @@ class Restore:
 
     def __init__(self, codec: Coder) -> None:
         self._codec = codec
-        self._cold = Cold()
+        self._cold = Cold(apart=Timer.__name__)
         self._samples: dict[bytes, bytes] = {}
         """A value that was written under each schema."""
-        self._dues: dict[bytes, int] = {}
-
-    @functools.cached_property
-    def _due_ms(self) -> Callable[[bytes], int]:
-        return self._codec.field(Timer, "due_ms")
+        self._timers: tuple[list[bytes], list[bytes]] = [], []
+        """The keys and the values of the table's timers."""
 
     def add(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
         """Take what the next records of the state topic hold, in order.
@@ -189,17 +175,6 @@ class Restore:
         held = [value for value in values if value is not None]
         if not {*map(_head, held)} <= self._samples.keys():
             self._samples.update(zip(map(_head, held), held, strict=True))
-        timers = map(bytes.startswith, keys, itertools.repeat(_TIMER))
-        for key, value in itertools.compress(zip(keys, values, strict=True), timers):
-            if value is None:
-                self._dues.pop(key, None)
-                continue
-            try:
-                self._dues[key] = self._due_ms(value)
-            except PoisonError:
-                self._dues[key] = (
-                    0  # its row is read at once, and says what is wrong if it is still so
-                )
 
     def begin(self, rows: dict[bytes, bytes]) -> None:
         """Go on from these rows."""
@@ -225,4 +200,23 @@ class Restore:
             for value in {_head(value): value for value in rows}.values():
                 self._codec.decode(value)
         self._cold.settle()
-        return Table.restored(self._cold, self._dues, self._codec)
+        self._timers = self._cold.apart()
+        return Table.restored(self._cold, self._codec)
+
+    def dues(self) -> Iterator[tuple[int, bytes]]:
+        """Return when the timers of that table are due, each with its key in the state topic.
+
+        Nothing that is the table's is touched: whoever has the table may go on with it meanwhile.
+        """
+        keys, values = self._timers
+        return zip(map(self._due_ms, values), keys, strict=True)
+
+    @functools.cached_property
+    def _field(self) -> Callable[[bytes], int]:
+        return self._codec.field(Timer, "due_ms")
+
+    def _due_ms(self, value: bytes) -> int:
+        try:
+            return self._field(value)
+        except PoisonError:
+            return 0  # its row is read at once, and says what is wrong if it is still so

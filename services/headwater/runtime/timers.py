@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import heapq
 from collections.abc import Iterable, Iterator
 
@@ -10,6 +11,16 @@ from headwater.core.keys import key_of
 from headwater.core.messages import Key
 from headwater.core.state import Row
 from headwater.runtime.table import Table
+
+Heap = list[tuple[int, int, Key | bytes]]
+"""When timers may be due, a number that no other has, and their keys: of restored ones as in the log."""
+
+
+def armed(dues: Iterable[tuple[int, bytes]]) -> Heap:
+    """Return restored timers as a heap, by when they are due."""
+    heap: Heap = [(at_ms, n, key) for n, (at_ms, key) in enumerate(dues)]
+    heapq.heapify(heap)
+    return heap
 
 
 class Timers:
@@ -22,19 +33,18 @@ class Timers:
 
     Args:
         table: The partition's rows.
-
-    Raises:
-        UnreadableRowError: One of them cannot be read.
+        restored: Those of them that were restored. Until they are known none is given out, for one
+            of them may be the first.
     """
 
-    __slots__ = ("_armed", "_given", "_heap", "_table")
+    __slots__ = ("_armed", "_given", "_heap", "_restored", "_table")
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, restored: concurrent.futures.Future[Heap]) -> None:
         self._table = table
+        self._restored: concurrent.futures.Future[Heap] | None = restored
         self._given: set[Key] = set()
-        self._heap = [(at_ms, n, name) for n, (at_ms, name) in enumerate(table.dues())]
-        heapq.heapify(self._heap)
-        self._armed = len(self._heap)
+        self._heap: Heap = []
+        self._armed = 0
 
     def applied(self, written: Iterable[tuple[type, Key, Row | None]]) -> None:
         """Follow the timer rows that a commit wrote and that the table has taken over."""
@@ -77,6 +87,11 @@ class Timers:
 
     def _first(self) -> tuple[int, Timer] | None:
         """Return when the first is due, and its row; those before it that are not due any more go."""
+        if self._restored is not None:
+            if not self._restored.done():
+                return None
+            self._merge(self._restored.result())
+            self._restored = None
         heap = self._heap
         while heap:
             at_ms, n, key = heap[0]
@@ -88,6 +103,14 @@ class Timers:
                 return at_ms, row
             heapq.heappop(heap)
         return None
+
+    def _merge(self, heap: Heap) -> None:
+        """Go on with the restored ones and those that were armed meanwhile."""
+        count, meanwhile = len(heap), self._heap
+        self._heap = heap
+        self._armed += count
+        for at_ms, n, key in meanwhile:
+            heapq.heappush(heap, (at_ms, n + count, key))
 
     def _arm(self, key: Key, at_ms: int) -> None:
         self._armed += 1  # keys of mixed parts do not compare; the count does

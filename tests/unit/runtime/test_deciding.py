@@ -16,6 +16,7 @@ from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Key, Meta
 from headwater.errors import PoisonError, SettingsError, TransientError, WorkRefusedError
 from headwater.log.port import Claim, Poll
+from headwater.runtime import restoring
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.pace import Pace
 from headwater.runtime.restoring import Inline, Restorer
@@ -58,6 +59,9 @@ class Json:
         if name == "Timer":
             fields["meta"] = Meta(id="timer", tenant="t")
         return TYPES[name](**fields)
+
+    def field(self, kind, name):
+        return lambda data: getattr(self.decode(data), name)
 
 
 class Adder:
@@ -556,6 +560,45 @@ def test_gained_partitions_wait_for_their_restore_while_others_go_on(script):
     assert loop.claims == {script.claim}
     loop.step()
     assert script.outputs() == ["m0"]
+
+
+def test_a_restored_partition_goes_on_while_its_timers_are_read(script, monkeypatch):
+    """Its messages need not wait for that; its timers are due as soon as they are known."""
+    gate, arm = threading.Event(), restoring.armed
+    loop = build(script, Adder())
+    script.put("later")
+    loop.step()
+    loop.step()
+    script.now_ms += 100
+    script.lose()
+    monkeypatch.setattr(restoring, "armed", lambda dues: arm(dues) if gate.wait(9) else None)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        loop = build(script, Adder(), executor=executor)
+        script.put()
+        while not script.outputs()[1:]:
+            loop.step()
+        assert script.outputs() == ["m0", "m1"]
+        assert loop.restoring == 1
+        assert loop.next_ms() is None
+        loop.step(wait_ms=1_000)
+        assert script.waits[-1] == 10
+        gate.set()
+    loop.step()
+    assert loop.restoring == 0
+    loop.step()
+    assert script.outputs() == ["m0", "m1", "woke"]
+
+
+def test_timers_that_cannot_be_read_stop_the_loop(script, monkeypatch):
+    """A partition that went on without its timers would keep some runs waiting for ever."""
+
+    def broken(dues):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(restoring, "armed", broken)
+    loop = build(script, Adder())
+    with pytest.raises(RuntimeError, match="a bug"):
+        loop.step()
 
 
 def test_restore_that_fails_stops_the_loop(script, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import Future
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from headwater.core.state import Layer, Row
 from headwater.errors import PoisonError
 from headwater.runtime.cold import Cold
 from headwater.runtime.table import Restore, Table, UnreadableRowError, drafts
-from headwater.runtime.timers import Timers
+from headwater.runtime.timers import Heap, Timers, armed
 
 _STATE = Partition("hw.state.counts.v1", 3)
 
@@ -207,8 +208,9 @@ def test_a_restored_table_is_the_table_that_was_written(
     assert len(table) == len(plain)
     again = Restore(codec)
     again.begin(rows)
-    due = [row.due_ms for row in plain.scan(Timer)]
-    assert sorted(due_ms for due_ms, _ in again.table().dues()) == sorted(due)
+    again.table()
+    due = [(row.due_ms, row_key("Timer", row.key)) for row in plain.scan(Timer)]
+    assert sorted(again.dues()) == sorted(due)
     for row, size in asked:
         kind = type(row)
         assert table.get(kind, *row.key) == plain.get(kind, *row.key)
@@ -231,7 +233,7 @@ def _write(table: Table, batch: list[tuple[Row, bool]]) -> None:
 
 def test_nothing_is_kept_of_rows_that_are_gone() -> None:
     """A state topic that was not compacted for long leaves nothing in memory of what it no longer says."""
-    cold = Cold()
+    cold = Cold(apart="Timer")
     keys = [row_key("Item", (str(n), m)) for n in range(100) for m in range(2)]
     cold.add(keys, [b"x"] * len(keys))
     cold.add(keys[2:], [None] * len(keys[2:]))
@@ -244,16 +246,17 @@ def test_nothing_is_kept_of_rows_that_are_gone() -> None:
 
 def test_a_large_group_is_parted_before_anybody_waits_for_it() -> None:
     """A turn that asks for one kind of a tenant's rows does not look through all of the others."""
-    cold = Cold()
+    cold = Cold(apart="Timer")
     keys = [row_key(kind, ("t", n)) for kind in ("Item", "Seen") for n in range(600)]
     cold.add(keys, [b"x"] * len(keys))
     cold.add([row_key("Timer", ("run", str(n))) for n in range(600)], [b"x"] * 600)
     cold.settle()
     assert not cold._groups
+    assert len(cold.apart()[0]) == 600
     assert cold.take("Item", ("t", 3)) == b"x"
-    assert len(cold.take_below("Item", ("t",))) == 599
     assert cold.take("Item", ("t", 3)) is None
     assert {cold.take("Seen", ("t", n)) for n in range(600)} == {b"x"}
+    assert len(cold.take_below("Item", ("t",))) == 599
     assert len(cold.take_below("Timer", ("run",))) == len(cold.rows()) + 600
     assert not cold
 
@@ -262,9 +265,26 @@ def test_timers_are_known_before_they_are_decoded() -> None:
     """The loop must know when they are due before anybody asks for one by name."""
     timer = Timer(name=("run", "r"), due_ms=5, meta=Meta(id="i", tenant="t"))
     value = Codec(Schemas(), (Timer,)).encode(timer)
-    table = _restored((row_key("Timer", timer.key), value)).table()
-    assert table.dues() == [(5, row_key("Timer", timer.key))]
+    restore = _restored((row_key("Timer", timer.key), value))
+    table = restore.table()
+    assert [*restore.dues()] == [(5, row_key("Timer", timer.key))]
     assert table.get(Timer, "run", "r") == timer
+
+
+def test_timers_are_told_while_the_table_is_used() -> None:
+    """The loop takes rows out of a table whose timers are still being read."""
+    meta = Meta(id="i", tenant="t")
+    timers = [Timer(name=("run", str(n)), due_ms=n, meta=meta) for n in range(3)]
+    codec = Codec(Schemas(), (Timer,))
+    restore = _restored(*((row_key("Timer", row.key), codec.encode(row)) for row in timers))
+    table = restore.table()
+    dues = restore.dues()
+    assert next(dues)[0] == 0
+    assert [*table.scan(Timer)] == timers
+    layer = Layer(table)
+    layer.drop(timers[1])
+    table.apply(layer)
+    assert [due_ms for due_ms, _ in dues] == [1, 2]
 
 
 def test_a_timer_that_cannot_be_read_stops_the_process_unless_it_is_gone() -> None:
@@ -272,11 +292,16 @@ def test_a_timer_that_cannot_be_read_stops_the_process_unless_it_is_gone() -> No
     timer = Timer(name=("run", "r"), due_ms=5, meta=Meta(id="i", tenant="t"))
     key, value = row_key("Timer", timer.key), Codec(Schemas(), (Timer,)).encode(timer)
     whole = (row_key("Timer", ("whole",)), value)
-    table = _restored((key, value[:12]), whole).table()
+    restore = _restored((key, value[:12]), whole)
+    later = Future[Heap]()
+    timers = Timers(restore.table(), later)
+    later.set_result(armed(restore.dues()))
     with pytest.raises(UnreadableRowError, match="run"):
-        Timers(table).next_ms()
-    assert _restored((key, value[:12]), (key, value)).table().dues() == [(5, key)]
-    assert _restored((key, value[:12]), (key, None)).table().dues() == []
+        timers.next_ms()
+    for end, left in ((value, [(5, key)]), (None, [])):
+        restore = _restored((key, value[:12]), (key, end))
+        restore.table()
+        assert [*restore.dues()] == left
 
 
 def test_a_schema_that_only_rows_of_before_had_is_no_reason_to_stop() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
+import pytest
+
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
 from headwater.core.decider import Timer
 from headwater.core.keys import row_key
 from headwater.core.messages import Meta
 from headwater.core.state import Layer
-from headwater.runtime.table import Restore, Table
-from headwater.runtime.timers import Timers
+from headwater.runtime.table import Restore
+from headwater.runtime.timers import Heap, Timers, armed
 
 META = Meta(id="i", tenant="t")
 CODEC = Codec(Schemas(), (Timer,))
@@ -22,15 +26,23 @@ def timer(name: str, due_ms: int) -> Timer:
 class Bench:
     """A table, as restored or as written, and its timers."""
 
-    def __init__(self, *rows: Timer, restored: bool = False):
-        self.table = Table(rows)
-        if restored:
-            restore = Restore(CODEC)
-            restore.add(
-                [row_key("Timer", row.key) for row in rows], [CODEC.encode(row) for row in rows]
-            )
-            self.table = restore.table()
-        self.timers = Timers(self.table)
+    def __init__(self, *rows: Timer, restored: bool = False, read: bool = True):
+        self.restore = Restore(CODEC)
+        self.restore.add(
+            [row_key("Timer", row.key) for row in rows if restored],
+            [CODEC.encode(row) for row in rows if restored],
+        )
+        self.table = self.restore.table()
+        self.armed: Future[Heap] = Future()
+        self.timers = Timers(self.table, self.armed)
+        if read:
+            self.read()
+        if not restored:
+            self.write(*rows)
+
+    def read(self):
+        """Read when the restored ones are due, as the thread does that restored them."""
+        self.armed.set_result(armed(self.restore.dues()))
 
     def write(self, *rows: Timer, dropped: tuple[Timer, ...] = ()):
         """Commit some rows."""
@@ -105,3 +117,24 @@ def test_what_was_given_out_for_nothing_is_given_out_again():
     bench.table.apply(layer)
     bench.timers.again()
     assert bench.due(90) == ["a", "c"]
+
+
+def test_timers_that_are_still_being_read_come_first_all_the_same():
+    """A partition goes on before that is done; what it arms meanwhile waits for those due sooner."""
+    bench = Bench(timer("a", 10), timer("b", 20), timer("gone", 5), restored=True, read=False)
+    bench.write(timer("d", 20), timer("c", 15), dropped=(timer("gone", 5),))
+    bench.timers.rearm(("b",), at_ms=30)
+    assert bench.due(99) == []
+    assert bench.timers.next_ms() is None
+    bench.read()
+    assert bench.timers.next_ms() == 10
+    assert bench.due(99) == ["a", "c", "b", "d"]
+    assert bench.due(99) == []
+
+
+def test_timers_that_could_not_be_read_stop_the_loop():
+    """A partition without its timers would wait for ever."""
+    bench = Bench(timer("a", 10), restored=True, read=False)
+    bench.armed.set_exception(RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        bench.timers.next_ms()

@@ -5,6 +5,7 @@ Each is put into the running program and taken out again; production code has no
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from headwater.runtime.owned import Owned
 from headwater.runtime.performing import Performing
 from headwater.runtime.receipts import Known
 from headwater.runtime.table import Table
-from headwater.runtime.timers import Timers
+from headwater.runtime.timers import Heap, Timers
 from headwater.runtime.values import Puts
 
 Planting = Callable[[], contextlib.AbstractContextManager[None]]
@@ -192,9 +193,9 @@ def held_dropped() -> contextlib.AbstractContextManager[None]:
 def timer_lost() -> contextlib.AbstractContextManager[None]:
     """Who takes a partition up forgets the timers that were set before."""
 
-    def timers(table: Table) -> Timers:
+    def timers(table: Table, restored: concurrent.futures.Future[Heap]) -> Timers:
         del table
-        return Timers(Table())
+        return Timers(Table(), restored)
 
     return instead(restoring, "Timers", timers)
 
