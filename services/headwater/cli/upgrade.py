@@ -98,7 +98,16 @@ def finalize(of: Word) -> None:
             )
         old = sorted(one for one in there if is_later(record.version, one))
         left = f"; {_list(old)} is still running and cannot come back" if old else ""
-        _say(platform, record, f"Make {record.version} final{left}?", of)
+        does = [
+            f"no process of a version before {record.version} joins, nor one of a headwater before "
+            f"{record.platform}",
+            f"{record.version} cannot be taken back any more",
+            *(
+                f"{shell.count(there[one], 'member')} of {one} cannot come back after a restart"
+                for one in old
+            ),
+        ]
+        _say(platform, record, f"Make {record.version} final{left}?", of, does)
 
 
 @app.command()
@@ -115,7 +124,9 @@ def rollback(of: Word) -> None:
                 f"version {behind[-1]} is final, so {record.version} cannot be taken back: publish a "
                 "later version that undoes the change"
             )
-        known = [*_members(platform), *(one.version for one in said), _applied(platform)]
+        there = _members(platform)
+        older = sorted(one for one in there if is_later(record.version, one))
+        known = [*there, *(one.version for one in said), _applied(platform)]
         if record.version not in known:
             shell.note(
                 f"nobody has version {record.version} now, and it was never applied: if that is no typo, "
@@ -125,17 +136,37 @@ def rollback(of: Word) -> None:
             f"Take version {record.version} back? Older code replays the runs that it wrote, and "
             "holds those that it does not understand."
         )
-        _say(platform, record, question, of)
+        does = [
+            f"no process of {record.version} joins; it may be given again only as a later version",
+            "older code replays the runs that it wrote, and holds those that it does not understand",
+            f"{shell.count(there[record.version], 'member')} of {record.version} should be stopped",
+            *(f"{shell.count(there[one], 'member')} of {one} would take its runs" for one in older),
+            *(
+                []
+                if older
+                else ["no member of an older version is there to take its runs: start one"]
+            ),
+        ]
+        _say(platform, record, question, of, does)
 
 
-def _say(platform: Platform, record: VersionRecord, question: str, of: Word) -> None:
+def _say(
+    platform: Platform, record: VersionRecord, question: str, of: Word, does: list[str]
+) -> None:
+    """Ask and write it; or, as a dry run, say what it says, where it would be, and what follows."""
     if not of.dry_run:
         shell.confirm(question, yes=of.yes)
         asyncio.run(namespace.say(platform, record))
     if of.output is shell.Format.JSON:
-        shell.document({**dataclasses.asdict(record), "written": not of.dry_run})
+        shell.document({**dataclasses.asdict(record), "written": not of.dry_run, "follows": does})
         return
-    print(f"version {record.version} {'would be' if of.dry_run else 'is'} {record.state}")
+    if not of.dry_run:
+        print(f"version {record.version} is {record.state}")
+        return
+    why = f": {record.reason}" if record.reason else ""
+    print(f"would write {record.version} as {record.state}, by {record.actor}{why}")
+    print(f"to {platform.names.ctl('app')}; then")
+    print("\n".join(f"- {one}" for one in does))
 
 
 @contextlib.contextmanager
