@@ -35,6 +35,7 @@ from headwater.log.port import Log
 from headwater.meter import Meter
 from headwater.models import providers
 from headwater.models.prices import snapshot
+from headwater.presence import Presence
 from headwater.runtime.deciding import Deciding
 from headwater.runtime.guard import Guard
 from headwater.runtime.lanes import Bounds
@@ -144,6 +145,7 @@ class Host:
         self._performing: list[Performing] = []
         self._projecting: list[Projecting] = []
         self._operating: Operating | None = None
+        self._presence = Presence(log.answers)
         self.process: Process | None = None
 
     async def run(self, *, signals: bool = True) -> None:
@@ -225,6 +227,7 @@ class Host:
             platform, self._fleet, self._members if "agents" in self._roles else None
         )
         yield Threaded(name="following", run=following.run)
+        yield Threaded(name="presence", run=self._presence.run)
         for name, build in builders:
             yield Threaded(name=name, run=self._decide(name, build))
         if "gateway" in self._roles:
@@ -311,8 +314,9 @@ class Host:
         stopping = self.process is None or self.process.stopping
         claims = sum(len(loop.claims) for loop in self._deciding)
         claims += sum(len(loop.claims) for loop in self._performing)
-        details: dict[str, object] = {"claims": claims, "restoring": restoring}
-        return not restoring and caught_up and not stopping, details
+        here = self._presence.here
+        details: dict[str, object] = {"claims": claims, "restoring": restoring, "log": here}
+        return here and not restoring and caught_up and not stopping, details
 
     def _sampled(self, trace: bytes) -> bool:
         return context.chosen(trace, ratio=self._share)

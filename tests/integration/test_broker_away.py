@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -186,6 +189,25 @@ def test_questions_go_on_after_an_election(own_kafka: Broker, log: KafkaLog) -> 
     assert log.ends([inbox]) == {inbox: 1}
     assert log.offset_at(inbox, 0) == 0
     assert values(read_all(log, inbox)) == [b"before"]
+
+
+def test_whether_a_broker_answers_is_known_within_bounds(own_kafka: Broker, log: KafkaLog) -> None:
+    """While it is dead or stands still nobody answers; it may take no longer than was said."""
+    running = own_kafka.status()
+    assert running is not None
+    assert log.answers(10.0)
+    os.kill(running.pid, signal.SIGSTOP)
+    began_s = time.monotonic()
+    assert not log.answers(2.0)
+    assert time.monotonic() - began_s < 5
+    os.kill(running.pid, signal.SIGCONT)
+    until(lambda: log.answers(2.0), "the broker to answer again")
+    own_kafka.kill()
+    began_s = time.monotonic()
+    assert not log.answers(2.0)
+    assert time.monotonic() - began_s < 5
+    own_kafka.start()
+    until(lambda: log.answers(2.0), "the broker to answer again")
 
 
 def test_closing_ends_the_wait_for_a_broker_that_is_away(own_kafka: Broker, log: KafkaLog) -> None:

@@ -151,6 +151,15 @@ class KafkaLog:
         found = self._patiently(f"the offsets of {partition} in time", ask)
         return self.ends([partition])[partition] if found < 0 else found
 
+    def answers(self, wait_s: float) -> bool:
+        """Return whether a broker answers within so many seconds, if only to refuse us."""
+        try:
+            with WATCHDOG.over("question whether a broker is there", wait_s + self.config.call_s):
+                self._admin.describe_cluster(request_timeout=wait_s).result()
+        except KafkaException as failure:
+            return not kafka_errors.is_away(failure.args[0])
+        return True
+
     def topic_id(self, topic: str) -> str:
         """Return the id of this topic's present life.
 

@@ -252,6 +252,10 @@ class LocalLog:
         with self._cluster.changed:
             return self._cluster.stored(partition).offset_at(time_ms)
 
+    def answers(self, wait_s: float) -> bool:
+        """Return whether the log answers: it is in this process."""
+        return True
+
     def topic_id(self, topic: str) -> str:
         """Return the id of this topic's present life; a recreated topic has another."""
         return self._cluster.topic(topic).id

@@ -215,6 +215,10 @@ class Log(Protocol):
         """Return the first offset appended at this time or later; the end if there is none. Blocks."""
         ...
 
+    def answers(self, wait_s: float) -> bool:
+        """Return whether the log answers within so many seconds; blocks meanwhile."""
+        ...
+
     def topic_id(self, topic: str) -> str:
         """Return the id of this topic's present life; a recreated topic has another."""
         ...

@@ -97,6 +97,10 @@ class RecordClaims:
         with pytest.raises(SettingsError, match="topics apply"):
             world.log.partitions(f"{world.harness.namespace}.nowhere")
 
+    def test_a_log_that_is_there_answers(self, world: World) -> None:
+        """Whoever asks whether a process can do its work is told so."""
+        assert world.log.answers(10.0)
+
     def test_an_append_over_the_limit_is_poison_and_the_next_goes_on(self, world: World) -> None:
         """A record that can never be written says so instead of being tried for ever."""
         topic = world.topic(max_bytes=2_000)

@@ -30,6 +30,7 @@ class Tap:
         self.member: LocalMember | None = None
         self.read, self.append, self.committed = log.read, log.append, log.committed
         self.offset_at, self.topic_id, self.partitions = log.offset_at, log.topic_id, log.partitions
+        self.answers = log.answers
 
     def own(self, topics: Collection[str], *, group: str, instance: str, writer: str = "") -> Any:
         """Join as a decider."""
