@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from headwater.doors import answers
+
 _PATHS = {
     "/api/v1/runs": "List runs",
     "/api/v1/runs/{id}": "Show a run by task id or run id",
@@ -21,6 +23,7 @@ _PATHS = {
     "/api/v1/approvals/{approval}/happened": "A call in doubt happened; value is what it returned",
     "/api/v1/approvals/{approval}/not-happened": "A call in doubt did not happen, and may be made again",
     "/api/v1/approvals/{approval}/give-up": "Nobody can find out whether a call in doubt happened",
+    "/api/v1/approvals/{approval}/{verdict}/check": "Whether a decision would be sent; none is",
     "/api/v1/quarantine": "List quarantined records",
     "/api/v1/quarantine/{record}": "Show a quarantined record",
     "/api/v1/quarantine/replay": "Send kept records back",
@@ -101,9 +104,9 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
                     "content": {"application/json": {"schema": shape.json_schema()}},
                 },
                 "responses": {
-                    "200": {"description": "The outcome"},
-                    "202": {"description": "Accepted; follow it at its URL"},
-                    "422": {"description": "The task does not fit the agent's type"},
+                    "200": answers.answer("Run", "It has ended: its outcome"),
+                    "202": answers.answer("Accepted", "Accepted; follow it at its URL"),
+                    "default": answers.PROBLEM,
                 },
             }
         }
@@ -125,9 +128,7 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
                 }
                 for name in _QUERIES.get(path, ())
             ],
-            "responses": {"202": {"description": "Sent"}}
-            if sent
-            else {"200": {"description": "OK"}},
+            "responses": answers.of(path),
         }
         if decided:
             operation["requestBody"] = _DECISION
@@ -137,6 +138,9 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": info,
         "paths": paths,
-        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": answers.SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
         "security": [{"token": []}, {}],
     }
