@@ -66,6 +66,16 @@ def test_the_agent_of_the_readme_is_a_whole_app() -> None:
     assert [*app.models] == ["small"]
 
 
+def test_the_models_of_the_page_on_models_are_declared() -> None:
+    """What it shows first builds: a name of a provider, and a function for an address of one's own."""
+    blocks = python_blocks((_ROOT / "docs/how-to/use-models.md").read_text(encoding="utf-8"))
+    found: dict[str, object] = {"__name__": "page"}
+    for block in blocks[:2]:
+        exec(compile(block, "use-models.md", "exec"), found)  # noqa: S102 - the page is ours
+    assert found["near"](None).base_url == "http://llm.internal:8000/v1/"  # type: ignore[operator] # a function
+    assert [*found["app"].models] == ["local"]  # type: ignore[attr-defined] # an app
+
+
 @pytest.mark.parametrize("page", _PAGES, ids=_name)
 def test_the_checks_that_a_page_names_are_there(page: pathlib.Path) -> None:
     """A decision that says what checks it is checked."""
