@@ -14,7 +14,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from headwater.contracts.records import Draft, Partition
 from headwater.errors import SettingsError, TransientError
@@ -48,7 +48,7 @@ class KafkaLog:
 
     def __init__(self, config: KafkaConfig) -> None:
         self.config = config
-        self._admin = AdminClient(config.common())
+        self._admin = kafka_errors.admin(config.common())
         self._appender = Appender(config)
         self._offsets = Offsets(config)
         self._ids: dict[str, str] = {}

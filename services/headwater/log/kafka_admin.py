@@ -11,12 +11,12 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confluent_kafka import (
+    KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ClusterMetadata,
     ConfigEntry,
@@ -35,6 +35,7 @@ from headwater.log.kafka_offsets import Offsets
 T = TypeVar("T")
 
 _LOOK_S = 0.02
+_REASONS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - the client's own names
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,8 @@ class KafkaAdmin:
 
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
-        self._admin = AdminClient(config.common())
+        self._said = ""
+        self._admin = kafka_errors.admin({**config.common(), "error_cb": self._hear})
         self._offsets = Offsets(config)
 
     def brokers(self) -> int:
@@ -73,10 +75,20 @@ class KafkaAdmin:
         try:
             return len(self._listed().brokers)
         except KafkaException as error:
+            self._admin.poll(0)  # what connections said is told only there
+            said = self._said or error.args[0].str()
+            protocol = self._config.security_protocol or "PLAINTEXT"
             raise TransientError(
-                f"no Kafka answers at {self._config.bootstrap} ({error.args[0].str()}): set "
-                "HEADWATER_KAFKA__BOOTSTRAP, or `headwater broker start` starts a local one"
+                f"no Kafka answers at {self._config.bootstrap} ({said}): set "
+                "HEADWATER_KAFKA__BOOTSTRAP, or `headwater broker start` starts a local one; nor does one "
+                f"answer that wants another HEADWATER_KAFKA__SECURITY_PROTOCOL than {protocol}, or other "
+                "credentials in HEADWATER_KAFKA__EXTRA"
             ) from error
+
+    def _hear(self, error: KafkaError) -> None:
+        """Keep what a connection failed of, where that says more than that nobody answered."""
+        if error.code() in _REASONS:
+            self._said = error.str()
 
     def topics(self, names: Iterable[str]) -> dict[str, TopicState]:
         """Return those topics that exist.

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
-from confluent_kafka import KafkaError
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 
 from headwater.errors import SettingsError
 
@@ -104,6 +107,22 @@ def forbidden(what: str, error: KafkaError) -> SettingsError:
         "HEADWATER_KAFKA__SECURITY_PROTOCOL and the credentials in HEADWATER_KAFKA__EXTRA; every "
         "topic, group and transactional id begins with the namespace, so one prefixed grant is enough"
     )
+
+
+def admin(config: dict[str, Any]) -> AdminClient:
+    """Return an admin client: the first of a process, whose settings the client's library reads.
+
+    Raises:
+        SettingsError: It does not take them.
+    """
+    try:
+        return AdminClient(config)
+    except KafkaException as failure:
+        words = failure.args[0].str().removeprefix("Failed to create admin client: ")
+        raise SettingsError(
+            f"the Kafka client does not take its settings: {words}; see HEADWATER_KAFKA__SECURITY_PROTOCOL "
+            "and HEADWATER_KAFKA__EXTRA"
+        ) from failure
 
 
 def no_topic(topic: str, error: object) -> SettingsError:
