@@ -51,7 +51,14 @@ class PlainLog(KafkaLog):
     ) -> PlainOwner:
         """Join a group as a decider."""
         assert not writer, "nothing fences whoever writes in no transaction"
-        return PlainOwner(self.config, topics, group=group, instance=instance, first=self.committed)
+        return PlainOwner(
+            self.config,
+            topics,
+            group=group,
+            instance=instance,
+            first=self.committed,
+            unowned=self._unowned(topics, group),
+        )
 
 
 def main() -> None:

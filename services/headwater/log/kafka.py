@@ -24,6 +24,7 @@ from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_offsets import Offsets
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.log.kafka_reader import KafkaReader
+from headwater.log.kafka_unowned import Unowned
 from headwater.log.kafka_watch import WATCHDOG
 from headwater.log.kafka_worker import KafkaWorker
 
@@ -65,13 +66,19 @@ class KafkaLog:
             group=group,
             instance=instance,
             first=self.committed,
+            unowned=self._unowned(topics, group),
             writer=writer,
         )
 
     def work(self, topics: Collection[str], *, group: str, instance: str) -> KafkaWorker:
         """Join a group as an effector."""
         return KafkaWorker(
-            self.config, topics, group=group, instance=instance, first=self.committed
+            self.config,
+            topics,
+            group=group,
+            instance=instance,
+            first=self.committed,
+            unowned=self._unowned(topics, group),
         )
 
     def read(self, starts: Mapping[Partition, int]) -> KafkaReader:
@@ -189,6 +196,9 @@ class KafkaLog:
         self._closing.set()
         self._appender.close()
         self._offsets.close()
+
+    def _unowned(self, topics: Collection[str], group: str) -> Unowned:
+        return Unowned(self._admin, topics, group=group, config=self.config)
 
     def _describe(self, topic: str) -> None:
         def ask() -> None:

@@ -122,6 +122,11 @@ class KafkaConfig:
         """How long a request is waited for that may be sent only once: for less than that."""
         return min(self.call_s, self.resend_s * _ONCE_SHARE)
 
+    @property
+    def rejoin_s(self) -> float:
+        """By when members have heard of a rebalance, and joined anew."""
+        return 2 * self.heartbeat_ms / 1000 + 1
+
     def common(self) -> dict[str, Any]:
         """Return what every client has."""
         protocol = {"security.protocol": self.security_protocol} if self.security_protocol else {}

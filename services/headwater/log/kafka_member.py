@@ -12,6 +12,7 @@ from headwater.contracts.records import Partition, Record, new_record
 from headwater.errors import SettingsError
 from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_unowned import Unowned
 from headwater.log.kafka_watch import WATCHDOG
 from headwater.log.port import Claim, Poll
 
@@ -39,6 +40,7 @@ class KafkaMember:
         group: The group.
         instance: This member's stable name.
         first: Looks a group's committed offset up, for a claim resumed without one.
+        unowned: Looks for partitions that a predecessor gave up and nobody got.
     """
 
     def __init__(
@@ -49,11 +51,14 @@ class KafkaMember:
         group: str,
         instance: str,
         first: First,
+        unowned: Unowned,
     ) -> None:
         self.config = config
         self.group = group
         self.instance = instance
+        self._topics = [*topics]
         self._first = first
+        self._unowned = unowned
         self._claims: dict[Partition, Claim] = {}
         self._positions: dict[Claim, int] = {}
         self._paused: set[Claim] = set()
@@ -73,12 +78,7 @@ class KafkaMember:
                 "on_commit": self._on_commit,
             }
         )
-        self._consumer.subscribe(
-            [*topics],
-            on_assign=self._on_assign,
-            on_revoke=self._on_revoke,
-            on_lost=self._on_lost,
-        )
+        self._subscribe()
 
     def poll(self, *, records_max: int, wait_ms: int) -> Poll:
         """Wait at most `wait_ms` for news; one message is waited for, what else is there is taken.
@@ -92,6 +92,8 @@ class KafkaMember:
         records = self._records(early or self._consume(records_max, wait_ms))
         while self._errors:
             self._trouble(self._errors.pop())
+        if not self._unowned.settled:
+            self._look_for_unowned()
         lost, gained = frozenset(self._lost), frozenset(self._gained)
         self._lost, self._gained = set(), set()
         return Poll(lost=lost, gained=gained, records=records)
@@ -144,6 +146,24 @@ class KafkaMember:
     def holds(self, claim: Claim) -> bool:
         """Say whether a claim is live."""
         return self._claims.get(claim.partition) == claim
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            self._topics,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def _look_for_unowned(self) -> None:
+        """Join anew if there are such: the group then settles who owns what."""
+        if unowned := self._unowned.look():
+            places = ", ".join(map(str, sorted(unowned, key=str)))
+            logger.warning(
+                "%s: nobody owns %s since a member died; joining anew", self.group, places
+            )
+            self._consumer.unsubscribe()
+            self._subscribe()
 
     def _consume(self, records_max: int, wait_ms: int) -> list[Message]:
         with WATCHDOG.over(f"poll of {self.group}", wait_ms / 1000 + self.config.call_s * 2):

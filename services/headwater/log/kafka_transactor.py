@@ -15,6 +15,7 @@ from headwater.errors import SettingsError, WorkRefusedError
 from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_member import First, KafkaMember
+from headwater.log.kafka_unowned import Unowned
 from headwater.log.kafka_watch import WATCHDOG
 from headwater.log.port import Claim, Poll, Work
 
@@ -62,6 +63,7 @@ class KafkaTransactor(KafkaMember):
         group: The group.
         instance: This member's stable name; with the group it is the transactional id.
         first: Looks a group's committed offset up, for a claim resumed without one.
+        unowned: Looks for partitions that a predecessor gave up and nobody got.
         writer: Instead of that id, one which others write under too.
     """
 
@@ -73,6 +75,7 @@ class KafkaTransactor(KafkaMember):
         group: str,
         instance: str,
         first: First,
+        unowned: Unowned,
         writer: str = "",
     ) -> None:
         self._writer = writer
@@ -82,7 +85,9 @@ class KafkaTransactor(KafkaMember):
         self._delivery_error: KafkaError | None = None
         self._told_in = -1
         """Generation in which we were last told what is ours."""
-        super().__init__(config, topics, group=group, instance=instance, first=first)
+        super().__init__(
+            config, topics, group=group, instance=instance, first=first, unowned=unowned
+        )
         self._metadata = self._consumer.consumer_group_metadata()
 
     def poll(self, *, records_max: int, wait_ms: int) -> Poll:
@@ -144,7 +149,7 @@ class KafkaTransactor(KafkaMember):
         is for the next poll. A member whose partitions stay goes on with them at once.
         """
         before = self._generation()
-        until = time.monotonic() + 2 * self.config.heartbeat_ms / 1000 + 1
+        until = time.monotonic() + self.config.rejoin_s
         while self._generation() in {before, -1} or not self._told():
             if time.monotonic() > until:
                 return False

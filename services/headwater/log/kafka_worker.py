@@ -12,6 +12,7 @@ from headwater.contracts.records import Partition
 from headwater.log.kafka_config import KafkaConfig
 from headwater.log.kafka_member import First
 from headwater.log.kafka_transactor import KafkaTransactor
+from headwater.log.kafka_unowned import Unowned
 from headwater.log.kafka_watch import WATCHDOG
 from headwater.log.port import Claim, Parting, Poll, Work
 
@@ -33,6 +34,7 @@ class KafkaWorker(KafkaTransactor):
         group: The group.
         instance: This member's stable name.
         first: Looks a group's committed offset up, for a claim resumed without one.
+        unowned: Looks for partitions that a predecessor gave up and nobody got.
     """
 
     def __init__(
@@ -43,13 +45,16 @@ class KafkaWorker(KafkaTransactor):
         group: str,
         instance: str,
         first: First,
+        unowned: Unowned,
     ) -> None:
         self._newest: dict[Claim, TopicPartition] = {}
         self._again: set[Partition] = set()
         """Where a mark was refused, and none was made since."""
         self._again_s = 0.0
         self._parting: Parting = _nothing
-        super().__init__(config, topics, group=group, instance=instance, first=first)
+        super().__init__(
+            config, topics, group=group, instance=instance, first=first, unowned=unowned
+        )
 
     def poll(self, *, records_max: int, wait_ms: int) -> Poll:
         """Wait for news; marks that were refused meanwhile are made again, a little later.
