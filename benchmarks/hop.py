@@ -34,7 +34,11 @@ from headwater.sdk.types import Budget
 
 RUNS = 600
 CALLS = 9
-BARE = 60_000
+WAVES = 5
+"""How often so many runs go from their start to their end: ten transactions and more, for the last one,
+of the few turns that are left, waits for the broker as long as one of 2,500."""
+BARE = 300_000
+"""A second's messages: of 60,000, a third of a second's, one run took twice what the next did."""
 WARM = 0.2
 """Share of the turns that go before the clock starts: joining, restoring and the first fetch."""
 
@@ -87,20 +91,23 @@ class Stages:
 
 
 def inbox(platform: Platform) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
-    """Return every record of the inbox: all starts, then all first replies, and so on."""
+    """Return every record of the inbox: a wave's starts, then all its first replies, and so on."""
     envelope = platform.envelope("bench")
     topic = platform.names.inbox("walker")
     task = app.agents["walker"].input.encode("x")
     answer = app.tools["look"].result.encode("x")
-    runs = [str(RunId("walker", 0, f"{n:032x}")) for n in range(RUNS)]
-    messages: list[tuple[str, Any]] = [
-        (run, Start(run=run, task_id=run[-32:], slot=run, task=Task(value=task))) for run in runs
-    ]
-    for number in range(1, CALLS + 1):
+    messages: list[tuple[str, Any]] = []
+    for wave in range(WAVES):
+        runs = [str(RunId("walker", 0, f"{wave * RUNS + n:032x}")) for n in range(RUNS)]
         messages += [
-            (run, Reply(run=run, number=number, attempt="a", outcome=Answered(value=answer)))
+            (run, Start(run=run, task_id=run[-32:], slot=run, task=Task(value=task)))
             for run in runs
         ]
+        for number in range(1, CALLS + 1):
+            messages += [
+                (run, Reply(run=run, number=number, attempt="a", outcome=Answered(value=answer)))
+                for run in runs
+            ]
     records = []
     for place, (run, message) in enumerate(messages):
         meta = Meta(id=f"{place:032x}", tenant="t", correlation_id=run[-32:])
@@ -160,7 +167,7 @@ def breakdown(config: KafkaConfig) -> None:
         speed = turns(config, stages)
     finally:
         stages.undo()
-    count = (1 - WARM) * RUNS * (CALLS + 1)
+    count = (1 - WARM) * WAVES * RUNS * (CALLS + 1)
     parts = ", ".join(
         f"{stage} {s / count * 1e6:.0f}" for stage, s in stages.seconds.items() if stage
     )
