@@ -111,7 +111,12 @@ class Process:
         assert self._stop is not None
         try:
             await loop.run(self._stop)
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:
+            task = asyncio.current_task()
+            assert task is not None, "it is served by one"
+            cut = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
+            if cut and not self._halt.is_set():
+                raise  # whoever runs us ends everything: a Ctrl-C before our own handlers were there
             self._died(loop.name, error)
         else:
             if not self._halt.is_set():

@@ -126,3 +126,25 @@ def test_stop_after_the_end_is_harmless():
 
     asyncio.run(main())
     process.stop()
+
+
+def test_a_process_that_is_ended_from_outside_calls_no_loop_dead(caplog):
+    """A Ctrl-C while it starts is no failure of a loop; the control is a loop that cancels itself."""
+
+    async def ended(serve) -> None:
+        process = Process(threaded=[], served=[Served(name="s", run=serve)], drain_s=5)
+        running = asyncio.create_task(process.run(signals=False))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    async def cancels(stop: asyncio.Event) -> None:
+        raise asyncio.CancelledError
+
+    asyncio.run(ended(serves))
+    assert "died" not in caplog.text
+    asyncio.run(ended(cancels))
+    assert "s died: CancelledError" in caplog.text
