@@ -139,7 +139,13 @@ def rollback(of: Word) -> None:
         does = [
             f"no process of {record.version} joins; it may be given again only as a later version",
             "older code replays the runs that it wrote, and holds those that it does not understand",
-            f"{shell.count(there[record.version], 'member')} of {record.version} should be stopped",
+            *(
+                [
+                    f"{shell.count(there[record.version], 'member')} of {record.version} should be stopped"
+                ]
+                if there[record.version]
+                else []
+            ),
             *(f"{shell.count(there[one], 'member')} of {one} would take its runs" for one in older),
             *(
                 []
