@@ -52,6 +52,7 @@ from headwater.runtime.lanes import Bounds
 from headwater.runtime.observing import Observer
 from headwater.runtime.operating import Operating
 from headwater.runtime.pace import Pace
+from headwater.runtime.patience import Patient
 from headwater.runtime.performing import CallObserver, Lease, Performing, Retry
 from headwater.runtime.projecting import Projecting
 from headwater.runtime.restoring import Inline, Local, Restorer
@@ -195,7 +196,11 @@ class Platform:
             quotas=self.parts.quotas,
         )
         return self._deciding(
-            decider, "admission", [names.inbox("admission")], state=names.state("admission")
+            decider,
+            "admission",
+            [names.inbox("admission")],
+            state=names.state("admission"),
+            patient=Patient(kind=messages.Closed, when=decider.patient),
         )
 
     def approvals(self) -> Deciding:
@@ -343,6 +348,7 @@ class Platform:
         state: str | None,
         opener: Opener | None = None,
         trying: Trying | None = None,
+        patient: Patient | None = None,
     ) -> Deciding:
         group = self.layout.group(role)
         return Deciding(
@@ -366,6 +372,7 @@ class Platform:
             observer=self.parts.observer,
             store=self.parts.blobs,
             trying=trying,
+            patient=patient,
         )
 
     def _performing(self, effector: Effector, role: str) -> Performing:

@@ -338,6 +338,7 @@ class Host:
                 records_max=loops.batch_records_max,
                 batch_ms_max=loops.batch_ms_max,
                 slow_turn_ms=loops.slow_turn_ms,
+                patience_ms=loops.patience_ms,
             ),
             bounds=Bounds(
                 calls_max=loops.calls_max,

@@ -136,6 +136,7 @@ class Loops(pydantic.BaseModel):
     batch_records_max: int = pydantic.Field(5_000, ge=1)
     batch_ms_max: int = pydantic.Field(20, ge=1)
     slow_turn_ms: int = pydantic.Field(500, ge=1)
+    patience_ms: int = pydantic.Field(10, ge=0, le=1_000)
     executions_max: int = pydantic.Field(10_000, ge=1)
     calls_max: int = pydantic.Field(1_000, ge=1)
     calls_tenant_max: int = pydantic.Field(1_000, ge=1)

@@ -23,6 +23,7 @@ from headwater.contracts.messages import (
 from headwater.contracts.records import Partition, Record
 from headwater.core.decider import Encoded, Timer, Turn
 from headwater.core.messages import Address, Meta, RunId
+from headwater.core.state import State
 from headwater.errors import PoisonError
 
 Message = Admit | Control | Reopen | Closed | Wake
@@ -100,6 +101,11 @@ class Admission:
                 self._control(turn, message)
             case _:
                 self._wake(turn, message)
+
+    def patient(self, state: State, meta: Meta) -> bool:
+        """Say whether a tenant's slot may be given back a little later: no task waits for one."""
+        counts = state.get(Tenant, meta.tenant)
+        return counts is None or not counts.queued
 
     def refused(
         self, turn: Turn, record: Record, message: Message | None, error: PoisonError

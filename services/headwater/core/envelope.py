@@ -64,7 +64,7 @@ class Envelope:
             if not isinstance(value, bytes):
                 value = self.codec.encode(value)
         else:
-            kind, value = _kind(message.__class__), self.codec.encode(message)
+            (_, kind), value = kind_header(message.__class__), self.codec.encode(message)
         if len(value) > VALUE_BYTES_MAX:
             raise PoisonError(
                 "too-large",
@@ -164,5 +164,6 @@ def milliseconds(text: str) -> int:
 
 
 @functools.cache
-def _kind(of: type[object]) -> bytes:
-    return f"headwater.{of.__name__.lower()}".encode()
+def kind_header(of: type[object]) -> tuple[str, bytes]:
+    """Return the header that tells a message of ours by its type."""
+    return ("ce_type", f"headwater.{of.__name__.lower()}".encode())

@@ -29,6 +29,7 @@ from headwater.runtime.committing import Batch, requeue
 from headwater.runtime.observing import Observer, Unobserved
 from headwater.runtime.owned import Owned
 from headwater.runtime.pace import Pace, Share
+from headwater.runtime.patience import Patience, Patient
 from headwater.runtime.restoring import Restored, Restorer
 from headwater.runtime.taking import Opener, Quarantine, Taking
 from headwater.runtime.trying import Trying
@@ -62,6 +63,7 @@ class Deciding:
         observer: Told after each commit.
         store: Where values by reference are; `None` if there is no such store.
         trying: Where turns are taken at posts, and those of suspects tried; `None` takes any here.
+        patient: Which messages may wait a little for others; `None` lets none wait.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Deciding:
         observer: Observer | None = None,
         store: blobs.Blobs | None = None,
         trying: Trying | None = None,
+        patient: Patient | None = None,
     ) -> None:
         self._owner = owner
         self._decider = decider
@@ -105,6 +108,7 @@ class Deciding:
             store=store,
             trying=trying,
         )
+        self._patience = Patience(patient, envelope, wait_ms=self._pace.patience_ms)
         self._commit_s = 0.0
         self.stepped_s = time.monotonic()
         """When the last step ended, for health."""
@@ -133,7 +137,8 @@ class Deciding:
     def step(self, wait_ms: int = 0) -> int:
         """Do one round; return how many records and wakes were committed."""
         self._poll(wait_ms)
-        batches = self._turns()
+        waits = self._patience.waits(self._owned.values(), self._clock())
+        batches = {} if waits else self._turns()
         self._wakes(batches)
         done = self._commit(batches) if batches else 0
         waiting = [owned.backlog[0].time_ms for owned in self._owned.values() if owned.backlog]
@@ -190,7 +195,7 @@ class Deciding:
             elif owned.waits:
                 wait_ms = min(wait_ms, _FETCH_POLL_MS)
             elif owned.backlog:
-                return 0
+                wait_ms = min(wait_ms, self._patience.left_ms(now_ms))
             if (due := owned.timers.next_ms()) is not None:
                 wait_ms = min(wait_ms, due - now_ms)
         return max(0, wait_ms)

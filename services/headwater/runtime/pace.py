@@ -20,6 +20,7 @@ class Pace:
         retry_ms_max: Longest such wait.
         slow_turn_ms: A turn over this is named in a warning.
         early_ms: A wake that came before its time is tried again no sooner than this.
+        patience_ms: Records that nobody waits for wait so long for others, to share their transaction.
     """
 
     records_max: int = 5_000
@@ -29,6 +30,7 @@ class Pace:
     retry_ms_max: int = 10_000
     slow_turn_ms: int = 500
     early_ms: int = 10
+    patience_ms: int = 10
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

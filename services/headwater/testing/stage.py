@@ -18,6 +18,7 @@ from headwater.errors import HeadwaterError
 from headwater.log.local import LocalLog
 from headwater.models.prices import snapshot
 from headwater.runtime.deciding import Deciding
+from headwater.runtime.pace import Pace
 from headwater.runtime.performing import Performing
 from headwater.runtime.restoring import Inline
 from headwater.sdk.app import App
@@ -71,6 +72,7 @@ class Stage:
             "clock": lambda: self.now_ms,
             "sleep": _no_time,
             "prices": prices,
+            "pace": Pace(patience_ms=0),  # time passes when it is told to
             "blobs": _in_memory(app) if blobs else None,
             **(parts or {}),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -165,6 +167,18 @@ def test_slot_is_closed_exactly_once():
     world.close("a.0.nobody")
     world.close("a.0.nobody", tenant="stranger")
     assert world.started() == ["t1", "t2"]
+
+
+def test_a_slot_that_nobody_waits_for_may_be_given_back_later():
+    """A held task starts as soon as there is a slot; of other tenants' slots it knows nothing."""
+    world = World(quota=1)
+    meta = Meta(id="m", tenant="t", correlation_id="c")
+    assert world.decider.patient(world.rows, meta), "it has no slots at all"
+    world.admit("one")
+    assert world.decider.patient(world.rows, meta)
+    world.admit("two")
+    assert not world.decider.patient(world.rows, meta)
+    assert world.decider.patient(world.rows, dataclasses.replace(meta, tenant="u"))
 
 
 def test_slot_closed_twice_would_break_the_quota():

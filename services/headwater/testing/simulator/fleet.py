@@ -49,7 +49,7 @@ HELD = {
     "NonDeterminismError": "held by older code",
 }
 """Why runs are held, by how the reason begins."""
-PACE = Pace(records_max=4, batch_ms_max=3_600_000, retry_ms_min=5, retry_ms_max=20)
+PACE = Pace(records_max=4, batch_ms_max=3_600_000, retry_ms_min=5, retry_ms_max=20, patience_ms=3)
 BOUNDS = Bounds(
     calls_max=4,
     tenant_max=3,
