@@ -125,6 +125,8 @@ def _arm_transactions(points: Points) -> None:
             points.passed("after-send-offsets")
 
         def commit_transaction(self, *args: Any) -> None:
+            if points.name == "during-end-txn":
+                self.flush(*args)  # as above
             points.passed("during-end-txn", within_s=END_TXN_S_MAX)
             super().commit_transaction(*args)
 

@@ -52,6 +52,7 @@ class Meddled(KafkaOwner):
     torn = 0
 
     def _end(self, producer: Producer) -> None:
+        producer.flush(ANSWER_S)  # the records are there, and otherwise written by the commit
         if self.proxy.holds:
             assert self.proxy.release(ANSWER_S), "the broker answers a late request"
             self.torn += self.peek()

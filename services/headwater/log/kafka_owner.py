@@ -22,6 +22,7 @@ class KafkaOwner(KafkaTransactor):
         Raises:
             SettingsError: Another process has joined under this name, or records expired unread.
         """
+        self._begin_ahead()
         waits = self._producer is None and bool(self._claims)
         if waits:
             wait_ms = min(wait_ms, int(_OPEN_AGAIN_S * 1000))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import struct
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -14,6 +13,7 @@ from headwater.contracts.records import Draft
 from headwater.errors import SettingsError, WorkRefusedError
 from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_generation import Generation
 from headwater.log.kafka_member import First, KafkaMember
 from headwater.log.kafka_unowned import Unowned
 from headwater.log.kafka_watch import WATCHDOG
@@ -21,12 +21,16 @@ from headwater.log.port import Claim, Poll, Work
 
 logger = logging.getLogger(__name__)
 
-_MAGIC = b"CGMDv2:"
 _MOVED_ON = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
 """The group has a new generation, or is about to: what we still own in it can be written in it."""
 _GENERATIONS_MAX = 5
 """How often in a row one piece of work may meet that."""
 _CATCH_UP_POLL_S = 0.01
+_FEW = 100
+_DUE_S = 0.0011
+"""A millisecond after a transaction's first record, by a timer, the client asks for its partitions to be
+added. Its thread sleeps for whole milliseconds from whatever it did last (librdkafka 2.16,
+`rd_kafka_thread_main`), so that offsets answered meanwhile have it oversleep, and a request wakes it."""
 _TWICE = "the client may have sent a request twice"
 
 
@@ -83,12 +87,12 @@ class KafkaTransactor(KafkaMember):
         self._said_waiting = False
         self._open_from_s = 0.0
         self._delivery_error: KafkaError | None = None
-        self._told_in = -1
-        """Generation in which we were last told what is ours."""
+        self._begun = False
+        """Whether the next transaction was begun; the broker hears of it with its first request."""
         super().__init__(
             config, topics, group=group, instance=instance, first=first, unowned=unowned
         )
-        self._metadata = self._consumer.consumer_group_metadata()
+        self._generation = Generation(self._consumer, silent=config.group_protocol == "consumer")
 
     def poll(self, *, records_max: int, wait_ms: int) -> Poll:
         """Wait for news.
@@ -97,8 +101,7 @@ class KafkaTransactor(KafkaMember):
             SettingsError: Another process has joined under this name, or records expired unread.
         """
         poll = super().poll(records_max=records_max, wait_ms=wait_ms)
-        # Later calls could carry a generation whose revocations we have not seen.
-        self._metadata = self._consumer.consumer_group_metadata()
+        self._generation.polled()
         return poll
 
     def _commit(self, work: Sequence[Work]) -> frozenset[Claim]:
@@ -148,27 +151,28 @@ class KafkaTransactor(KafkaMember):
         The transaction was aborted, so a revocation finds nothing under way. What is read meanwhile
         is for the next poll. A member whose partitions stay goes on with them at once.
         """
-        before = self._generation()
+        generation = self._generation
+        before = generation.number
         until = time.monotonic() + self.config.rejoin_s
-        while self._generation() in {before, -1} or not self._told():
+        while generation.number in {before, -1} or not generation.told:
             if time.monotonic() > until:
                 return False
             self._read_ahead(_CATCH_UP_POLL_S)
-            self._metadata = self._consumer.consumer_group_metadata()
+            generation.look()
         return True
-
-    def _told(self) -> bool:
-        """Say whether we know what is ours in this generation: it begins before its assignment arrives."""
-        return self._told_in == self._generation() or self.config.group_protocol == "consumer"
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         super()._on_assign(consumer, partitions)
-        self._told_in = _generation(consumer.consumer_group_metadata())
+        self._generation.tell()
 
     def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         super()._on_revoke(consumer, partitions)
         if not self._closed:
-            self._told_in = _generation(consumer.consumer_group_metadata())
+            self._generation.tell()
+
+    def _on_lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        super()._on_lost(consumer, partitions)
+        self._generation.moved()
 
     def close(self, *, leave: bool = False) -> None:
         """End the membership; whatever is to be written was."""
@@ -184,12 +188,15 @@ class KafkaTransactor(KafkaMember):
             TimeoutError: The same.
         """
         producer, call_s = self._producer, self.config.call_s
-        if producer is None or self._generation() < 0:
+        if producer is None or self._generation.number < 0:
             raise TimeoutError("it is no member of the group now")
         self._delivery_error = None
         with WATCHDOG.over(f"transaction of {self.group}", call_s * 6):
             try:
-                producer.begin_transaction()
+                if not self._begun:
+                    producer.begin_transaction()
+                self._begun = False
+                due_s = time.monotonic() + _DUE_S
                 try:
                     for one in held:
                         self._produce_all(producer, one.drafts)
@@ -209,13 +216,12 @@ class KafkaTransactor(KafkaMember):
                 ]
                 with self._once():
                     producer.send_offsets_to_transaction(
-                        offsets, self._metadata, self.config.once_s
+                        offsets, self._generation.metadata, self.config.once_s
                     )
-                left = _flush(producer, call_s)
-                if self._delivery_error is not None:
-                    raise _AbortedError(self._delivery_error)
-                if left:
-                    raise TimeoutError(f"{left} records were not written within {call_s:g} s")
+                if len(producer) > _FEW:
+                    self._flush(producer)
+                elif len(producer) and (early_s := due_s - time.monotonic()) > 0:
+                    time.sleep(early_s)
                 with self._once():
                     self._end(producer)
             except KafkaException as failure:
@@ -223,6 +229,33 @@ class KafkaTransactor(KafkaMember):
                 if error.txn_requires_abort() and not error.fatal():
                     raise _AbortedError(self._refusal(producer) or error) from failure
                 raise
+
+    def _begin_ahead(self) -> None:
+        """Begin the next transaction while there is nothing to write, in the client and nowhere else."""
+        producer = self._producer
+        if producer is None or self._begun:
+            return
+        try:
+            with WATCHDOG.over(f"begin of {self.group}", self.config.call_s):
+                producer.begin_transaction()
+        except KafkaException as failure:
+            self._give_up(failure)
+        else:
+            self._begun = True
+
+    def _flush(self, producer: Producer) -> None:
+        """Have records written before the end is asked for, which is not waited for as long.
+
+        Raises:
+            _AbortedError: The log refused one.
+            KafkaException: The producer met a fatal error.
+            TimeoutError: They were not written in time.
+        """
+        left = _flush(producer, self.config.call_s)
+        if self._delivery_error is not None:
+            raise _AbortedError(self._delivery_error)
+        if left:
+            raise TimeoutError(f"{left} records were not written within {self.config.call_s:g} s")
 
     def _take_back(self, producer: Producer) -> None:
         """Abort what was begun, or let go of its producer."""
@@ -233,13 +266,15 @@ class KafkaTransactor(KafkaMember):
             self._give_up(failure)
 
     def _refusal(self, producer: Producer) -> KafkaError | None:
-        """Return what the log said of a record that it refused while the offsets were under way."""
+        """Return what the log said of a record that it refused; whatever else failed says less."""
         producer.poll(0)
         error = self._delivery_error
-        return error if error is not None and error.code() in kafka_errors.REFUSED else None
+        if error is None or error.code() not in kafka_errors.REFUSED | kafka_errors.FORBIDDEN:
+            return None
+        return error
 
     def _end(self, producer: Producer) -> None:
-        """Commit; alone, so that a test can get between."""
+        """Write what is not written yet, and commit; alone, so that a test can get between."""
         producer.commit_transaction(self.config.once_s)
 
     @contextlib.contextmanager
@@ -361,6 +396,7 @@ class KafkaTransactor(KafkaMember):
 
     def _discard(self) -> None:
         producer, self._producer = self._producer, None
+        self._begun = False
         if producer is not None:
             with WATCHDOG.over(f"end of a producer of {self.group}", self.config.call_s * 2):
                 producer.purge(in_queue=True, in_flight=True, blocking=False)
@@ -392,20 +428,6 @@ class KafkaTransactor(KafkaMember):
         self._said_waiting = False
         self._producer = producer
         return True
-
-    def _generation(self) -> int:
-        """Return the group's generation as of the last poll; negative while we are no member."""
-        return _generation(self._metadata)
-
-
-def _generation(metadata: bytes) -> int:
-    """Return the generation in a client's group metadata.
-
-    librdkafka serialises it first, `rd_kafka_consumer_group_metadata_write`.
-    """
-    assert metadata.startswith(_MAGIC), "librdkafka writes its metadata in another form"
-    (generation,) = struct.unpack_from("=i", metadata, len(_MAGIC))
-    return int(generation)
 
 
 def _flush(producer: Producer, wait_s: float) -> int:
