@@ -151,7 +151,12 @@ class Bench:
             extra={"socket.timeout.ms": str(RESEND_MS) if resends else "500"},
         )
         self.owner = kind(
-            config, [self.inbox], group=self.group, instance="a", first=self.direct.committed
+            config,
+            [self.inbox],
+            group=self.group,
+            instance="a",
+            first=self.direct.committed,
+            unowned=self.direct._unowned([self.inbox], self.group),
         )
         self.owner.proxy = self.proxy
         self.owner.peek = self.peek
