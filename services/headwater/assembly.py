@@ -271,7 +271,8 @@ class Platform:
         self, service: str, deps: Any = None, tools: Mapping[str, Tool[Any, Any]] | None = None
     ) -> Performing:
         """Build the loop of one tool service."""
-        return self._performing(self.tool_effector(service, deps, tools), f"tools.{service}")
+        effector = self.tool_effector(service, deps, tools)
+        return self._performing(effector, f"tools.{service}", intends=effector.intends)
 
     def tool_effector(
         self, service: str, deps: Any = None, tools: Mapping[str, Tool[Any, Any]] | None = None
@@ -375,13 +376,13 @@ class Platform:
             patient=patient,
         )
 
-    def _performing(self, effector: Effector, role: str) -> Performing:
-        group = self.layout.group(role)
+    def _performing(self, effector: Effector, role: str, *, intends: bool = False) -> Performing:
+        group, instance = self.layout.group(role), self.parts.instance
         effector = self.parts.counted(effector)
         topic = self.names.req(effector.name)
         return Performing(
             log=self.log,
-            worker=self.log.work([topic], group=group, instance=self.parts.instance),
+            worker=self.log.work([topic], group=group, instance=instance, intends=intends),
             group=group,
             effector=effector,
             envelope=self.envelope(role),
@@ -394,7 +395,7 @@ class Platform:
             observer=self.parts.calls,
             sleep=self.parts.sleep,
             receipts=self.names.receipt(effector.name),
-            holder=self.parts.instance,
+            holder=instance,
             lease=self.parts.lease,
             blobs=self.parts.blobs,
             doing=None if self.guard is None else self.guard.doing(effector),

@@ -33,7 +33,7 @@ class Cluster:
         self.group = f"{own}.tools.cards"
         self.requests, self.inbox = f"{own}.req.tool.cards.v1", f"{own}.inbox.desk.v1"
         self.receipts = f"{own}.receipt.tool.cards.v1"
-        config = KafkaConfig(
+        self.config = config = KafkaConfig(
             bootstrap=bootstrap, session_ms=1_500, heartbeat_ms=300, transaction_ms=1_000
         )
         self.log = KafkaLog(config)
@@ -45,12 +45,20 @@ class Cluster:
         admin.begin_group(self.group, {self.requests: PARTITIONS})
 
     def member(
-        self, instance: str, cards: Effector, *, noted: bool = True, blind_ms: int = 1_000
+        self,
+        instance: str,
+        cards: Effector,
+        *,
+        noted: bool = True,
+        blind_ms: int = 1_000,
+        intends: bool = True,
     ) -> Performing:
         """Join; without notes, whatever was under way at a death is begun again."""
         return Performing(
             log=self.log,
-            worker=self.log.work([self.requests], group=self.group, instance=instance),
+            worker=self.log.work(
+                [self.requests], group=self.group, instance=instance, intends=intends
+            ),
             group=self.group,
             effector=cards,
             envelope=ENVELOPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import uuid
@@ -249,7 +250,15 @@ def test_a_principal_without_a_right_is_told_which(guarded: str) -> None:
     second = Desk(guarded, "second")
     with pytest.raises(SettingsError, match=r"write as second\.group/a"):
         second.claim()
-    second.close()
+    second.owner.close()
+    # A worker that never notes anything beforehand needs no such right; one that may is told at once.
+    told = pytest.raises(SettingsError, match=r"write as second\.group/w")
+    for intends, words in ((False, contextlib.nullcontext()), (True, told)):
+        worker = second.log.work([second.inbox], group=second.group, instance="w", intends=intends)
+        with words:
+            until(lambda: bool(worker.poll(records_max=1, wait_ms=100).gained), "a claim")  # noqa: B023 - done by then
+        worker.close(leave=True)
+    second.log.close()
     deny(guarded, ResourceType.GROUP, desk.group, AclOperation.READ)
     third = desk.log.own([desk.inbox], group=desk.group, instance="b")
 

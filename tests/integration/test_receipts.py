@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.integration.cards import CODEC, PARTITIONS, Cluster
 
 from headwater.contracts.messages import Answered, Ask, InDoubt, Intent, Reply, Result
@@ -269,3 +270,45 @@ def test_an_heir_that_stood_still_reads_on_before_it_makes_a_call_again(
         assert reply.outcome == Answered(value=b"0" if began else b"late")
 
     asyncio.run(scene())
+
+
+PATIENCE_S = 4.0
+"""Longer than joining takes, shorter than the transaction of the dead."""
+
+
+@pytest.mark.parametrize("intends", [True, False], ids=["", "control"])
+def test_a_start_does_not_wait_for_a_note_that_the_dead_left_open(cluster, intends: bool) -> None:
+    """Who may note ends what its predecessor of the same name was at, and then reads the receipts.
+
+    The control has no producer until its first note: it waits for the transaction's own end.
+    """
+    dead = Producer(
+        cluster.config.transactional(cluster.group, "one")
+        | {"transaction.timeout.ms": 60_000, "delivery.timeout.ms": 60_000}
+    )
+    dead.init_transactions(30)
+    dead.begin_transaction()
+    note, _ = _begun_by_another(cluster)
+    dead.produce(note.topic, note.value, note.key, partition=0)
+    reader = Consumer({**cluster.config.consumer(), "group.id": cluster.group})
+    place = TopicPartition(cluster.requests, 0, 0)
+    dead.send_offsets_to_transaction([place], reader.consumer_group_metadata(), 30)
+    assert dead.flush(30) == 0
+
+    async def scene() -> None:
+        tool = Long()
+        tool.free.set()
+        await cluster.ask(0, key="card-1", partition=0)
+        fleet = Fleet(cluster, tool)
+        fleet.start("one", intends=intends)
+        if not intends:
+            await asyncio.sleep(PATIENCE_S)
+            assert not tool.began, "it waits"
+            dead.abort_transaction(30)
+        await _until(cluster.answers, "it is answered")
+        await fleet.end()
+
+    began_s = time.monotonic()
+    asyncio.run(scene())
+    assert intends or time.monotonic() - began_s > PATIENCE_S
+    reader.close()

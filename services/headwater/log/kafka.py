@@ -70,7 +70,9 @@ class KafkaLog:
             writer=writer,
         )
 
-    def work(self, topics: Collection[str], *, group: str, instance: str) -> KafkaWorker:
+    def work(
+        self, topics: Collection[str], *, group: str, instance: str, intends: bool = False
+    ) -> KafkaWorker:
         """Join a group as an effector."""
         return KafkaWorker(
             self.config,
@@ -79,6 +81,7 @@ class KafkaLog:
             instance=instance,
             first=self.committed,
             unowned=self._unowned(topics, group),
+            intends=intends,
         )
 
     def read(self, starts: Mapping[Partition, int]) -> KafkaReader:

@@ -31,6 +31,7 @@ _DUE_S = 0.0011
 """A millisecond after a transaction's first record, by a timer, the client asks for its partitions to be
 added. Its thread sleeps for whole milliseconds from whatever it did last (librdkafka 2.16,
 `rd_kafka_thread_main`), so that offsets answered meanwhile have it oversleep, and a request wakes it."""
+_OPEN_AGAIN_S = 0.2
 _TWICE = "the client may have sent a request twice"
 
 
@@ -102,6 +103,23 @@ class KafkaTransactor(KafkaMember):
         """
         poll = super().poll(records_max=records_max, wait_ms=wait_ms)
         self._generation.polled()
+        return poll
+
+    def _poll_opened(self, *, records_max: int, wait_ms: int) -> Poll:
+        """Wait for news; without a producer nothing is gained.
+
+        The producer comes after the membership: whoever took the name over has fenced the
+        membership first, so a process that lost its name never fences its heir's producer.
+
+        Raises:
+            SettingsError: Another process has joined under this name, or records expired unread.
+        """
+        if self._producer is None and self._claims:
+            wait_ms = min(wait_ms, int(_OPEN_AGAIN_S * 1000))
+        poll = KafkaTransactor.poll(self, records_max=records_max, wait_ms=wait_ms)
+        if self._producer is None and self._claims and not self._open():
+            self._gained |= poll.gained
+            return Poll(lost=poll.lost)
         return poll
 
     def _commit(self, work: Sequence[Work]) -> frozenset[Claim]:

@@ -35,6 +35,7 @@ class KafkaWorker(KafkaTransactor):
         instance: This member's stable name.
         first: Looks a group's committed offset up, for a claim resumed without one.
         unowned: Looks for partitions that a predecessor gave up and nobody got.
+        intends: Whether it may ever intend: then its producer is opened before anything is gained.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class KafkaWorker(KafkaTransactor):
         instance: str,
         first: First,
         unowned: Unowned,
+        intends: bool = False,
     ) -> None:
+        self._intends = intends
         self._newest: dict[Claim, TopicPartition] = {}
         self._again: set[Partition] = set()
         """Where a mark was refused, and none was made since."""
@@ -62,7 +65,8 @@ class KafkaWorker(KafkaTransactor):
         Raises:
             SettingsError: Another process has joined under this name, or records expired unread.
         """
-        poll = super().poll(records_max=records_max, wait_ms=wait_ms)
+        poll_ = self._poll_opened if self._intends else super().poll
+        poll = poll_(records_max=records_max, wait_ms=wait_ms)
         if self._again and time.monotonic() > self._again_s:
             self._mark_again()
         return poll
@@ -104,7 +108,7 @@ class KafkaWorker(KafkaTransactor):
         self._parting = told
 
     def intend(self, work: Sequence[Work]) -> frozenset[Claim]:
-        """Write intentions with the offsets of their claims; the first opens the producer.
+        """Write intentions with the offsets of their claims; without `intends` the first opens the producer.
 
         Raises:
             WorkRefusedError: The log refused it twice; nothing was written, the claims still hold.

@@ -180,8 +180,10 @@ class LocalLog:
             writer=writer,
         )
 
-    def work(self, topics: Collection[str], *, group: str, instance: str) -> LocalWorker:
-        """Join a group as an effector."""
+    def work(
+        self, topics: Collection[str], *, group: str, instance: str, intends: bool = False
+    ) -> LocalWorker:
+        """Join a group as an effector; whether or not it intends, what its predecessor left open ends."""
         return LocalWorker(
             self._cluster,
             group=group,

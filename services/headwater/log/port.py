@@ -186,8 +186,19 @@ class Log(Protocol):
         """
         ...
 
-    def work(self, topics: Collection[str], *, group: str, instance: str) -> Worker:
-        """Join a group as an effector."""
+    def work(
+        self, topics: Collection[str], *, group: str, instance: str, intends: bool = False
+    ) -> Worker:
+        """Join a group as an effector.
+
+        Args:
+            topics: What to subscribe to.
+            group: The group.
+            instance: This member's stable name.
+            intends: Whether it may ever intend, for which it needs the right to write transactions.
+                Then a transaction that a predecessor of its name left open has ended before anything
+                is gained; else that is waited for, and its first intention looks after it.
+        """
         ...
 
     def read(self, starts: Mapping[Partition, int]) -> Reader:

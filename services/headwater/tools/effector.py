@@ -30,6 +30,15 @@ class Tools:
         self._tools = tools
         self.deps = deps
 
+    @property
+    def intends(self) -> bool:
+        """Whether a call may be noted before it begins: an irreversible one, or a write in an order."""
+        return any(
+            tool.safety is Safety.IRREVERSIBLE
+            or (tool.safety is Safety.WRITE and tool.order_key is not None)
+            for tool in self._tools.values()
+        )
+
     async def perform(self, call: Call, ask: Ask, attempt: Attempt) -> Done | Failed:
         """Run one call.
 

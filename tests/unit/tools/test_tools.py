@@ -9,10 +9,12 @@ import threading
 import pytest
 
 import headwater
+from headwater.assembly import Parts, Platform
 from headwater.contracts.messages import Ask, Failed, ReplyTo
 from headwater.core.effector import Attempt, Call, Done, Safety
 from headwater.core.messages import Meta
 from headwater.errors import NotDone, PoisonError, TransientError
+from headwater.log.local import LocalLog
 from headwater.tools.effector import Tools
 
 REPLY_TO = ReplyTo(topic="in", partition=0, run="r", number=1)
@@ -222,3 +224,31 @@ def test_a_poison_error_of_the_tools_own_is_its_answer(app):
     result = run(app, read)
     assert isinstance(result, Failed)
     assert result.detail == "a record of its own topic"
+
+
+@pytest.mark.parametrize(
+    ("effect", "order_key", "intends"),
+    [("read", None, False), ("read", "who", False), ("write", None, False), ("write", "who", True),
+     ("irreversible", None, True)],
+)  # fmt: skip
+def test_only_a_service_that_notes_calls_beforehand_needs_transactions(
+    app, effect, order_key, intends
+):
+    """Its worker opens its producer at once, and so needs the right to; models and others never do."""
+    asked = []
+
+    class Asked(LocalLog):
+        def work(self, topics, *, group, instance, intends=False):
+            asked.append(intends)
+            return super().work(topics, group=group, instance=instance, intends=intends)
+
+    @app.tool(effect=effect, order_key=order_key)
+    async def block(call: headwater.Call[None], who: str) -> str:
+        return who
+
+    platform = Platform(app, Asked(), Parts(clock=lambda: 0))
+    for name in (f"tool.{block.service}", "model"):
+        platform.log.create(platform.names.req(name))
+    platform.tools(block.service)
+    platform.models({})
+    assert asked == [intends, False]

@@ -37,9 +37,13 @@ class Tap:
         self.member = owner = self._log.own(topics, group=group, instance=instance, writer=writer)
         return owner
 
-    def work(self, topics: Collection[str], *, group: str, instance: str) -> Any:
+    def work(
+        self, topics: Collection[str], *, group: str, instance: str, intends: bool = False
+    ) -> Any:
         """Join as an effector."""
-        self.member = worker = self._log.work(topics, group=group, instance=instance)
+        self.member = worker = self._log.work(
+            topics, group=group, instance=instance, intends=intends
+        )
         return worker
 
 
@@ -52,8 +56,9 @@ class Assembled(Platform):
     def _deciding(self, decider: Decider[Any], *args: Any, **options: Any) -> Deciding:
         return super()._deciding(Interrupted(decider, self.storm), *args, **options)
 
-    def _performing(self, effector: Effector, role: str) -> Performing:
-        return super()._performing(Watched(effector, self.outside, self.parts.instance), role)
+    def _performing(self, effector: Effector, role: str, *, intends: bool = False) -> Performing:
+        watched = Watched(effector, self.outside, self.parts.instance)
+        return super()._performing(watched, role, intends=intends)
 
 
 class Stepped:
