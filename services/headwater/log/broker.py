@@ -22,6 +22,8 @@ from headwater.log import broker_docker, broker_java
 
 START_S_MAX = 60.0
 STOP_S_MAX = 30.0
+LET_GO_S_MAX = 3.0
+"""How long a process that was killed may hold its port: it is said to be dead before its threads are."""
 _STATE = "broker.json"
 _LENT = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOOK_S = 0.05
@@ -241,7 +243,11 @@ def refuse_taken(port: int) -> None:
         (port, ""),
         (port + 1, f", which the controller of a broker at {port} takes,"),
     ):
-        if not _is_free(number):
+        until_s = time.monotonic() + LET_GO_S_MAX
+        while not _is_free(number):
+            if time.monotonic() < until_s:
+                time.sleep(_LOOK_S)
+                continue
             raise BrokerError(
                 f"port {number}{whose} is taken on 127.0.0.1: `headwater broker start --port N` takes "
                 "another, a new broker without --port finds a free one"
