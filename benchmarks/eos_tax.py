@@ -31,6 +31,9 @@ class PlainOwner(KafkaOwner):
         )
         return True
 
+    def _begin_ahead(self) -> None:
+        """There is nothing to begin."""
+
     def _transact(self, held: Sequence[Work]) -> None:
         producer = self._producer
         assert producer is not None, "a poll has opened it"
