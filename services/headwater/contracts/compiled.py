@@ -14,6 +14,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, cast
 
+from headwater.contracts import scalars
 from headwater.contracts.forms import Form, making
 
 Write = Callable[[Any], bytes]
@@ -258,7 +259,8 @@ class _Writers(_Source):
     def _pieces(self, form: Form, value: str) -> list[str]:
         """Return expressions whose bytes, one after another, are the value's."""
         kind = form.kind
-        if kind in _SCALARS and form.dump not in (None, operator.index):
+        # `N` refuses what `scalars.long` does, and fastavro's way says why.
+        if kind in _SCALARS and form.dump not in (None, scalars.long):
             value = f"{self.known('dump', form.dump)}({value})"
         if kind == "string":
             return [f"S[{value}]"]

@@ -53,7 +53,7 @@ def _exact(value: decimal.Decimal, dump: Callable[[decimal.Decimal], bytes]) -> 
     return value
 
 
-def _long(value: Any) -> int:
+def long(value: Any) -> int:
     """Return an int that travels; the client's own error would name a C type."""
     number = operator.index(value)
     if number.bit_length() >= _LONG_BITS and number != -(1 << (_LONG_BITS - 1)):
@@ -72,7 +72,7 @@ def _aware(value: datetime.datetime) -> datetime.datetime:
 
 SCALARS: dict[Any, Form] = {
     str: Form(schema="string", python=(str,), kind="string"),
-    int: Form(schema="long", dump=_long, python=(int,), kind="long"),
+    int: Form(schema="long", dump=long, python=(int,), kind="long"),
     float: Form(schema="double", dump=float, python=(float,)),
     bool: Form(schema="boolean", python=(bool,), kind="boolean"),
     bytes: Form(schema="bytes", python=(bytes,), kind="bytes"),
