@@ -7,7 +7,7 @@ once, which nobody may run.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from benchmarks import cluster, hop
 from confluent_kafka import Producer, TopicPartition
@@ -49,19 +49,7 @@ class PlainOwner(KafkaOwner):
 class PlainLog(KafkaLog):
     """A cluster whose owners use no transactions."""
 
-    def own(
-        self, topics: Collection[str], *, group: str, instance: str, writer: str = ""
-    ) -> PlainOwner:
-        """Join a group as a decider."""
-        assert not writer, "nothing fences whoever writes in no transaction"
-        return PlainOwner(
-            self.config,
-            topics,
-            group=group,
-            instance=instance,
-            first=self.committed,
-            unowned=self._unowned(topics, group),
-        )
+    owner = PlainOwner
 
 
 def main() -> None:

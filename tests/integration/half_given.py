@@ -21,17 +21,16 @@ class Mortal(KafkaOwner):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class MortalLog(KafkaLog):
+    """A cluster whose owners die so."""
+
+    owner = Mortal
+
+
 def main(bootstrap: str, topic: str, group: str, instance: str) -> None:
     """Own all there is, say so, and poll until it is asked to give some up."""
-    log = KafkaLog(KafkaConfig(bootstrap=bootstrap))
-    owner = Mortal(
-        log.config,
-        [topic],
-        group=group,
-        instance=instance,
-        first=log.committed,
-        unowned=log._unowned([topic], group),
-    )
+    log = MortalLog(KafkaConfig(bootstrap=bootstrap))
+    owner = log.own([topic], group=group, instance=instance)
     said = False
     while True:
         owner.poll(records_max=1, wait_ms=50)

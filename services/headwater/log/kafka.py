@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from confluent_kafka import (
     IsolationLevel,
@@ -47,6 +47,9 @@ class KafkaLog:
         config: How to talk to it.
     """
 
+    owner: ClassVar[type[KafkaOwner]] = KafkaOwner
+    """What `own` makes."""
+
     def __init__(self, config: KafkaConfig) -> None:
         self.config = config
         self._admin = kafka_errors.admin(config.common())
@@ -60,7 +63,7 @@ class KafkaLog:
         self, topics: Collection[str], *, group: str, instance: str, writer: str = ""
     ) -> KafkaOwner:
         """Join a group as a decider; an older member with the same group and instance is fenced."""
-        return KafkaOwner(
+        return self.owner(
             self.config,
             topics,
             group=group,
