@@ -491,6 +491,26 @@ def test_what_a_process_that_stood_still_does_late_is_nobodys_promise(book: Book
     assert violations(dataclasses.replace(book, acts=[*book.acts, late])) == []
 
 
+def test_who_began_a_call_before_it_was_taken_over_may_act_after_that(book: Book) -> None:
+    """It was handed to the code that acts while it was still this process's; who begins later pays."""
+    act = next(act for act in book.acts if act.key in book.intents and act.holder)
+    intent = book.intents[act.key][0]
+    others = dataclasses.replace(intent.message, holder="other", begun_ms=act.at_ms, attempt="x")
+    taken_ms = act.at_ms + 10_000
+    record = dataclasses.replace(
+        intent.record, value=book.codec.encode(others), offset=10_000, time_ms=taken_ms
+    )
+    taken = with_records(book, [*book.records, record])
+
+    def acting(began_ms: int) -> list[str]:
+        late = dataclasses.replace(act, at_ms=taken_ms + 10_000, began_ms=began_ms)
+        acts = [late if one is act else one for one in book.acts]
+        return [v.what for v in violations(dataclasses.replace(taken, acts=acts), {6})]
+
+    assert acting(act.at_ms) == []
+    assert "other had taken it over" in acting(taken_ms + 9_000)[0]
+
+
 def test_an_unrested_world_may_have_work_left(book: Book) -> None:
     """While faults go on, what is not done yet is no loss."""
     early = dataclasses.replace(

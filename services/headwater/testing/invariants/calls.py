@@ -19,7 +19,7 @@ def a_deposed_owner_pays_nothing(book: Book) -> Iterator[str]:
         before = [
             read
             for read in book.intents.get(act.key, ())
-            if read.record.time_ms <= act.at_ms + book.slack_ms
+            if read.record.time_ms <= _began_ms(act) + book.slack_ms
         ]
         if not before:
             yield f"{act.name} of {act.key} was made by {act.holder} before that was noted"
