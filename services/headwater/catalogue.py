@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwater.approvals.decider import EVERY_GROUP, GROUP
+from headwater.approvals.rules import EVERY_GROUP, GROUP
 from headwater.contracts.messages import Limits, Spent
 from headwater.core.execution import Asked
 from headwater.core.prices import Prices

@@ -280,6 +280,7 @@ class Host:
             address=platform.approvals_address,
             index=self._approvals,
             results={name: tool.result for name, tool in self._app.tools.items()},
+            clock=platform.parts.clock,
             callers=callers,
             body_bytes_max=self._settings.http.body_bytes_max,
         )

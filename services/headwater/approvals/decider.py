@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from headwater.approvals.rows import Approval
+from headwater.approvals.rules import ENDS, Rules, Said
 from headwater.contracts.approvals import (
     ApprovalEvent,
     Decide,
@@ -25,22 +26,8 @@ from headwater.errors import PoisonError
 logger = logging.getLogger(__name__)
 
 Message = Petition | Decide | Withdraw | Wake
-GROUP = "group:"
-EVERY_GROUP = "*"
 KEPT_S = 30 * 86_400
 """How long a decision is remembered, so that a second one is refused: thirty days."""
-_ENDS: Mapping[str, Decision] = {
-    "approve": "approved",
-    "deny": "denied",
-    "happened": "happened",
-    "not-happened": "not-happened",
-    "give-up": "given-up",
-}
-_FITS = {
-    "agent": frozenset({"approve", "deny"}),
-    "tool": frozenset({"approve", "deny"}),
-    "doubt": frozenset({"happened", "not-happened", "give-up"}),
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +48,7 @@ class Routes:
 class Approvals:
     """Asks people, and tells runs what they decided.
 
-    A decision counts once; before the petition expires; if it is about the arguments that were asked
-    about; and from somebody who may decide and did not ask for the run. Every other is refused, and
-    the refusal recorded.
+    A decision counts as `Rules` say. Every other is refused, and the refusal recorded.
 
     Args:
         routes: Where things go.
@@ -75,6 +60,7 @@ class Approvals:
 
     def __init__(self, routes: Routes, *, kept_s: int = KEPT_S) -> None:
         self._routes = routes
+        self._rules = Rules()
         self._kept_ms = kept_s * 1000
 
     def react(self, turn: Turn, message: Message) -> None:
@@ -101,46 +87,6 @@ class Approvals:
     def forget(self, partition: Partition) -> None:
         """Nothing is kept beside the rows."""
 
-    def unfit(self, turn: Turn, row: Approval, decide: Decide) -> str:
-        """Return why a decision cannot be taken, in words for who made it; empty if it can."""
-        checks = (self.stale, self.late, self.foreign, self.other)
-        return next((wrong for check in checks if (wrong := check(turn, row, decide))), "")
-
-    def stale(self, turn: Turn, row: Approval, decide: Decide) -> str:
-        """A decision counts once."""
-        if row.state == "open":
-            return ""
-        by = f" by {row.by}" if row.by else ""
-        return f"it was {row.state}{by} already"
-
-    def late(self, turn: Turn, row: Approval, decide: Decide) -> str:
-        """Nothing is decided after it expired, whether or not its timer has come round."""
-        return "it has expired" if turn.now_ms >= row.petition.expires_ms else ""
-
-    def foreign(self, turn: Turn, row: Approval, decide: Decide) -> str:
-        """Who decides is known, was asked, and is not who asked for the run."""
-        actor, petition = turn.meta.actor, row.petition
-        if not actor:
-            return "nobody knows who decides: use a token that names an actor"
-        if actor == petition.requester:
-            return f"{actor} asked for the run, and cannot decide about it"
-        if not petition.to.startswith(GROUP):
-            return f"{petition.to} decides this" if petition.to not in ("", actor) else ""
-        group = petition.to.removeprefix(GROUP)
-        if {group, EVERY_GROUP}.isdisjoint(decide.groups):
-            return f"somebody of the group {group} decides this, and {actor} is not in it"
-        return ""
-
-    def other(self, turn: Turn, row: Approval, decide: Decide) -> str:
-        """A decision is about what was asked, and answers it."""
-        petition = row.petition
-        if decide.digest != petition.digest:
-            return "it is about other arguments than those that were asked about: look again"
-        if decide.verdict not in _FITS[petition.about]:
-            fitting = ", ".join(sorted(_FITS[petition.about]))
-            return f"{decide.verdict} is no answer to it; these are: {fitting}"
-        return ""
-
     def _ask(self, turn: Turn, petition: Petition) -> None:
         tenant, run = turn.meta.tenant, RunId.parse(petition.run)
         if run is None or run.partition >= self._routes.partitions(run.agent):
@@ -166,10 +112,11 @@ class Approvals:
             raise PoisonError(
                 "unknown-approval", f"tenant {tenant} was not asked {decide.approval!r}"
             )
-        end, by = _ENDS[decide.verdict], turn.meta.actor
-        if (row.state, row.by, row.petition.digest) == (end, by, decide.digest):
-            return  # the same decision once more
-        wrong = self.unfit(turn, row, decide)
+        end, by = ENDS[decide.verdict], turn.meta.actor
+        said = Said(decide=decide, by=by, now_ms=turn.now_ms)
+        if self._rules.again(row, said):
+            return
+        wrong = self._rules.unfit(row, said)
         if row.state == "open" and turn.now_ms >= row.petition.expires_ms:
             self._end(turn, row, "expired")
         if wrong:

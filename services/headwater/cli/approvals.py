@@ -152,9 +152,14 @@ def _decide(of: Word, verdict: str, **more: Any) -> None:
         found = gateway.get(_path(approval))
         _check(found, verdict, of.digest)
         if of.dry_run:
-            _refuse_decided(found)
-            gateway.post(_path(approval, verdict, "check"), body | {"digest": found["digest"]})
-            _would(found, verdict, body, output)
+            said = body | {"digest": found["digest"]}
+            again = gateway.post(_path(approval, verdict, "check"), said)["again"]
+            if output is shell.Format.JSON:
+                would = {"verdict": verdict, "body": body, "again": again, "sent": False}
+                shell.document({"approval": found, **would})
+                return
+            print("\n".join(_lines(found, shell.now_ms())))
+            print(_AGAIN if again else f"would {_DOES[verdict].format(it='it')}")
             return
         if output is shell.Format.TABLE or not of.yes:
             shell.note("\n".join(_lines(found, shell.now_ms())))
@@ -204,23 +209,7 @@ def _check(found: Mapping[str, Any], verdict: str, digest: str) -> None:
         )
 
 
-def _refuse_decided(found: Mapping[str, Any]) -> None:
-    if found["status"] != "open":
-        raise shell.RefusedError(
-            f"{found['id']} is {found['status']} already, so nothing would be done"
-        )
-
-
-def _would(
-    found: Mapping[str, Any], verdict: str, body: Mapping[str, Any], output: shell.Format
-) -> None:
-    if output is shell.Format.JSON:
-        shell.document({"approval": found, "verdict": verdict, "body": body, "sent": False})
-        return
-    print("\n".join(_lines(found, shell.now_ms())))
-    print(f"would {_DOES[verdict].format(it='it')}")
-
-
+_AGAIN = "would change nothing: the same was decided before"
 _DOES = {
     "approve": "approve {it}",
     "deny": "deny {it}",

@@ -153,7 +153,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Approvals": _object("approvals", approvals=_list(ref("Approval"))),
     "Decided": _object("approval sent decision", approval=_TEXT, sent=_TEXT, decision=_TEXT),
     "Checked": _object(
-        "approval verdict sent", approval=_TEXT, verdict=_TEXT, sent={"const": False}
+        "approval verdict again sent",
+        approval=_TEXT,
+        verdict=_TEXT,
+        again=_told("Whether the same was decided before: it would change nothing", _FLAG),
+        sent={"const": False},
     ),
     "Kept": _KEPT,
     "Records": _object("records", records=_list(ref("Kept"))),
@@ -198,7 +202,7 @@ def of(path: str) -> dict[str, Any]:
     """Return the responses of a path, by status."""
     if path.startswith("/api/v1/approvals/{approval}/"):
         if path.endswith("/check"):
-            return {"200": answer("Checked", "It would be sent"), "default": PROBLEM}
+            return {"200": answer("Checked", "It would be taken"), "default": PROBLEM}
         return {
             "200": answer("Approval", "Taken, where wait_s was given"),
             "202": answer("Decided", "Sent"),

@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from headwater.approvals.rows import Approval
+from headwater.approvals.rules import Rules, Said
 from headwater.contracts import headers as hygiene
-from headwater.contracts.approvals import Decide, Verdict
+from headwater.contracts.approvals import Decide, Petition, Verdict
 from headwater.core.decider import Sent
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta
@@ -74,6 +76,7 @@ class Approvals:
         address: Tenant to the address of its approvals inbox.
         index: What people are asked.
         results: Tool's name to the type of its result.
+        clock: Time in milliseconds, for what expires.
         callers: Bearer token to who that is.
         body_bytes_max: Largest body.
     """
@@ -83,6 +86,7 @@ class Approvals:
     address: Callable[[str], Address]
     index: Index
     results: Mapping[str, Result]
+    clock: Callable[[], int]
     callers: Mapping[str, Caller] = dataclasses.field(default_factory=dict)
     body_bytes_max: int = 512 * 1024
 
@@ -125,9 +129,15 @@ class Approvals:
         return JSONResponse(sent, status_code=202)
 
     async def check(self, request: Request) -> Response:
-        """Refuse what `decide` would not send, and send nothing."""
-        known, message, _, _ = await self._said(request)
-        return JSONResponse({"approval": known["id"], "verdict": message.verdict, "sent": False})
+        """Refuse what `decide` would not send, and what nobody would take, and send nothing."""
+        known, message, who, _ = await self._said(request)
+        rules, row = Rules(), _row(known)
+        said = Said(decide=message, by=who.actor, now_ms=self.clock())
+        again = rules.again(row, said)
+        if not again and (wrong := rules.unfit(row, said)):
+            raise _refused(wrong)
+        checked = {"approval": known["id"], "verdict": message.verdict}
+        return JSONResponse({**checked, "again": again, "sent": False})
 
     async def _said(self, request: Request) -> tuple[dict[str, Any], Decide, Caller, str]:
         """Return what is decided about, the decision, who makes it, and the status that it leads to."""
@@ -206,11 +216,40 @@ class Approvals:
             assert found is not None, "it was known before"
             for refusal in found["refused"]:
                 if refusal["decision"] == decision:
-                    raise ProblemError(409, "Refused", refusal["why"], "refused")
+                    raise _refused(refusal["why"])
             if (found["status"], found.get("by")) == wanted:
                 return found
             await asyncio.sleep(_LOOK_S)
         return None
+
+
+def _refused(why: str) -> ProblemError:
+    return ProblemError(409, "Refused", why, "refused")
+
+
+def _row(known: Mapping[str, Any]) -> Approval:
+    """Return an approval as the rules look at it; its arguments are in its digest."""
+    petition = Petition(
+        approval=known["id"],
+        run=known["run"],
+        number=known["number"],
+        about=known["about"],
+        name=known["name"],
+        words=known["words"],
+        digest=bytes.fromhex(known["digest"]),
+        shown=b"",
+        to=known["to"],
+        expires_ms=known["expires_ms"],
+        requester=known["requester"],
+    )
+    return Approval(
+        tenant=known["tenant"],
+        approval=known["id"],
+        petition=petition,
+        asked_ms=known["asked_ms"],
+        state=known["status"],
+        by=known.get("by", ""),
+    )
 
 
 def _digest(told: Mapping[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ _PATHS = {
     "/api/v1/approvals/{approval}/happened": "A call in doubt happened; value is what it returned",
     "/api/v1/approvals/{approval}/not-happened": "A call in doubt did not happen, and may be made again",
     "/api/v1/approvals/{approval}/give-up": "Nobody can find out whether a call in doubt happened",
-    "/api/v1/approvals/{approval}/{verdict}/check": "Whether a decision would be sent; none is",
+    "/api/v1/approvals/{approval}/{verdict}/check": "Whether a decision would be taken; none is sent",
     "/api/v1/quarantine": "List quarantined records",
     "/api/v1/quarantine/{record}": "Show a quarantined record",
     "/api/v1/quarantine/replay": "Send kept records back",

@@ -110,7 +110,7 @@ def test_nothing_is_decided_unasked(door: Door, hw: Hw) -> None:
     """Nor with --dry-run, nor about other arguments than were looked at before."""
     door.on("GET", _PATH, approval())
     for verdict in ("approve", "deny"):
-        door.on("POST", f"{_PATH}/{verdict}/check", {"sent": False})
+        door.on("POST", f"{_PATH}/{verdict}/check", {"again": False, "sent": False})
     asked = hw("approvals", "approve", _ID)
     assert (asked.status, "add --yes" in asked.err) == (2, True)
     dry = hw("approvals", "approve", _ID, "--dry-run")
@@ -192,8 +192,17 @@ def test_the_wrong_command_names_the_right_one(door: Door, hw: Hw) -> None:
     assert (wrong.status, "--happened" in wrong.err) == (2, True)
 
 
-def test_a_dry_run_about_what_is_decided_says_so(door: Door, hw: Hw) -> None:
-    """It would be refused, so it must not look as if it would be done."""
+def test_a_dry_run_says_what_the_gateway_says_of_it(door: Door, hw: Hw) -> None:
+    """What would be refused is refused in the same words; the same once more would change nothing."""
     door.on("GET", _PATH, TAKEN)
-    ran = hw("approvals", "approve", _ID, "--dry-run")
-    assert (ran.status, ran.out, "is approved already" in ran.err) == (1, "", True)
+    door.problem("POST", f"{_PATH}/deny/check", 409, "Refused", "it was approved by ana already")
+    ran = hw("approvals", "deny", _ID, "--dry-run")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == "headwater: Refused: it was approved by ana already\n"
+    door.on("POST", f"{_PATH}/approve/check", {"again": True, "sent": False})
+    ran = hw("approvals", "approve", _ID, "--dry-run", "--as", "ana")
+    assert (ran.status, ran.out.splitlines()[-1]) == (
+        0,
+        "would change nothing: the same was decided before",
+    )
+    assert hw("approvals", "approve", _ID, "--dry-run", "-o", "json").json["again"] is True

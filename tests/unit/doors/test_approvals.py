@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 import headwater
+from headwater.approvals.rules import Rules
 from headwater.doors import callers
 from headwater.doors.approvals import Approvals
 from headwater.doors.callers import Caller
@@ -59,6 +60,7 @@ class World:
             address=platform.approvals_address,
             index=self.index,
             results={name: tool.result for name, tool in bank.tools.items()},
+            clock=platform.parts.clock,
             callers=tokens,
         )
         app = Starlette(routes=door.routes(), exception_handlers=HANDLERS)
@@ -219,14 +221,89 @@ def test_a_check_refuses_what_would_not_be_sent_and_sends_nothing() -> None:
         ):
             said = await world.send(f"{verdict}/check", asked, **{"by": "ana", **wrong})
             assert said.status_code == 422, (verdict, wrong)
-        for verdict, right in (("happened", {"value": 500}), ("approve", {}), ("deny", {})):
-            said = await world.send(f"{verdict}/check", asked, by="ana", **right)
-            assert (said.status_code, said.json()["sent"]) == (200, False)
+        for verdict in ("approve", "deny"):
+            said = await world.send(f"{verdict}/check", asked, by="ana")
+            told = {"approval": asked["id"], "verdict": verdict, "again": False, "sent": False}
+            assert (said.status_code, said.json()) == (200, told)
         assert (await world.send("decide/check", asked, by="ana")).status_code == 404
         await world.go_on()
         assert world.index.find(status="open") == [asked]
 
     run(body)
+
+
+UNFIT: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "requester": ("foreign", "kim", "approve", {}),
+    "group": ("foreign", "bob", "approve", {}),
+    "digest": ("other", "ana", "approve", {"digest": "00" * 16}),
+    "verdict": ("other", "ana", "give-up", {}),
+    "single use": ("stale", "operator", "deny", {}),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+@pytest.mark.parametrize("on", [True, False], ids=["", "control"])
+def test_a_check_says_what_the_decision_would_be_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, on: bool
+) -> None:
+    """One set of rules for both: in the same words; the control has one rule off, for both."""
+    rule, token, verdict, more = UNFIT[name]
+
+    async def body(world: World) -> None:
+        asked = await world.asked()
+        if name == "single use":
+            await world.send("approve", asked, "ana")
+        if not on:
+            monkeypatch.setattr(Rules, rule, lambda rules, row, said: "")
+        checked = await world.send(f"{verdict}/check", asked, token, **more)
+        if not on:
+            assert checked.status_code == 200
+            return
+        decided = await world.send(verdict, asked, token, **more)
+        assert (checked.status_code, decided.status_code) == (409, 409)
+        assert checked.json() == decided.json()
+
+    run(body, TOKENS)
+
+
+@pytest.mark.parametrize("on", [True, False], ids=["", "control"])
+def test_a_check_knows_that_the_time_is_over_before_anybody_says_so(
+    monkeypatch: pytest.MonkeyPatch, on: bool
+) -> None:
+    """By the clock, as the decision would; from then on it is over in the decision's words."""
+
+    async def body(world: World) -> None:
+        asked = await world.asked()
+        path = f"/api/v1/approvals/{asked['id']}/approve/check"
+        told = {"digest": asked["digest"], "by": "ana"}
+        monkeypatch.setattr(world.t, "now_ms", asked["expires_ms"])
+        if not on:
+            monkeypatch.setattr(Rules, "late", lambda rules, row, said: "")
+        checked = await world.http.post(path, json=told)
+        assert (checked.status_code == 409) is on
+        assert ("it has expired" in checked.text) is on
+        decided = await world.send("approve", asked, by="ana")
+        assert (await world.http.post(path, json=told)).json() == decided.json()
+
+    run(body)
+
+
+def test_a_check_knows_the_same_decision_once_more() -> None:
+    """It is no refusal; it would change nothing."""
+
+    async def body(world: World) -> None:
+        asked = await world.asked()
+        await world.send("approve", asked, "ana")
+        for token, verdict, status in (
+            ("ana", "approve", 200),
+            ("operator", "approve", 409),
+            ("ana", "deny", 409),
+        ):
+            checked = await world.send(f"{verdict}/check", asked, token)
+            assert checked.status_code == status, (token, verdict)
+            assert checked.json().get("again", False) is (status == 200)
+
+    run(body, TOKENS)
 
 
 def test_a_tokens_file_names_groups(tmp_path: Any) -> None:
