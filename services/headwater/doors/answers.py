@@ -122,6 +122,17 @@ _KEPT = _object(
     at_ms=_NUMBER,
     bytes=_NUMBER,
 )
+_WHOLE = _object(
+    "id code message at_ms key value headers decoded undecoded",
+    **_KEPT["properties"],
+    done_reason=_maybe(_TEXT),
+    done_at_ms=_maybe(_NUMBER),
+    key=_maybe(_told("Text; `base64:` and base64 where it is none", _TEXT)),
+    value=_maybe(_told("As `key`", _TEXT)),
+    headers={"type": "object", "additionalProperties": _maybe(_TEXT)},
+    decoded=_told("The value as the agent's input type; null if it is none", _ANY),
+    undecoded=_told("Why it is none", _TEXT),
+)
 _OPERATION = _object(
     "operation state done skipped",
     operation=_TEXT,
@@ -160,10 +171,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         sent={"const": False},
     ),
     "Kept": _KEPT,
+    "KeptWhole": _WHOLE,
     "Records": _object("records", records=_list(ref("Kept"))),
     "Begun": _object("operation", operation=_TEXT, url=_TEXT),
     "Operation": _OPERATION,
-    "Health": _object("ok", ok=_FLAG),
+    "Document": {"type": "object", "description": "OpenAPI 3.1"},
+    "Health": _object(
+        "ok",
+        ok=_FLAG,
+        stalled=_told("Loops that stand still", _NUMBER),
+        claims=_told("Partitions that are worked on", _NUMBER),
+        restoring=_told("Partitions whose rows are being read back", _NUMBER),
+        log=_told("Whether Kafka answers", _FLAG),
+    ),
     "Problem": _object(
         "title status detail",
         type=_TEXT,
@@ -180,10 +200,11 @@ _GIVEN = {
     "/api/v1/approvals": "Approvals",
     "/api/v1/approvals/{approval}": "Approval",
     "/api/v1/quarantine": "Records",
-    "/api/v1/quarantine/{record}": "Kept",
+    "/api/v1/quarantine/{record}": "KeptWhole",
     "/api/v1/dlq": "Records",
-    "/api/v1/dlq/{record}": "Kept",
+    "/api/v1/dlq/{record}": "KeptWhole",
     "/api/v1/operations/{operation}": "Operation",
+    "/openapi.json": "Document",
     "/livez": "Health",
     "/readyz": "Health",
 }

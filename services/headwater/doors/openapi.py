@@ -34,7 +34,9 @@ _PATHS = {
     "/api/v1/dlq/replay": "Publish tasks of failed runs again",
     "/api/v1/dlq/resume": "Have failed runs go on",
     "/api/v1/dlq/discard": "Drop failed runs",
+    "/api/v1/dlq/{record}/edit": "Publish the task of a failed run again with another value",
     "/api/v1/operations/{operation}": "Follow an operation on kept records",
+    "/openapi.json": "This document",
     "/livez": "Whether the process lives",
     "/readyz": "Whether it works",
     "/metrics": "What is measured",
@@ -42,12 +44,14 @@ _PATHS = {
 _KEPT = ("topic", "agent", "tenant", "error", "source", "since_ms", "limit")
 _QUERIES: dict[str, tuple[str, ...]] = {
     "/api/v1/runs": ("tenant", "agent", "status", "waiting_for", "older_than_s", "limit"),
-    "/api/v1/approvals": ("tenant", "status", "run", "to"),
+    "/api/v1/approvals": ("tenant", "status", "run", "to", "limit"),
     "/api/v1/quarantine": _KEPT,
     "/api/v1/dlq": _KEPT[1:],
 }
 """What lists can be narrowed by."""
-_NUMBERS = frozenset({"since_ms", "older_than_s", "limit"})
+_WAITS = ("wait_s",)
+"""What may be said where something is sent, and its end can be waited for."""
+_NUMBERS = frozenset({"since_ms", "older_than_s", "limit", "wait_s"})
 _SENT = ("cancel", "pause", "resume", "discard", "replay", "edit", "{name}")
 """What a path ends with where something is sent."""
 
@@ -114,6 +118,7 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
         decided = path.startswith("/api/v1/approvals/{approval}/")
         sent = decided or path.endswith(_SENT)
         named = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        responses = answers.of(path)
         operation: dict[str, Any] = {
             "summary": summary,
             "parameters": [
@@ -126,9 +131,9 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
                     "in": "query",
                     "schema": {"type": "number" if name in _NUMBERS else "string"},
                 }
-                for name in _QUERIES.get(path, ())
+                for name in _QUERIES.get(path, _WAITS if responses.keys() >= {"200", "202"} else ())
             ],
-            "responses": answers.of(path),
+            "responses": responses,
         }
         if decided:
             operation["requestBody"] = _DECISION

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from tests.unit.doors import described
 
 import headwater
 from headwater.approvals.rules import Rules
@@ -64,8 +65,7 @@ class World:
             callers=tokens,
         )
         app = Starlette(routes=door.routes(), exception_handlers=HANDLERS)
-        transport = httpx.ASGITransport(app=app)
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+        self.http = described.client(app, {name: of.input for name, of in bank.agents.items()})
 
     async def go_on(self) -> None:
         await self.t.settle()

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from tests.unit.doors import described
 
 import headwater
 from headwater.contracts.messages import Token
@@ -83,8 +84,7 @@ class World:
             ),
             **more,
         )
-        transport = httpx.ASGITransport(app=Gateway(surface).app())
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+        self.http = described.client(Gateway(surface).app(), surface.inputs)
 
     async def go_on(self) -> None:
         await self.t.settle()
@@ -437,8 +437,7 @@ def test_health_says_what_is_wrong():
     )
 
     async def main() -> None:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://h") as http:
+        async with described.client(app, {}) as http:
             assert (await http.get("/livez")).json() == {"ok": True}
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()) == (503, {"ok": False, "restoring": 2})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import jsonschema
+import pytest
+from tests.unit.doors.described import JSON, PROBLEM, Described
+
 from headwater.contracts.messages import CallNote, RunEvent, Usage
 from headwater.core.messages import Meta, Position
 from headwater.doors import answers, openapi
@@ -17,7 +21,9 @@ def test_lists_say_what_they_can_be_narrowed_by() -> None:
     }
     assert of["/api/v1/runs"]["waiting_for"] == "string"
     assert of["/api/v1/runs"]["older_than_s"] == "number"
-    assert {"status", "to"} <= of["/api/v1/approvals"].keys()
+    assert {"status", "to", "limit"} <= of["/api/v1/approvals"].keys()
+    decide = paths["/api/v1/approvals/{approval}/deny"]["post"]["parameters"]
+    assert [one["name"] for one in decide] == ["approval", "wait_s"]
     assert "topic" in of["/api/v1/quarantine"]
     assert "topic" not in of["/api/v1/dlq"]
 
@@ -38,6 +44,39 @@ def test_every_operation_says_what_it_answers() -> None:
                 named = media["schema"].get("$ref", "").rpartition("/")[2]
                 assert not named or named in answers.SCHEMAS, path
             assert any(status.startswith("2") for status in operation["responses"]), path
+
+
+_HEALTHY = {"ok": True, "stalled": 0}
+_LETTER = {"id": "hw.dlq.a.v1:0@1", "code": "x", "message": "m", "at_ms": 1, "done": None}
+
+
+def test_the_judge_takes_what_the_document_says() -> None:
+    """Against which every answer in the tests of the doors is held."""
+    judge = Described(openapi.describe({}))
+    judge.check("GET", "/livez", 200, JSON, _HEALTHY)
+    judge.check("GET", "/api/v1/dlq", 200, JSON, {"records": [_LETTER]})
+    judge.check("GET", "/api/v1/dlq/replay/edit", 404, PROBLEM, {"title": "?"})
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "media", "body"),
+    [
+        ("/api/v1/dlq", 200, JSON, {"records": [_LETTER | {"colour": "red"}]}),
+        ("/api/v1/dlq", 200, JSON, {"records": [_LETTER | {"at_ms": "noon"}]}),
+        ("/api/v1/dlq", 200, JSON, {"records": [{**_LETTER, "done": 1}]}),
+        ("/api/v1/dlq", 200, JSON, {"records": [{}]}),
+        ("/api/v1/dlq", 200, "text/plain", None),
+        ("/api/v1/dlq", 404, PROBLEM, {"title": "No"}),
+        ("/livez", 500, JSON, _HEALTHY),
+        ("/nowhere", 200, JSON, {}),
+    ],
+)
+def test_the_judge_finds_what_it_does_not_say(
+    path: str, status: int, media: str, body: object
+) -> None:
+    """The control: a field too many, of another type, or missing; another form, status or path."""
+    with pytest.raises((AssertionError, jsonschema.ValidationError)):
+        Described(openapi.describe({})).check("GET", path, status, media, body)
 
 
 def test_a_run_is_answered_as_the_document_says() -> None:

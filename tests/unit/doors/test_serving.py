@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from tests.unit.doors import described
 
 import headwater
 from headwater import hosts, namespace
@@ -48,7 +49,9 @@ def test_a_process_is_not_ready_while_its_log_is_away(
         settings = Settings.of({"HEADWATER_HTTP__PORT": "0"})
         host = hosts.Host(app, log, settings, roles=hosts.ROLES, announce=url.set_result)
         running = asyncio.create_task(host.run(signals=False))
-        async with httpx.AsyncClient(base_url=await url) as client:
+        async with httpx.AsyncClient(
+            base_url=await url, event_hooks=described.hooks({"triage": triage.input})
+        ) as client:
             assert await ready(client, 200)
             there.clear()
             assert await ready(client, 503) is asked
