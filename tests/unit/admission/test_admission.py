@@ -492,6 +492,21 @@ def test_a_run_that_is_discarded_no_longer_waits_to_go_on():
     assert [control.verb for control in world.messages(Control)] == ["discard"] * 2 + ["resume"]
 
 
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_task_whose_discarded_run_waited_to_go_on_is_taken(control, monkeypatch):
+    """The control has the run wait on: its task is taken for it, and then there is nobody to resume."""
+    if control:
+        monkeypatch.setattr(Admission, "_stop_waiting", lambda *_: None)
+    world, run = forgotten()
+    reopen(world, run)
+    world.control(run, "discard")
+    world.admit("t1", agent="b")
+    for other in world.runs()[1:3]:
+        world.close(other)
+    resumed = [control.verb for control in world.messages(Control)].count("resume")
+    assert (world.started().count("t1"), resumed) == ((1, 1) if control else (2, 0))
+
+
 def test_a_resume_leaves_a_task_alone_that_waits_for_another_run():
     """The same task of another agent is another run."""
     world, _ = forgotten()

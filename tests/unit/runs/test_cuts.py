@@ -27,6 +27,8 @@ from headwater.contracts.messages import (
 from headwater.core.decider import Timer
 from headwater.core.execution import Answer, Begin, Cancel, Cut, Tick
 from headwater.errors import UNKEEPABLE, UNWRITABLE, PoisonError, ProcessKillerError
+from headwater.runs.cuts import Cuts
+from headwater.runs.decider import Runs
 from headwater.runs.rows import Entry, Held, OpenCall, Opened, Run
 
 from .test_people import Careful, Petitioned
@@ -437,6 +439,39 @@ def test_a_run_that_has_ended_closes_though_its_childs_answer_is_refused(error, 
     assert len(world.rows) == 0
 
 
+@pytest.mark.parametrize("asked_by", ["a parent", "nobody"])
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_refused_answer_that_is_nobodys_word_keeps_a_closing_run_for_ever(
+    asked_by, control, monkeypatch
+):
+    """The control leaves a refused answer at that: its parent waits, or its slot is taken, for good."""
+
+    async def parent(session):
+        child = asyncio.ensure_future(call(session, "child", "agent"))
+        await call(session, "read-a")
+        child.cancel()
+        return b"done"
+
+    def refuse(turn, message):
+        raise ProcessKillerError("three deaths")
+
+    world = World(parent)
+    to = ReplyTo(topic=INBOX, partition=0, run="worker.0.boss", number=4)
+    world.start(reply_to=to if asked_by == "a parent" else None)
+    world.answer(1)
+    assert the_run(world).state == "closing"
+    if control:
+        monkeypatch.setattr(Runs, "_late_refused", lambda *_: None)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(world.decider, "react", refuse)
+        world.answer(2)
+    for verb in ("cancel", "resume", "discard"):
+        world.control(verb)
+    told = world.messages(Reply if asked_by == "a parent" else Closed)
+    assert len(told) == (0 if control else 1)
+    assert (len(world.rows) == 0) is not control
+
+
 def test_a_failed_run_can_be_resumed_though_its_childs_answer_was_refused(monkeypatch):
     """A resume waits until its children have ended, and one that was refused has."""
 
@@ -709,6 +744,19 @@ def test_a_task_that_is_published_again_takes_no_slot_for_good():
     told = [(event.status, event.error) for event in events(world)]
     assert told[-2:] == [("failed", "ValueError")] * 2
     assert [type(row) for row in world.rows.scan(OpenCall)] == [OpenCall]
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_failed_run_whose_task_comes_again_says_so_and_keeps_no_slot(control, monkeypatch):
+    """The control lets the start pass: it is told of as accepted, and the slot is taken for good."""
+    if control:
+        monkeypatch.setattr(Cuts, "started_again", lambda *_: None)
+    world, _ = failed("read-a", "write-b")
+    before = len(events(world)), len(world.messages(Closed))
+    world.start()
+    told = [(event.status, event.error, event.writes) for event in events(world)[before[0] :]]
+    assert told == ([] if control else [("failed", "ValueError", ("2 tool write-b",))])
+    assert len(world.messages(Closed)) - before[1] == (0 if control else 1)
 
 
 def test_a_held_answer_of_a_read_is_delivered():
