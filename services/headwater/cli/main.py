@@ -30,6 +30,7 @@ from headwater.cli import (
 )
 from headwater.cli import run as running
 from headwater.errors import HeadwaterError
+from headwater_program import STOPPED
 
 _HELP = "Fleets of LLM agents on Apache Kafka, for people who must prove what their agents did."
 
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: Without the program's name.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 wrong usage.
+        The exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by a Ctrl-C.
     """
     debug = "--debug" in arguments
     line = [argument for argument in arguments if argument != "--debug"]
@@ -103,8 +104,11 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(error, str(error), error.status, debug=debug)
     except HeadwaterError as error:
         return _fail(error, str(error), shell.FAILED, debug=debug)
-    except (typer.Abort, KeyboardInterrupt) as error:
-        return _fail(error, "stopped", shell.FAILED, debug=debug)
+    except typer.Abort as error:  # a question was left without an answer
+        interrupted = isinstance(error.__context__, KeyboardInterrupt)
+        return _fail(error, "stopped", STOPPED if interrupted else shell.FAILED, debug=debug)
+    except KeyboardInterrupt as error:
+        return _fail(error, "stopped", STOPPED, debug=debug)
     except BrokenPipeError:
         return shell.FAILED  # whoever read our output has gone; nobody is left to tell
     except OSError as error:
@@ -112,6 +116,8 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the user sees one line, and the rest with --debug
         hint = "" if debug else "; --debug shows where"
         return _fail(error, f"{type(error).__name__}: {error}{hint}", shell.FAILED, debug=debug)
+    if status == STOPPED:  # typer's own word for a Ctrl-C, without a line
+        shell.note("headwater: stopped")
     return status if isinstance(status, int) else 0
 
 

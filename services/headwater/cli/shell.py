@@ -166,7 +166,12 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise RefusedError(f"{question} Nobody can be asked here: add --yes", status=WRONG_USAGE)
-    if not typer.confirm(question, err=True):
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        note("")  # the cursor stands behind the question
+        raise
+    if not agreed:
         raise RefusedError("nothing was done")
 
 
