@@ -169,6 +169,7 @@ class Host:
             served = [*self._calls(deps)]
             server, url = self._serve()
             served.append(Served(name="http", run=server))
+            served.append(Served(name="meter", run=self._meter.follow))
             self.process = Process(
                 threaded=threaded, served=served, drain_s=self._settings.loops.drain_s
             )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -14,6 +17,14 @@ from headwater.errors import TransientError
 from headwater.runtime.committing import Taken
 from headwater.runtime.observing import Observer
 
+logger = logging.getLogger(__name__)
+
+QUIET_S = 30.0
+"""A try that has said nothing for so long is worth a line in the log: its provider may hang."""
+SAID_S = 60.0
+"""While that goes on, a line follows at most so often for each name."""
+LOOK_S = 5.0
+"""How often is looked for such tries."""
 _NANO = 1e9
 _CALL_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 """Upper ends of the buckets of calls' times, in seconds: from a look-up to what takes minutes."""
@@ -25,10 +36,20 @@ class Meter:
     Args:
         registry: Where the figures go.
         tracing: Told after the figures are.
+        clock: Seconds that never go back.
     """
 
-    def __init__(self, registry: CollectorRegistry, tracing: Observer) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        tracing: Observer,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tracing = tracing
+        self._clock = clock
+        self._tries: set[_Try] = set()
+        self._next_s: dict[tuple[str, str], float] = {}
         self._turns = Counter("headwater_turns", "Turns committed.", ["decider"], registry=registry)
         self._refused = Counter(
             "headwater_refused",
@@ -65,6 +86,13 @@ class Meter:
             registry=registry,
         )
 
+        self._quiet = Gauge(
+            "headwater_quiet_call_seconds",
+            "Longest time that a try at a call, still under way, has said nothing; 0 where there is none.",
+            ["effector"],
+            registry=registry,
+        )
+
     def watch(self, effector: str, in_hand: Callable[[], int]) -> None:
         """Have an effector's load read whenever the figures are.
 
@@ -86,11 +114,65 @@ class Meter:
     def counted(self, effector: Effector) -> Effector:
         """Return an effector whose every try is counted; one that can verify still can."""
         kind = _CountedVerifier if isinstance(effector, Verifier) else _Counted
-        return kind(effector, self._tried)
+        self._quiet.labels(effector.name).set_function(lambda: self._quiet_s(effector.name))
+        return kind(effector, self)
 
-    def _tried(
+    async def follow(self, stop: asyncio.Event, *, look_s: float = LOOK_S) -> None:
+        """Look for tries that say nothing, until told to stop."""
+        while not stop.is_set():
+            self.look()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), look_s)
+
+    def look(self) -> None:
+        """Log of each name whose tries say nothing how many these are, and the longest of them."""
+        now_s = self._clock()
+        quiet: dict[tuple[str, str], list[_Try]] = {}
+        for one in self._tries:
+            if now_s - one.heard_s >= QUIET_S:
+                quiet.setdefault((one.effector, one.name), []).append(one)
+        self._next_s = {name: at_s for name, at_s in self._next_s.items() if name in quiet}
+        for (effector, name), tries in quiet.items():
+            if now_s < self._next_s.get((effector, name), 0.0):
+                continue
+            longest = min(tries, key=lambda one: one.heard_s)
+            quiet_s = now_s - longest.heard_s
+            kind, more = effector.partition(".")[0], len(tries) - 1
+            logger.warning(
+                "%s %s, call %s: it has said nothing for %.0f s%s",
+                kind,
+                name,
+                longest.call,
+                quiet_s,
+                f", {more} more of {kind} {name} for over {QUIET_S:g} s" if more else "",
+            )
+            self._next_s[effector, name] = now_s + min(quiet_s, SAID_S)
+
+    @contextlib.contextmanager
+    def trying(self, effector: str, name: str, call: str) -> Iterator[_Try]:
+        """Know of a try while it is under way."""
+        one = _Try(effector=effector, name=name, call=call, heard_s=self._clock())
+        self._tries.add(one)
+        try:
+            yield one
+        finally:
+            self._tries.discard(one)
+
+    def heard(self, one: _Try) -> None:
+        """A try said something."""
+        one.heard_s = self._clock()
+
+    def _quiet_s(self, effector: str) -> float:
+        """Return for how long the quietest try of an effector has said nothing."""
+        now_s = self._clock()
+        return max(
+            [now_s - one.heard_s for one in self._tries if one.effector == effector], default=0.0
+        )
+
+    def tried(
         self, effector: str, name: str, ended: str, seconds: float, usage: Usage | None
     ) -> None:
+        """Count a try that ended: how, after how long, and what it used."""
         self._calls.labels(effector, name, ended).observe(seconds)
         if usage is not None:
             self._tokens.labels(name, "read").inc(usage.input_tokens)
@@ -98,7 +180,14 @@ class Meter:
             self._usd.labels(name).inc(usage.usd_nano / _NANO)
 
 
-_Tried = Callable[[str, str, str, float, Usage | None], None]
+@dataclasses.dataclass(slots=True, eq=False, kw_only=True)
+class _Try:
+    """A try under way, and when it last said something."""
+
+    effector: str
+    name: str
+    call: str
+    heard_s: float
 
 
 class _Counted:
@@ -106,16 +195,33 @@ class _Counted:
 
     Args:
         effector: What tries.
-        tried: Told of each try: effector, name, how it ended, seconds, usage.
+        meter: Told of each try.
     """
 
-    def __init__(self, effector: Effector, tried: _Tried) -> None:
+    def __init__(self, effector: Effector, meter: Meter) -> None:
         self._effector = effector
-        self._tried = tried
+        self._meter = meter
         self.name = effector.name
 
     async def perform(self, call: Call, ask: Ask, attempt: Attempt) -> Done | Failed | InDoubt:
         """Do it, and count it."""
+        with self._meter.trying(self.name, ask.name, call.id) as one:
+            return await self._perform(call, ask, self._listened(one, attempt))
+
+    def _listened(self, one: _Try, attempt: Attempt) -> Attempt:
+        """Return an attempt whose words the meter hears too."""
+
+        def heartbeat(state: object) -> None:
+            self._meter.heard(one)
+            attempt.heartbeat(state)
+
+        async def progress(text: str) -> None:
+            self._meter.heard(one)
+            await attempt.progress(text)
+
+        return dataclasses.replace(attempt, heartbeat=heartbeat, progress=progress)
+
+    async def _perform(self, call: Call, ask: Ask, attempt: Attempt) -> Done | Failed | InDoubt:
         began_s, name, ended = time.monotonic(), ask.name, "failed"
         usage: Usage | None = None
         try:
@@ -133,7 +239,7 @@ class _Counted:
                 name = "unknown"  # somebody made it up: it would be a figure of its own for good
             return outcome
         finally:
-            self._tried(self.name, name, ended, time.monotonic() - began_s, usage)
+            self._meter.tried(self.name, name, ended, time.monotonic() - began_s, usage)
 
 
 class _CountedVerifier(_Counted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import re
+from collections.abc import Awaitable, Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -14,7 +15,7 @@ from headwater import testing
 from headwater.contracts.messages import Ask, Failed, ReplyTo
 from headwater.core.effector import Attempt, Call, Effector, Safety, Verifier
 from headwater.core.messages import Meta
-from headwater.meter import Meter
+from headwater.meter import LOOK_S, QUIET_S, Meter
 from headwater.tools.effector import Tools
 from headwater.tracing.spans import Silent
 
@@ -128,6 +129,104 @@ def test_names_that_somebody_made_up_are_one_figure():
         key: value for key, value in figures(registry).items() if key[0].endswith("_seconds_count")
     }
     assert counts == {("headwater_call_seconds_count", "tool.tools", "unknown", "failed"): 3}
+
+
+class Hangs:
+    """An effector that says what it is told to say, and never answers."""
+
+    name = "model"
+
+    def __init__(self) -> None:
+        self.speak: list[Attempt] = []
+
+    async def perform(self, call: Call, ask: Ask, attempt: Attempt) -> Failed:
+        self.speak.append(attempt)
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets it")
+
+
+def _hanging(
+    body: Callable[[Meter, list[float], list[Attempt], CollectorRegistry], Awaitable[None]],
+    *names: str,
+) -> None:
+    """Have calls hang while a test goes on, with a clock of its own."""
+
+    async def main() -> None:
+        registry, clock, effector = CollectorRegistry(), [1_000.0], Hangs()
+        meter = Meter(registry, Silent(), clock=lambda: clock[0])
+        counted = meter.counted(effector)
+        calls = [asyncio.create_task(counted.perform(*_ask(name))) for name in names]
+        await asyncio.sleep(0)
+        await body(meter, clock, effector.speak, registry)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert figures(registry)["headwater_quiet_call_seconds", "model"] == 0
+
+    asyncio.run(main())
+
+
+def test_a_provider_that_hangs_is_said_once_a_name_and_then_seldom(
+    caplog: pytest.LogCaptureFixture,
+):
+    """Which call, for how long, and how many beside it; then a line a minute at most."""
+
+    async def body(
+        meter: Meter, clock: list[float], speak: list[Attempt], registry: CollectorRegistry
+    ) -> None:
+        said = []
+        for _ in range(40):
+            meter.look()
+            lines = [record.getMessage() for record in caplog.records]
+            said += [(round(clock[0]) - 1_000, line) for line in lines]
+            caplog.clear()
+            clock[0] += LOOK_S
+        small = "model small, call r/1: it has said nothing for %d s, 1 more of model small for over 30 s"
+        large = "model large, call r/1: it has said nothing for %d s"
+        assert said == [(at, line % at) for at in (30, 60, 120, 180) for line in (small, large)]
+        assert figures(registry)["headwater_quiet_call_seconds", "model"] == 40 * LOOK_S
+
+    _hanging(body, "small", "small", "large")
+
+
+@pytest.mark.parametrize("word", ["heartbeat", "progress", "none"])
+def test_a_call_that_says_something_does_not_hang(caplog: pytest.LogCaptureFixture, word: str):
+    """A heartbeat, or a piece of a streamed answer; the control says nothing."""
+
+    async def body(
+        meter: Meter, clock: list[float], speak: list[Attempt], registry: CollectorRegistry
+    ) -> None:
+        clock[0] += QUIET_S - 1
+        if word == "heartbeat":
+            speak[0].heartbeat("half")
+        elif word == "progress":
+            await speak[0].progress("It is")
+        clock[0] += 1
+        meter.look()
+        quiet_s = figures(registry)["headwater_quiet_call_seconds", "model"]
+        assert (quiet_s, len(caplog.records)) == ((QUIET_S, 1) if word == "none" else (1, 0))
+
+    _hanging(body, "small")
+
+
+def test_it_is_looked_for_until_the_process_stops(caplog: pytest.LogCaptureFixture):
+    """Between two looks it waits."""
+
+    async def body(
+        meter: Meter, clock: list[float], speak: list[Attempt], registry: CollectorRegistry
+    ) -> None:
+        stop = asyncio.Event()
+        following = asyncio.create_task(meter.follow(stop, look_s=0.001))
+        await asyncio.sleep(0)
+        assert caplog.records == []
+        clock[0] += QUIET_S
+        async with asyncio.timeout(10):
+            while not caplog.records:  # noqa: ASYNC110 - a line in a log sets no event
+                await asyncio.sleep(0)
+        stop.set()
+        await following
+
+    _hanging(body, "small")
 
 
 def test_load_is_read_when_it_is_asked_for():
