@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Mapping
 
@@ -131,7 +130,7 @@ class Freezes(Timed):
     def tend(self, run: Run, share: float) -> None:
         """Thaw what was frozen for long enough."""
         if self._frozen and time.monotonic() >= self._until_s:
-            run.fleet.signal(self._frozen, signal.SIGCONT)
+            run.fleet.thaw(self._frozen)
             run.died(self._frozen)
             self._frozen = ""
         super().tend(run, share)
@@ -143,14 +142,14 @@ class Freezes(Timed):
     def happen(self, run: Run) -> None:
         """Freeze one."""
         self._frozen = run.dice.choice(PAIR)
-        run.fleet.signal(self._frozen, signal.SIGSTOP)
+        run.fleet.freeze(self._frozen)
         self._until_s = time.monotonic() + FROZEN_S
         run.died(self._frozen)
 
     def end(self, run: Run) -> None:
         """Thaw."""
         if self._frozen:
-            run.fleet.signal(self._frozen, signal.SIGCONT)
+            run.fleet.thaw(self._frozen)
 
 
 class BrokerDeaths(Timed):

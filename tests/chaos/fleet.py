@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from tests.chaos import child, world
 from tests.chaos.nursery import NURSERY, Forked
+from tests.stopping import group, stop
 
 from headwater.testing.invariants import Death
 
@@ -104,9 +105,13 @@ class Fleet:
             group=seat.group,
         )
 
-    def signal(self, instance: str, number: signal.Signals) -> None:
-        """Send a process a signal, and what it keeps."""
-        self.running[instance].signal(number)
+    def freeze(self, instance: str) -> None:
+        """Have a process and what it keeps stand still, and return once they do."""
+        stop(*group(self.running[instance].pid))
+
+    def thaw(self, instance: str) -> None:
+        """Have them go on where they were."""
+        self.running[instance].signal(signal.SIGCONT)
 
     def kill(self, instance: str) -> None:
         """End one at once, and what it keeps; the next look starts it again."""

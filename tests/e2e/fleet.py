@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+from tests.stopping import group, stop
+
 ROOT = pathlib.Path(__file__).parents[2]
 ROLES = {
     "coordinator-1": "coordinator",
@@ -96,7 +98,7 @@ class Fleet:
 
     def freeze(self, instance: str) -> None:
         """Stop one where it stands."""
-        os.killpg(self.running[instance].pid, signal.SIGSTOP)
+        stop(*group(self.running[instance].pid))
 
     def thaw(self, instance: str) -> None:
         """Let it go on."""

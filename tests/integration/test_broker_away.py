@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pathlib
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from confluent_kafka import Consumer
+from tests.stopping import stop
 
 from headwater.contracts.records import Draft, Partition
 from headwater.errors import SettingsError, TransientError
@@ -192,21 +192,12 @@ def test_questions_go_on_after_an_election(own_kafka: Broker, log: KafkaLog) -> 
     assert values(read_all(log, inbox)) == [b"before"]
 
 
-def stands_still(pid: int) -> bool:
-    """Whether a signal to stop has reached every thread: until then it may answer once more."""
-    threads = pathlib.Path(f"/proc/{pid}/task").iterdir()
-    return all(
-        (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads
-    )
-
-
 def test_whether_a_broker_answers_is_known_within_bounds(own_kafka: Broker, log: KafkaLog) -> None:
     """While it is dead or stands still nobody answers; it may take no longer than was said."""
     running = own_kafka.status()
     assert running is not None
     assert log.answers(10.0)
-    os.kill(running.pid, signal.SIGSTOP)
-    until(lambda: stands_still(running.pid), "all of its threads to stand still")
+    stop(running.pid)
     began_s = time.monotonic()
     assert not log.answers(2.0)
     assert time.monotonic() - began_s < 5

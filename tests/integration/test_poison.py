@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 from tests.integration.poisoned import triage
+from tests.stopping import stop
 
 from headwater.contracts.quarantine import quarantine_topic
 from headwater.contracts.records import Draft, Headers, Partition, Record
@@ -156,8 +157,8 @@ class Fleet:
         children = pathlib.Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
         pids = [int(pid) for pid in children.split()]
         assert pids
+        stop(*pids)
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
             timer = threading.Timer(STOP_S, os.kill, (pid, signal.SIGCONT))
             timer.start()
             self._timers.append(timer)
