@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from typing import Annotated
 
 import typer
@@ -78,11 +79,16 @@ def _warn(running: Running, port: int | None) -> None:
 
 
 def _broker(directory: pathlib.Path | None) -> Broker:
+    named = os.environ.get("HEADWATER_KAFKA__BOOTSTRAP", "")
+    if named and not re.fullmatch(r"[^:,]\S*:\d+", named.split(",", maxsplit=1)[0]):
+        raise shell.RefusedError(
+            f"HEADWATER_KAFKA__BOOTSTRAP {named!r} is not host:port", status=shell.WRONG_USAGE
+        )
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     return Broker(
         directory or cache / "headwater" / "broker",
         cache=cache / "headwater",
-        external=os.environ.get("HEADWATER_KAFKA__BOOTSTRAP", ""),
+        external=named,
     )
 
 

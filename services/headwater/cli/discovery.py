@@ -10,6 +10,7 @@ import tomllib
 from typing import Any
 
 from headwater.cli.shell import WRONG_USAGE, RefusedError
+from headwater.errors import HeadwaterError
 from headwater.sdk.app import App
 
 _WAYS = (
@@ -69,6 +70,12 @@ def load(option: str) -> App:
                 status=WRONG_USAGE,
             ) from error
         raise RefusedError(f"{module_name} cannot be imported: {error}; install it") from error
+    except HeadwaterError:
+        raise  # it says itself what is declared so that it cannot work
+    except Exception as error:
+        raise RefusedError(
+            f"{module_name} cannot be imported: {type(error).__name__}: {error}; --debug shows where"
+        ) from error
     found: object = module
     for part in attribute.split("."):
         found = getattr(found, part, None)

@@ -78,7 +78,8 @@ def doctor(
         shell.document({"settings": named, "checks": [dataclasses.asdict(one) for one in found]})
     failed = [check for check in found if check.state is State.FAIL]
     if failed:
-        raise shell.RefusedError(f"{len(failed)} of {len(found)} checks fail: {failed[0].says}")
+        names = ", ".join(check.name for check in failed)
+        raise shell.RefusedError(f"{len(failed)} of {len(found)} checks fail: {names}")
 
 
 def _settings(settings: Settings) -> None:

@@ -19,6 +19,7 @@ _TIMEOUT_S = 30.0
 _RETRIES_MAX = 5
 _PAUSE_S_MAX = 5.0
 _MISSING = 404
+_UNAUTHORIZED = 401
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,9 @@ def connect() -> Iterator[Gateway]:
         try:
             token = pathlib.Path(file).read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise RefusedError(f"HEADWATER_TOKEN_FILE: {error}", status=WRONG_USAGE) from error
+            raise RefusedError(
+                f"HEADWATER_TOKEN_FILE {file}: {error.strerror}", status=WRONG_USAGE
+            ) from error
     gateway = Gateway(os.environ.get("HEADWATER_URL", "") or URL, token)
     try:
         yield gateway
@@ -202,6 +205,11 @@ def _problem(response: httpx.Response) -> str:
     if not isinstance(problem, dict):
         return (
             f"{response.request.url} answered {response.status_code}: is that a headwater gateway?"
+        )
+    if response.status_code == _UNAUTHORIZED:
+        return (
+            f"{response.request.url.copy_with(path='', query=None)} wants a token that it knows: set "
+            "HEADWATER_TOKEN, or HEADWATER_TOKEN_FILE"
         )
     title = str(problem.get("title") or response.reason_phrase)
     detail = str(problem.get("detail") or "")

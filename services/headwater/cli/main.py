@@ -127,7 +127,7 @@ def run() -> None:
 
 
 def _usage(error: TyperException, *, debug: bool) -> int:
-    words = error.format_message()
+    words = error.format_message().replace("Value error, ", "")  # pydantic's, of no use here
     if words.startswith("Usage:"):  # nothing was asked: the help, which keeps its lines
         shell.note(words)
         return error.exit_code

@@ -281,7 +281,8 @@ def parse(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         hint = f"; a string needs quotes of its own: '\"{text}\"'" if text.isidentifier() else ""
         raise shell.RefusedError(
-            f"{where}: {error.msg} at column {error.colno}{hint}", status=shell.WRONG_USAGE
+            f"{where}: {error.msg.removesuffix(' at')} at column {error.colno}{hint}",
+            status=shell.WRONG_USAGE,
         ) from error
 
 

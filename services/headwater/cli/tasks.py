@@ -53,25 +53,32 @@ def publish(
         raise shell.RefusedError(
             "which task? Give either --json J or --file F.jsonl", status=shell.WRONG_USAGE
         )
-    given = [(own_id, runs.parse(task, "--json"))] if task else [*_lines(file, own_id)]
+    given = [("", own_id, runs.parse(task, "--json"))] if task else [*_lines(file, own_id)]
+    if not given:
+        shell.note(f"{file} has no task in it")
     whose = discovery.tenant(tenant)
     if dry_run:
         answers: list[Any] = [
-            {"agent": agent, "tenant": whose, "id": one, "task": of} for one, of in given
+            {"agent": agent, "tenant": whose, "id": one, "task": of} for _, one, of in given
         ]
-        _print(answers, output, "would publish")
+        _print(answers, output, "would publish", several=file is not None)
         return
     answers = []
     with connect() as gateway, _bar(len(given)) as advance:
-        for one, of in given:
-            answers.append(
-                _publish(gateway, agent, whose, one, of, wait_s=timeout_s if wait else 0)
-            )
+        for where, one, of in given:
+            try:
+                answer = _publish(gateway, agent, whose, one, of, wait_s=timeout_s if wait else 0)
+            except shell.RefusedError as error:
+                if not where:
+                    raise
+                _print(answers, output, "published", several=True)
+                raise _halfway(where, error, len(answers), own_id) from error
+            answers.append(answer)
             advance()
     if wait:
-        _outcomes(answers, output)
+        _outcomes(answers, output, several=file is not None)
     else:
-        _print(answers, output, "published")
+        _print(answers, output, "published", several=file is not None)
 
 
 @contextlib.contextmanager
@@ -102,29 +109,46 @@ def _publish(
     return runs.follow(gateway, _id(answer), timeout_s=wait_s)
 
 
-def _lines(file: pathlib.Path | None, own_id: str) -> Iterator[tuple[str, Any]]:
+def _halfway(where: str, error: shell.RefusedError, done: int, own_id: str) -> shell.RefusedError:
+    """Return what is said where a file was published up to a line."""
+    before = f"the {shell.count(done, 'task')} before it {'was' if done == 1 else 'were'} published"
+    again = "; published again, these are the same tasks" if own_id else ""
+    return shell.RefusedError(
+        f"{where}: {error}{f'; {before}{again}' if done else ''}", status=error.status
+    )
+
+
+def _lines(file: pathlib.Path | None, own_id: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield where each task of a file stands, its id and the task."""
     assert file is not None
     try:
         with sys.stdin if str(file) == "-" else file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     one = f"{own_id}-{number}" if own_id else ""
-                    yield one, runs.parse(line, f"{file} line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise shell.RefusedError(f"--file {file}: {error}", status=shell.WRONG_USAGE) from error
+                    where = f"{file} line {number}"
+                    yield where, one, runs.parse(line, where)
+    except OSError as error:
+        raise shell.RefusedError(
+            f"--file {file}: {error.strerror}", status=shell.WRONG_USAGE
+        ) from error
+    except UnicodeDecodeError as error:
+        raise shell.RefusedError(
+            f"--file {file}: it is no text in UTF-8", status=shell.WRONG_USAGE
+        ) from error
 
 
-def _print(answers: list[Any], output: shell.Format, verb: str) -> None:
+def _print(answers: list[Any], output: shell.Format, verb: str, *, several: bool) -> None:
     if output is shell.Format.JSON:
-        shell.document(answers[0] if len(answers) == 1 else answers)
+        shell.document(answers if several else answers[0])
         return
     for answer in answers:
         print(f"{verb} {_id(answer) or json.dumps(answer['task'], ensure_ascii=False)}")
 
 
-def _outcomes(answers: list[Any], output: shell.Format) -> None:
+def _outcomes(answers: list[Any], output: shell.Format, *, several: bool) -> None:
     if output is shell.Format.JSON:
-        shell.document(answers[0] if len(answers) == 1 else answers)
+        shell.document(answers if several else answers[0])
     failed = [answer for answer in answers if answer.get("status") != "completed"]
     if output is shell.Format.TABLE:
         for answer in answers:

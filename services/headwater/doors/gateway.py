@@ -199,7 +199,7 @@ class Gateway:
 
     def _no_agent(self, agent: str) -> ProblemError:
         known = ", ".join(sorted(self._of.inputs))
-        return ProblemError(404, "No such agent", f"no agent {agent!r}; there are: {known}")
+        return ProblemError(404, "No such agent", f"{agent!r}; there are: {known}")
 
     async def list_runs(self, request: Request) -> Response:
         """Return runs, newest first."""

@@ -302,7 +302,7 @@ class KeptDoor:
     def _agent(self, name: str) -> str:
         if name not in self._of.agents:
             known = ", ".join(sorted(self._of.agents))
-            raise ProblemError(404, "No such agent", f"no agent {name!r}; there are: {known}")
+            raise ProblemError(404, "No such agent", f"{name!r}; there are: {known}")
         return name
 
     def _wanted(self, told: Mapping[str, Any]) -> Wanted:
@@ -368,4 +368,6 @@ def _since_ms(told: Mapping[str, Any]) -> int:
 
 
 def _missing(record: str) -> ProblemError:
-    return ProblemError(404, "No such record", f"no record {record!r} is kept; its list names them")
+    return ProblemError(
+        404, "No such record", f"nothing is kept as {record!r}; its list names what is"
+    )

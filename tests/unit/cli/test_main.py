@@ -13,7 +13,7 @@ import pytest
 import typer.main
 from tests.unit.cli.door import Door, Hw
 
-from headwater.cli import discovery, main, shell
+from headwater.cli import discovery, doctor, main, shell
 from headwater.errors import SettingsError, TransientError
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_config import KafkaConfig
@@ -77,6 +77,61 @@ def test_a_directory_that_cannot_be_used_is_named(
     assert ran.status == 1
     assert re.search(r"file/\S+: Not a directory: is it there, and may \S+ use it\?", ran.err)
     assert "Error" not in ran.err
+
+
+def test_a_choice_that_is_none_is_said_in_our_words(hw: Hw) -> None:
+    """Not in those of the library that checks it."""
+    ran = hw("runs", "list", "-o", "xml")
+    assert ran.status == 2
+    assert "'--output' / '-o': 'xml' is not one of 'table', 'json'" in ran.err
+
+
+def test_a_bootstrap_that_is_none_is_not_remembered(
+    hw: Hw, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """What `broker start` remembered could be neither stopped nor started over."""
+    for wrong in ("foo:bar", "foo", ":9092", "foo:"):
+        monkeypatch.setenv("HEADWATER_KAFKA__BOOTSTRAP", wrong)
+        ran = hw("broker", "start", "--dir", str(tmp_path / "broker"))
+        said = f"headwater: HEADWATER_KAFKA__BOOTSTRAP {wrong!r} is not host:port\n"
+        assert (ran.status, ran.err) == (2, said)
+    assert [*tmp_path.iterdir()] == []
+    for right in ("127.0.0.1:9", "[::1]:9", "a.b:9,c:9"):
+        monkeypatch.setenv("HEADWATER_KAFKA__BOOTSTRAP", right)
+        assert "no local broker runs here" in hw("broker", "stop", "--dir", str(tmp_path)).err
+
+
+def test_a_doctors_last_line_names_what_fails(hw: Hw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each check has said why, in a line of its own above."""
+    says = "it is away: set it right"
+    checks = [doctor.Check(name=name, state=state, says=says) for name, state in _CHECKS.items()]
+    monkeypatch.setattr(doctor, "_checks", lambda *_, **__: checks)
+    ran = hw("doctor")
+    assert (ran.status, ran.err) == (1, "headwater: 2 of 3 checks fail: broker, topics\n")
+    assert ran.out.count(says) == 3
+
+
+_CHECKS = {"app": doctor.State.OK, "broker": doctor.State.FAIL, "topics": doctor.State.FAIL}
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("x = 1 +", "its_app cannot be imported: SyntaxError: invalid syntax (its_app.py, line 1)"),
+        ("raise RuntimeError('boom')", "its_app cannot be imported: RuntimeError: boom"),
+        ("import headwater; headwater.App('A B')", "app 'A B': a name is a-z"),
+    ],
+)
+def test_an_app_that_breaks_as_it_is_imported_is_named(
+    hw: Hw, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    """It is the author's code that broke; what headwater refuses in it, it says itself."""
+    pathlib.Path("its_app.py").write_text(code)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "its_app", raising=False)
+    ran = hw("schemas", "list", "--app", "its_app:app")
+    assert ran.status == 1
+    assert ran.err.startswith(f"headwater: {words}")
 
 
 def every_command(group: Any, *names: str) -> Iterator[tuple[str, ...]]:

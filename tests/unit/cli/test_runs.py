@@ -490,7 +490,16 @@ def test_a_token_is_sent_from_the_environment_or_a_file(
     ]
     monkeypatch.setenv("HEADWATER_TOKEN_FILE", str(tmp_path / "none"))
     ran = hw("runs", "list")
-    assert (ran.status, "HEADWATER_TOKEN_FILE" in ran.err) == (2, True)
+    said = f"headwater: HEADWATER_TOKEN_FILE {tmp_path / 'none'}: No such file or directory\n"
+    assert (ran.status, ran.err) == (2, said)
+
+
+def test_a_gateway_that_wants_a_token_says_where_it_is_set(door: Door, hw: Hw) -> None:
+    """A person at a command line sends no headers."""
+    door.problem("GET", "/api/v1/runs", 401, "Who are you?", "send `Authorization: Bearer <token>`")
+    ran = hw("runs", "list", "--agent", "triage")
+    said = f"{door.url} wants a token that it knows: set HEADWATER_TOKEN, or HEADWATER_TOKEN_FILE"
+    assert (ran.status, ran.err) == (1, f"headwater: {said}\n")
 
 
 def test_show_tells_who_decided_about_a_call(door: Door, hw: Hw) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 import pytest
-from tests.unit.cli.door import Door, Hw
+from tests.unit.cli.door import Answer, Door, Hw
 
 _PATH = "/api/v1/agents/triage/tasks"
 _RUNNING = {"task_id": "t-1", "status": "started"}
@@ -106,6 +106,59 @@ def test_a_failed_run_fails_the_command(door: Door, hw: Hw) -> None:
     ran = hw("tasks", "publish", "triage", "--json", "1", "--wait")
     assert (ran.status, ran.out) == (1, "")
     assert "t-1 failed: ToolError: away" in ran.err
+
+
+def test_a_file_that_ends_halfway_says_where_and_what_is_published(door: Door, hw: Hw) -> None:
+    """Nobody has to guess which lines are still to do; under names of their own all of them may be."""
+    pathlib.Path("tasks.jsonl").write_text('"a"\n\n7\n"c"\n')
+    fits = Answer({"task_id": "1"}, 202)
+    wrong = Answer({"title": "The task does not fit", "detail": "a string"}, 422)
+    line = ("tasks", "publish", "triage", "--file", "tasks.jsonl")
+    door.on("POST", _PATH, fits, wrong)
+    ran = hw(*line)
+    assert (ran.status, ran.out) == (1, "published 1\n")
+    assert ran.err == (
+        "headwater: tasks.jsonl line 3: The task does not fit: a string; the 1 task before it was published\n"
+    )
+    door.on("POST", _PATH, fits, wrong)
+    ran = hw(*line, "--id", "batch", "-o", "json")
+    assert ran.json == [{"task_id": "1"}]
+    assert ran.err.endswith("was published; published again, these are the same tasks\n")
+    door.on("POST", _PATH, wrong)
+    assert hw(*line).err.endswith("line 1: The task does not fit: a string\n")
+
+
+def test_a_file_is_a_list_in_json_however_many_lines_it_has(door: Door, hw: Hw) -> None:
+    """A script reads one and the same form; a file without a task says so."""
+    pathlib.Path("one.jsonl").write_text('"a"\n')
+    pathlib.Path("none.jsonl").write_text("\n")
+    door.on("POST", _PATH, _DONE)
+    line = ("tasks", "publish", "triage", "-o", "json", "--file")
+    assert hw(*line, "one.jsonl").json == [_DONE]
+    assert hw(*line, "one.jsonl", "--wait").json == [_DONE]
+    assert len(hw(*line, "one.jsonl", "--dry-run").json) == 1
+    none = hw(*line, "none.jsonl")
+    assert (none.status, none.json, none.err) == (0, [], "none.jsonl has no task in it\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file or directory"), (b"\xd0\xff", "it is no text in UTF-8")],
+)
+def test_a_file_that_cannot_be_read_is_said_plainly(
+    hw: Hw, content: bytes | None, words: str
+) -> None:
+    """Without Python's own words for it."""
+    if content is not None:
+        pathlib.Path("x").write_bytes(content)
+    ran = hw("tasks", "publish", "triage", "--file", "x")
+    assert (ran.status, ran.err) == (2, f"headwater: --file x: {words}\n")
+
+
+def test_json_that_ends_too_early_is_said_once(hw: Hw) -> None:
+    """The parser's words end with the word that ours begin with."""
+    ran = hw("tasks", "publish", "triage", "--json", '"x')
+    assert ran.err == "headwater: --json: Unterminated string starting at column 1\n"
 
 
 def test_json_output_is_one_document(door: Door, hw: Hw) -> None:
