@@ -132,7 +132,7 @@ def _call(call: Mapping[str, Any], began_ms: int, *, goes_on: bool) -> rich.text
     if asked and answered >= asked:
         facts.append(f"took {shell.duration(answered - asked)}")
     elif asked and goes_on and state in WAITING:
-        facts.append(f"waits for {shell.duration(max(0, shell.now_ms() - asked))}")
+        facts.append(f"no answer for {shell.duration(max(0, shell.now_ms() - asked))}")
     usage = call.get("usage") or {}
     if usage:
         tokens = int(usage.get("input_tokens") or 0) + int(usage.get("output_tokens") or 0)

@@ -347,7 +347,7 @@ def test_what_goes_on_is_timed_until_now(
     door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="waiting", at_ms=1_010, calls=[waits]))
     shown = hw("runs", "show", _ID).out
     assert "1 h 0 min" in shown
-    assert "waits for 59 min 59 s" in shown
+    assert "no answer for 59 min 59 s" in shown
     for ended in (run_of(calls=CALLS), run_of(status="failed", calls=[waits])):
         door.on("GET", f"/api/v1/runs/{_ID}", ended)
         assert "waits for" not in hw("runs", "show", _ID).out
