@@ -129,7 +129,7 @@ class Claiming:
     def take(self, claim: Claim, record: Record) -> bool:
         """Count a delivered record as under way; false if it was done before."""
         known = self._known[claim]
-        known.take(record)
+        known.take(record, self._clock())
         open_ = self._marks[claim].take(record)
         if not open_:
             known.end(record.offset)

@@ -21,7 +21,7 @@ WAIT_MS = 100
 SKEW_MS = 60_000
 """How far the clocks of two brokers may differ; receipts of so much longer ago are read too."""
 SETTLED_MS = 30_000
-"""A backlog that ends within this time of a gain has shown all that was under way elsewhere."""
+"""A backlog of which nothing more has come for so long has ended, and shown what was under way elsewhere."""
 
 
 class Known:
@@ -56,6 +56,7 @@ class Known:
         self._intents: dict[str, Intent] = {}
         self._inherited: set[int] = set()
         self._last: Record | None = None
+        self._came_ms = 0
 
     def note(self, receipt: Intent | Result) -> None:
         """Take a receipt in: an answer counts whatever came before or after, the first of two wins.
@@ -73,9 +74,9 @@ class Known:
         if known is None or same or receipt.begun_ms > known.begun_ms:
             self._intents[_id(receipt)] = receipt
 
-    def take(self, record: Record) -> None:
+    def take(self, record: Record, now_ms: int) -> None:
         """Count a delivered request: one from before the gain may be under way elsewhere."""
-        self._last = record
+        self._last, self._came_ms = record, now_ms
         if self._before(record):
             self._inherited.add(record.offset)
 
@@ -98,13 +99,15 @@ class Known:
         return self._intents.get(call_id)
 
     def settled(self, now_ms: int) -> bool:
-        """Say whether nobody else can be answering calls of this partition any more."""
-        if self._inherited:
+        """Say whether nobody else can be answering calls of this partition any more.
+
+        Receipts are read where a request was open at the gain, so one comes, however late.
+        """
+        last = self._last
+        if last is None or self._inherited:
             return False
-        passed = self._last is not None and (
-            not self._before(self._last) or self._last.offset >= self.next_offset + doneset.WINDOW
-        )
-        return passed or now_ms - self._gained_ms > SETTLED_MS
+        passed = not self._before(last) or last.offset >= self.next_offset + doneset.WINDOW
+        return passed or now_ms - self._came_ms > SETTLED_MS
 
     def _before(self, record: Record) -> bool:
         return record.time_ms <= self._gained_ms + SKEW_MS

@@ -1060,3 +1060,59 @@ async def test_others_receipts_are_read_only_while_someone_may_write_them():
     await finish(loop)
     assert known.reader is None
     await loop.close()
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+@pytest.mark.parametrize(("safety", "order_key"), CAREFUL)
+def test_an_heir_whose_requests_come_late_waits_for_who_is_still_at_them(
+    safety: str, order_key: str, control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the lease renews it; the control counts the backlog's time from the gain.
+
+    A broker is away, or what was noted takes long to read: the first request comes later than a
+    backlog may pause. Nobody had read the renewals by then, and the call was made beside itself.
+    """
+
+    class Unsure(Hands):
+        async def verify(self, call: Any, ask: Any, attempt: Any) -> None:
+            """Say that it has not happened: whoever makes it is still at it."""
+
+    if control:
+        monkeypatch.setattr(
+            Known,
+            "settled",
+            lambda known, now_ms: (
+                not known._inherited and now_ms - known._gained_ms > subject.SETTLED_MS
+            ),
+        )
+
+    @play
+    async def scene() -> None:
+        async def pass_by(seconds: int) -> None:
+            for _ in range(seconds):
+                await settle(heir, rounds=1)
+                for renewal in loop._noting.renewals():
+                    await world.log.append(renewal)
+                await asyncio.sleep(1)
+
+        world = World(Unsure())
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(safety=safety, order_key=order_key)
+        await settle(loop)
+        heir = world.performing("b")
+        world.log.evict(world.workers[0])
+        worker = world.workers[-1]
+        poll = worker.poll
+        worker.poll = lambda *, records_max, wait_ms: poll(records_max=0, wait_ms=wait_ms)
+        await pass_by(subject.SETTLED_MS // 1_000 + 10)
+        worker.poll = poll
+        await pass_by(30)
+        assert world.hands.began == ([0, 0] if control else [0])
+        world.hands.gates[0].set()
+        await finish(loop, heir)
+        assert world.outcomes() == {0: Answered(value=b"0")}
+        await heir.close()
+        await loop.close()
+
+    scene()
