@@ -96,10 +96,13 @@ class Cuts:
     def started_again(self, visit: Visit, start: Start) -> None:
         """A task that is published again while its failed run is kept has taken a slot in vain.
 
-        Admission told of it as of a new run, so what it is has to be told again.
+        Admission told of it as of a new run, so what it is has to be told again. So has a parent whose
+        own task was published again, and which asks for a child of the same id.
         """
         run, turn = visit.run, visit.turn
-        if run.state == "failed" and start.reply_to is None:
+        if start.reply_to is not None:
+            self._life.asked_again(visit, start.reply_to)
+        elif run.state == "failed":
             logger.warning("%s failed and is kept: resume it, replay it or discard it", run.run)
             closed = Closed(slot=start.slot)
             visit.send(closed, self._routes.admission(turn.meta.tenant), meta=turn.meta)

@@ -14,6 +14,7 @@ from headwater.contracts.messages import (
     Failed,
     Outcome,
     Reply,
+    ReplyTo,
     RunFailed,
     Spent,
     Status,
@@ -203,20 +204,29 @@ class Life:
                 self._routes.admission(visit.opened.tenant),
             )
         else:
-            to = start.reply_to
-            visit.send(
-                Reply(
-                    run=to.run,
-                    number=to.number,
-                    attempt=run.run,
-                    outcome=self._answer(visit),
-                    spent=run.spent,
-                ),
-                Address(to.topic, to.run, to.partition),
-                (("ce_runid", to.run.encode()),),
-            )
+            self._reply(visit, start.reply_to, run.spent)
         if run.ending != "failed":
             self._drop_rows(visit)
+
+    def asked_again(self, visit: Visit, to: ReplyTo) -> None:
+        """Answer a parent that asks for a run which has told its own, or never will; it costs nothing."""
+        run = visit.run
+        over = run.state == "failed" and not self.awaits_children(visit)
+        if over or run.again is not None:
+            self._reply(visit, to, Spent())
+
+    def _reply(self, visit: Visit, to: ReplyTo, spent: Spent) -> None:
+        visit.send(
+            Reply(
+                run=to.run,
+                number=to.number,
+                attempt=visit.run.run,
+                outcome=self._answer(visit),
+                spent=spent,
+            ),
+            Address(to.topic, to.run, to.partition),
+            (("ce_runid", to.run.encode()),),
+        )
 
     def cancel_child(self, visit: Visit, call: OpenCall, reason: str) -> None:
         """Tell a child to stop."""
@@ -277,6 +287,8 @@ class Life:
         run = visit.run
         if run.ending == "completed":
             return Answered(value=run.value)
+        if not run.ending:
+            return Failed(error="Resumed", detail=f"{run.run} had failed, and goes on by itself")
         return Failed(
             error=run.error or run.ending, detail=run.detail or f"the run was {run.ending}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -757,6 +758,41 @@ def test_a_failed_run_whose_task_comes_again_says_so_and_keeps_no_slot(control, 
     told = [(event.status, event.error, event.writes) for event in events(world)[before[0] :]]
     assert told == ([] if control else [("failed", "ValueError", ("2 tool write-b",))])
     assert len(world.messages(Closed)) - before[1] == (0 if control else 1)
+
+
+def asked_by_another_life(world) -> list[Reply]:
+    """Have the parent's own task be published again, and ask for this child; return what it is told."""
+    before = len(world.messages(Reply))
+    world.start(reply_to=ReplyTo(topic=INBOX, partition=0, run="worker.0.boss", number=4))
+    return world.messages(Reply)[before:]
+
+
+def test_a_child_that_is_kept_answers_whoever_asks_for_it_again():
+    """Its first parent was told; another of the same id would wait for ever."""
+    shaky = Shaky()
+    world = World(shaky)
+    assert asked_by_another_life(world) == []
+    assert asked_by_another_life(world) == [], "it answers when it has ended"
+    world.answer(1, b"A")
+    (told,) = world.messages(Reply)
+    assert told.outcome == Failed(error="ValueError", detail="bad luck")
+    assert asked_by_another_life(world) == [dataclasses.replace(told, spent=Spent())]
+    shaky.broken = False
+    granted(world)
+    (resumed,) = asked_by_another_life(world)
+    assert resumed.outcome.error == "Resumed"
+    world.answer(3, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+
+
+def test_a_failed_child_that_waits_for_its_own_answers_once():
+    """It answers as it closes, whoever asked again meanwhile."""
+    world = World(Parent())
+    asked_by_another_life(world)
+    world.answer(1)
+    assert asked_by_another_life(world) == []
+    child_reply(world)
+    assert len(world.messages(Reply)) == 1
 
 
 def test_a_held_answer_of_a_read_is_delivered():

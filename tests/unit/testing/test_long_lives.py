@@ -8,6 +8,8 @@ import dataclasses
 import pytest
 
 import headwater
+from headwater.admission.quotas import Quotas
+from headwater.runs.life import Life
 from headwater.testing import App
 
 app = headwater.App("bank")
@@ -102,3 +104,38 @@ def test_failed_run_whose_task_comes_again_can_still_be_resumed() -> None:
             return run.status
 
     assert asyncio.run(main()) == "failed"
+
+
+@app.agent
+async def tries(ctx: headwater.Context, text: str) -> str:
+    try:
+        return await fail(text)
+    except headwater.AgentError as error:
+        return error.error
+
+
+@app.agent(budget=headwater.Budget(wall_s=None))
+async def waits(ctx: headwater.Context, text: str) -> str:
+    return await ctx.receive("go")
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_parent_whose_task_comes_again_is_answered_for_a_child_that_failed(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child of the run before is kept; the control waits for it, and for ever once it is cancelled."""
+    if control:
+        monkeypatch.setattr(Life, "asked_again", lambda *_: None)
+
+    async def main() -> tuple[str, bool]:
+        async with App(app, parts={"quotas": Quotas(default=1)}) as test:
+            assert await (await test.start(tries, "no", id="t-1")).result() == "ValueError"
+            await test.advance(days=2)
+            again = await test.start(tries, "no", id="t-1")
+            status = again.status
+            await test.cancel(again)
+            await test.advance(days=40)
+            other = await test.start(watch, Watch(left=0, seen=[]))
+            return status, other.status == "held"
+
+    assert asyncio.run(main()) == (("started", True) if control else ("completed", False))
