@@ -158,6 +158,8 @@ class Runs:
             logger.warning("record %s@%d is refused: %s", record.partition, record.offset, error)
             if visit is not None and isinstance(kept, Reply):
                 self._late_refused(visit, kept, error)
+            elif isinstance(message, Control):
+                self._cuts.give_back(turn, message)
             return
         if kept is not None and not isinstance(kept, Drain):
             self._holds.keep(visit, kept)  # a resume delivers it again

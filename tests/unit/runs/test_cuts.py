@@ -795,6 +795,21 @@ def test_a_failed_child_that_waits_for_its_own_answers_once():
     assert len(world.messages(Reply)) == 1
 
 
+def test_a_resume_that_is_refused_gives_its_slot_back(monkeypatch):
+    """No later one would get a slot, nor would its task, published again."""
+    world, _ = failed()
+
+    def refuse(turn, message):
+        raise PoisonError(UNWRITABLE, "the log refuses what this record leads to")
+
+    before = len(world.messages(Closed))
+    monkeypatch.setattr(world.decider, "react", refuse)
+    resume(world)
+    assert len(world.messages(Closed)) == before
+    resume(world, slot=world.run)
+    assert world.messages(Closed)[before:] == [Closed(slot=world.run)]
+
+
 def test_a_held_answer_of_a_read_is_delivered():
     """Answers that came after the failure are kept, and delivered after the cut."""
 
