@@ -282,6 +282,9 @@ class Admission:
 
     def _control(self, turn: Turn, control: Control) -> None:
         tenant, run = turn.meta.tenant, RunId.parse(control.target)
+        if control.verb == "discard" and control.resume is not None:
+            self._dropped(turn, control)
+            return
         seen = turn.get(Seen, tenant, control.target if run is None else run.task)
         if run is not None and (seen is None or seen.run != control.target):
             self._forward(turn, control)
@@ -339,12 +342,18 @@ class Admission:
             self._stop_waiting(turn, control.target)
         turn.send(control, Address(self._routes.inbox(run.agent), control.target, run.partition))
 
-    def _stop_waiting(self, turn: Turn, run: str) -> None:
+    def _dropped(self, turn: Turn, control: Control) -> None:
+        """A run that says itself that it is no more may have asked for a slot just before."""
+        if self._stop_waiting(turn, control.target):
+            seen = _as_seen(turn.meta.tenant, control.target)
+            self._say(turn, "discarded", seen, turn.meta, reason=control.reason)
+
+    def _stop_waiting(self, turn: Turn, run: str) -> bool:
         """Nobody resumes a run that is discarded; while that waited, its task would not be taken."""
         tenant = turn.meta.tenant
         waiting = turn.get(Reopening, tenant, run)
         if waiting is None:
-            return
+            return False
         turn.drop(waiting)
         queued = turn.scan(Queued, tenant)
         turn.drop(
@@ -353,6 +362,7 @@ class Admission:
         counts = turn.get(Tenant, tenant)
         assert counts is not None, "a tenant with held tasks has counts"
         turn.put(dataclasses.replace(counts, queued=counts.queued - 1))
+        return True
 
     def _check_place(self, target: str) -> RunId:
         """Return a run's id, if it has an address here."""

@@ -15,6 +15,7 @@ from headwater.contracts.messages import (
     Outcome,
     Reply,
     ReplyTo,
+    Resume,
     RunFailed,
     Spent,
     Status,
@@ -181,10 +182,18 @@ class Life:
         return tuple(name for entry in entries for name in self._wrote(entry, unsent))
 
     def discard(self, visit: Visit) -> None:
-        """Drop a failed run's rows, and say so; whoever calls this records who wanted it."""
+        """Drop a failed run's rows, and say so; whoever calls this records who wanted it.
+
+        Admission is told too: the run may have asked it for a slot to go on with.
+        """
         if self.awaits_children(visit):
             self.close(visit)
         visit.say("discarded")
+        run = visit.run
+        visit.send(
+            Control(target=run.run, verb="discard", reason=run.reason, resume=Resume(slot=run.run)),
+            self._routes.admission(visit.opened.tenant),
+        )
         self._drop_rows(visit)
 
     def revive(self, visit: Visit) -> None:

@@ -507,6 +507,19 @@ def test_a_task_whose_discarded_run_waited_to_go_on_is_taken(control, monkeypatc
     assert (world.started().count("t1"), resumed) == ((1, 1) if control else (2, 0))
 
 
+def test_a_run_that_says_that_it_is_no_more_no_longer_waits_to_go_on():
+    """It asked for a slot before it was dropped; it is told of as what it is, and not sent back to it."""
+    world, run = forgotten()
+    reopen(world, run)
+    before = len(world.sent)
+    for _ in range(2):
+        world.control(run, "discard", reason="its time is over", resume=Resume(slot=run))
+    (told,) = [sent.message for sent in world.sent[before:]]
+    assert (told.status, told.run, told.reason) == ("discarded", run, "its time is over")
+    assert not [*world.rows.scan(Reopening), *world.rows.scan(Queued)]
+    assert [row.queued for row in world.rows.scan(Tenant)] == [0]
+
+
 def test_a_resume_leaves_a_task_alone_that_waits_for_another_run():
     """The same task of another agent is another run."""
     world, _ = forgotten()

@@ -9,6 +9,9 @@ import pytest
 
 import headwater
 from headwater.admission.quotas import Quotas
+from headwater.contracts.messages import Control, Resume
+from headwater.core.decider import Sent
+from headwater.core.messages import Meta
 from headwater.runs.life import Life
 from headwater.testing import App
 
@@ -139,3 +142,38 @@ def test_parent_whose_task_comes_again_is_answered_for_a_child_that_failed(
             return status, other.status == "held"
 
     assert asyncio.run(main()) == (("started", True) if control else ("completed", False))
+
+
+async def said_at_once(test: App, run, *verbs: str) -> None:
+    """Have operators say something to a run, each before the others are heard."""
+    for verb in verbs:
+        word = Control(
+            target=run.id, verb=verb, reason="so", resume=Resume() if verb == "resume" else None
+        )
+        meta = Meta(id=verb, tenant=run.tenant, actor="ana")
+        sent = Sent(message=word, to=test.platform.admission_address(run.tenant), meta=meta)
+        await test.log.append(test._envelope.seal(sent))
+    await test.settle()
+
+
+@pytest.mark.parametrize("dropped_by", ["retention", "an operator, at the same time"])
+def test_task_whose_run_was_dropped_while_it_waited_to_go_on_is_a_new_one(dropped_by: str) -> None:
+    """Nobody is left to be resumed: a task that comes again was taken for that run, and never ran."""
+
+    async def main() -> tuple[str, list[str]]:
+        async with App(app, parts={"quotas": Quotas(default=1)}) as test:
+            run = await test.start(fail, "no", id="t-1")
+            await test.advance(days=29)
+            blocker = await test.start(waits, "x")
+            if dropped_by == "retention":
+                await test.resume(run)
+                assert run.status == "held"
+                await test.advance(days=2)
+            else:
+                await said_at_once(test, run, "resume", "discard")
+            dropped = run.status
+            again = await test.start(fail, "no", id="t-1")
+            await test.signal(blocker, "go", "on")
+            return dropped, [event.status for event in again.events[-3:]]
+
+    assert asyncio.run(main()) == ("discarded", ["held", "accepted", "failed"])
