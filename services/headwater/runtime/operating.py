@@ -33,6 +33,9 @@ _AGAIN_NO = (
     "anew, or have the agent take a no and say --despite-no"
 )
 
+_OF_THE_RUN = frozenset({"resume", "discard"})
+"""A resume names its attempt, and the run says what came of these; a replay is a run beside it."""
+
 Verb = Literal["replay", "discard", "resume"]
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -265,8 +268,8 @@ class Operating:
             topic=topic,
             make=filtered,
             offsets=wanted.span(),
-            again=wish.again
-            or wish.verb == "resume",  # a resume names its attempt, and counts once
+            again=wish.again,
+            repeats=_OF_THE_RUN if wish.verb == "resume" else frozenset(),
             rate=wish.rate,
             sends=wish.letters or wish.verb == "replay",
         )

@@ -83,6 +83,7 @@ class Order:
         make: What each leads to.
         offsets: First and last offset that can be meant; `None` for all.
         again: Whether records are meant, too, to which something was done before.
+        repeats: Actions that stand in nobody's way where one of them was done before.
         rate: Most records a second; 0 for as many as go.
         sends: Whether drafts are written; if not, the note is all.
     """
@@ -92,6 +93,7 @@ class Order:
     make: Make
     offsets: tuple[int, int] | None = None
     again: bool = False
+    repeats: frozenset[str] = frozenset()
     rate: float = 0.0
     sends: bool = True
 
@@ -242,7 +244,7 @@ class Replaying:
         if claim is None:
             return False
         start = self._start(place)
-        if self._order.again:
+        if self._order.again or self._order.repeats:
             # What was done before counts for nothing here, but for what this operation has done.
             start = max(start, self._ledger.looked(self._order.operation.id, place))
         began, done = time.monotonic(), self.progress.done
@@ -289,7 +291,7 @@ class Replaying:
         if made is None:
             return None
         before = self._ledger.of(record.partition, record.offset)
-        if before is None:
+        if before is None or before.action in self._order.repeats:
             return made
         return Skipped(kind="done before", why=f"{before.action} by {before.actor or '?'}")
 

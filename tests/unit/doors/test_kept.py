@@ -307,6 +307,20 @@ def test_a_dead_letter_discards_its_run():
     run(body)
 
 
+def test_a_dead_letter_that_was_replayed_is_not_resumed_too():
+    """Two operators want it to go on: its task would be done twice, unless somebody says --again."""
+
+    async def body(world: World) -> None:
+        letter = await broken(world)
+        await operate(world, "dlq/replay", {"ids": [letter["id"]]})
+        found = await operate(world, "dlq/resume", {"ids": [letter["id"]]})
+        assert (found["done"], found["skipped"]) == (0, {"done before": 1})
+        meant = await operate(world, "dlq/resume", {"ids": [letter["id"]], "again": True})
+        assert meant["done"] == 1
+
+    run(body)
+
+
 def test_a_word_that_would_do_nothing_is_skipped_and_says_why():
     """A letter of an earlier attempt, and one whose run went on or is gone, count as nothing done."""
 
