@@ -177,13 +177,13 @@ class Supervisor:
         return None
 
     def _hear(self) -> None:
-        """Pass on what we were told."""
+        """Pass on what we were told, once: a child that is ending already would die of the second."""
         try:
             told = os.read(self._wake, 512)
         except BlockingIOError:
             return
         for number in told:
-            if number in _PASSED:
+            if number in _PASSED and not self._stopping:
                 self._stopping = True
                 for child in self._children.values():
                     if not child.cell:

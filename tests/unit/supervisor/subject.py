@@ -169,6 +169,19 @@ def waits(part: Part) -> int:
     return finish(part, 4)
 
 
+def ends_slowly(part: Part) -> int:
+    """Ends with 4 when it is told to, and takes a while in which nothing catches signals any more."""
+    told = _told()
+    part.posts.join()
+    start(part)
+    while not told:
+        time.sleep(0.05)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    say(ending=True)
+    time.sleep(1.0)
+    return finish(part, 4)
+
+
 def deaf(part: Part) -> int:
     """Does not end when it is told to."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -202,7 +215,7 @@ STORIES: dict[str, Callable[[Part], int]] = {
     story.__name__: story
     for story in (
         segfault, segfault_two, exits, overflow, killed_idle, never_joins, refuses, endless_turn,
-        still, greedy, left_behind, waits, deaf, with_cells,
+        still, greedy, left_behind, waits, ends_slowly, deaf, with_cells,
     )
 }  # fmt: skip
 
