@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,6 +25,8 @@ DELAY_S = 0.8
 POLL_MS = 50
 TRIES = 5
 """How often the control tries to seek within the client's look-up, on a machine that may be busy."""
+JOIN_S = 4.0
+"""How long a client may take to join."""
 
 
 class Shelf:
@@ -154,3 +157,18 @@ def test_nothing_that_was_read_between_polls_outlives_a_claim(shelves: Iterator[
     until(last, "the last record")
     owner.close()
     assert offsets == [*range(5)]
+
+
+def test_a_member_that_ends_while_an_assignment_waits_to_be_told_ends_in_good_order(
+    kafka: str,
+) -> None:
+    """The client tells of it inside its close, where the group's metadata cannot be asked for."""
+    own = f"ends-{uuid.uuid4().hex[:8]}"
+    log = KafkaLog(KafkaConfig(bootstrap=kafka))
+    admin = KafkaAdmin(log.config)
+    admin.create(f"{own}.inbox", partitions=1, replication=1, config={})
+    admin.begin_group(f"{own}.group", {f"{own}.inbox": 1})
+    owner = log.own([f"{own}.inbox"], group=f"{own}.group", instance="a")
+    time.sleep(JOIN_S)  # its client joins by itself; nobody polls
+    owner.close()
+    log.close()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from headwater.contracts.records import Partition
+from headwater.log.broker import Broker
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_owner import KafkaOwner
@@ -21,6 +22,7 @@ from headwater.testing.conformance_world import Follower, until
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-unowned")]
 
 PARTITIONS = 4
+CALL_S, AWAY_S = 1.0, 4.0
 
 
 class Pair:
@@ -102,3 +104,24 @@ def test_control_nobody_ever_owns_it_if_nobody_looks(
     until_s = time.monotonic() + 3 * pair.log.config.rejoin_s
     while time.monotonic() < until_s:
         assert len(owned(*members)) < PARTITIONS
+
+
+@pytest.mark.timeout(120)
+def test_a_process_that_starts_while_the_cluster_is_away_lives_on_when_it_is_back(
+    own_kafka: Broker,
+) -> None:
+    """Its question times out and is asked again; the client must not fail over the first of them."""
+    running = own_kafka.status()
+    assert running is not None
+    admin = KafkaAdmin(KafkaConfig(bootstrap=running.bootstrap))
+    admin.create("early.inbox", partitions=1, replication=1, config={})
+    admin.begin_group("early.group", {"early.inbox": 1})
+    own_kafka.kill()
+    place = (running.bootstrap, "early.inbox", "early.group", str(CALL_S))
+    command = [sys.executable, "-m", "tests.integration.starts_early", *place]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as early:
+        time.sleep(AWAY_S)  # for longer than it waits for one answer
+        assert early.poll() is None
+        own_kafka.start()
+        said, _ = early.communicate(timeout=60)
+    assert (early.returncode, said) == (0, b"settled\n")

@@ -159,9 +159,7 @@ class KafkaMember:
         """Join anew if there are such: the group then settles who owns what."""
         if unowned := self._unowned.look():
             places = ", ".join(map(str, sorted(unowned, key=str)))
-            logger.warning(
-                "%s: nobody owns %s since a member died; joining anew", self.group, places
-            )
+            logger.warning("%s: nobody has %s; joining anew", self.group, places)
             self._consumer.unsubscribe()
             self._subscribe()
 

@@ -181,7 +181,8 @@ class KafkaTransactor(KafkaMember):
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         super()._on_assign(consumer, partitions)
-        self._generation.tell()
+        if not self._closed:
+            self._generation.tell()
 
     def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         super()._on_revoke(consumer, partitions)

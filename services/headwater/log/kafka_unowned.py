@@ -17,6 +17,9 @@ from headwater.log.kafka_config import KafkaConfig
 
 logger = logging.getLogger(__name__)
 
+_ANSWER_S = 3_600.0
+"""How long the client waits for the group's description, at its most. Once it has given up a question to a
+coordinator that is away, it fails an assertion when that is back, and the process ends (librdkafka 2.16)."""
 _NONE: frozenset[Partition] = frozenset()
 _Asked = tuple[concurrent.futures.Future[Any], ...]
 """The group's description, then one of each topic."""
@@ -65,7 +68,7 @@ class Unowned:
         return before & self._before
 
     def _ask(self) -> _Asked:
-        groups = self._admin.describe_consumer_groups([self._group], request_timeout=self._call_s)
+        groups = self._admin.describe_consumer_groups([self._group], request_timeout=_ANSWER_S)
         topics = self._admin.describe_topics(
             TopicCollection(self._topics), request_timeout=self._call_s
         )
