@@ -140,7 +140,9 @@ class KafkaMember:
                     self._consumer.poll(_LEAVE_POLL_S)
                     if not self._claims:
                         break
-            self._consumer.poll(0)  # an assignment that waits to be told makes the client's close hang
+            self._consumer.poll(
+                0
+            )  # an assignment that waits to be told makes the client's close hang
             self._closed = True
             self._consumer.close()
 
