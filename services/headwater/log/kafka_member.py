@@ -140,9 +140,8 @@ class KafkaMember:
                     self._consumer.poll(_LEAVE_POLL_S)
                     if not self._claims:
                         break
-            self._consumer.poll(
-                0
-            )  # an assignment that waits to be told makes the client's close hang
+            # An assignment that waits to be told makes the client's close hang (librdkafka 2.16).
+            self._consumer.poll(0)
             self._closed = True
             self._consumer.close()
 
