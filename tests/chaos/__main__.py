@@ -50,7 +50,7 @@ class Part:
 
 
 class Matrix:
-    """Runs cells, some at once, each worker on a broker of its own.
+    """Runs cells, some at once, each worker on a broker of its own, and on another where that is killed.
 
     Args:
         table: Where rows go.
@@ -62,7 +62,7 @@ class Matrix:
         self._table, self._messages = table, messages
         self._directory = directory
         self._lock = threading.Lock()
-        self._brokers: dict[int, Broker] = {}
+        self._brokers: dict[str, Broker] = {}
         self._stop = threading.Event()
         self._said: dict[str, str] = {}
         self._commit = _commit()
@@ -139,26 +139,30 @@ class Matrix:
                 raise StoppedError
             self._show(str(part), f"{part} {done:,}/{of:,}")
 
-        broker = self._broker()
-        run = Run(
-            broker.start(),
-            part.cell.fault(),
-            tasks=tasks,
-            seed=part.seed,
-            sabotage=part.control,
-            say=say,
-            broker=broker,
-        )
-        return run.play()
+        fault = part.cell.fault()
+        broker = self._broker(str(part) if fault.own_broker else str(threading.get_ident()))
+        try:
+            run = Run(
+                broker.start(),
+                fault,
+                tasks=tasks,
+                seed=part.seed,
+                sabotage=part.control,
+                say=say,
+                broker=broker,
+            )
+            return run.play()
+        finally:
+            if fault.own_broker:
+                broker.kill()
 
-    def _broker(self) -> Broker:
-        """Return the worker's own broker."""
-        me = threading.get_ident()
+    def _broker(self, whose: str) -> Broker:
+        """Return a worker's broker, or a run's own."""
         with self._lock:
-            broker = self._brokers.get(me)
+            broker = self._brokers.get(whose)
             if broker is None:
                 path = self._directory / f"broker-{len(self._brokers)}"
-                broker = self._brokers[me] = Broker(path, docker=False)
+                broker = self._brokers[whose] = Broker(path, docker=False)
         return broker
 
     def _show(self, cell: str, words: str) -> None:

@@ -32,8 +32,7 @@ class Quiet:
     words = ""
     replays = True
     pause_s = 0.0
-    hangs = False
-    """Whether calls of the Kafka client may never return, whose processes the watchdog ends."""
+    own_broker = False
 
     def seats(self, run: Run) -> list[Seat]:
         """Two processes that each run everything."""
@@ -158,7 +157,7 @@ class BrokerDeaths(Timed):
     """The broker is killed as by a power failure, and comes back with its data."""
 
     pause_s = 60.0
-    hangs = True
+    own_broker = True
 
     def happen(self, run: Run) -> None:
         """Kill it, and start it again."""

@@ -19,7 +19,6 @@ from tests.chaos.fleet import Fleet, Seat
 from tests.chaos.world import World
 
 from headwater.log.broker import Broker
-from headwater.log.kafka_watch import EXIT_STATUS
 from headwater.testing.invariants import Death
 
 QUIET = {"reconnect.backoff.max.ms": 500, "error_cb": lambda _: None, "log_level": 0}
@@ -51,8 +50,8 @@ class Fault(Protocol):
     """Whether journals can be replayed with the agent as it is here."""
     pause_s: float
     """For how long nothing ends while it is met."""
-    hangs: bool
-    """Whether calls of the Kafka client may never return, whose processes the watchdog ends."""
+    own_broker: bool
+    """Whether it needs a broker that has nothing of other runs: a killed one looks all of it through."""
 
     def seats(self, run: Run) -> list[Seat]:
         """Return the fleet's processes."""
@@ -262,29 +261,17 @@ class Run:
         )
 
     def _words(self) -> str:
-        fenced, hung = self._fenced(), self._hung()
-        said = [self._fault.words]
-        if fenced:
-            said.append(f"{fenced} processes took themselves for fenced, and were started again")
-        if hung:
-            said.append(
-                f"{hung} processes were ended, as a call of their Kafka client did not return"
-            )
-        return "; ".join(filter(None, said))
+        fenced = self._fenced()
+        said = f"{fenced} processes took themselves for fenced, and were started again"
+        return "; ".join(filter(None, [self._fault.words, said if fenced else ""]))
 
     def _odd(self) -> list[str]:
         """Return the processes that ended by themselves, and had no reason to."""
         return [
             f"{instance} ended with {status}: {words}"
             for instance, status in self.fleet.ended
-            if status >= 0
-            and FENCED not in (words := self._last_words(instance))
-            and not (status == EXIT_STATUS and self._fault.hangs)
+            if status >= 0 and FENCED not in (words := self._last_words(instance))
         ]
-
-    def _hung(self) -> int:
-        """Return how many processes the watchdog of their Kafka client ended."""
-        return sum(status == EXIT_STATUS for _, status in self.fleet.ended)
 
     def _fenced(self) -> int:
         """Return how many processes took themselves for fenced, and were started again.
