@@ -273,6 +273,8 @@ class Supervisor:
         status = main.posts.ended
         if status is None:
             status = main.status if main.status >= 0 else 128 - main.status
+            if self._stopping and main.status == -signal.SIGTERM and not main.posts.joined:
+                status = 0  # it heard of its end before it could catch it, and had begun nothing
         retired, self._retiring = self._retiring, False
         orderly = main.posts.ended is not None or (main.status >= 0 and not used)
         if self._stopping or (orderly and not retired):

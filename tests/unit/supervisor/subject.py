@@ -169,6 +169,13 @@ def waits(part: Part) -> int:
     return finish(part, 4)
 
 
+def starts_slowly(part: Part) -> int:
+    """Catches no signals yet."""
+    start(part)
+    time.sleep(60)
+    return finish(part, 4)
+
+
 def ends_slowly(part: Part) -> int:
     """Ends with 4 when it is told to, and takes a while in which nothing catches signals any more."""
     told = _told()
@@ -215,7 +222,7 @@ STORIES: dict[str, Callable[[Part], int]] = {
     story.__name__: story
     for story in (
         segfault, segfault_two, exits, overflow, killed_idle, never_joins, refuses, endless_turn,
-        still, greedy, left_behind, waits, ends_slowly, deaf, with_cells,
+        still, greedy, left_behind, waits, starts_slowly, ends_slowly, deaf, with_cells,
     )
 }  # fmt: skip
 

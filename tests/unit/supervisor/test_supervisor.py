@@ -128,6 +128,16 @@ def test_a_signal_is_passed_on_and_the_status_back(tell: Tell) -> None:
     assert "died" not in logged
 
 
+def test_a_process_that_is_stopped_before_it_has_begun_anything_ends_in_good_order(
+    tell: Tell,
+) -> None:
+    """There was nothing to end."""
+    told = tell("starts_slowly")
+    told.line()
+    told.process.send_signal(signal.SIGTERM)
+    assert told.end()[0] == 0
+
+
 def test_who_stops_it_twice_does_not_cut_its_end_short(tell: Tell) -> None:
     """Its event loop has let go of signals by then."""
     told = tell("ends_slowly")
