@@ -17,6 +17,7 @@ from headwater.contracts.messages import Answered, Ask, InDoubt, Intent, Reply, 
 from headwater.contracts.records import Draft
 from headwater.core.effector import Attempt, Call, Done
 from headwater.runtime import performing
+from headwater.runtime.answering import Item
 from headwater.runtime.performing import Performing
 
 pytestmark = pytest.mark.kafka
@@ -225,23 +226,31 @@ def _begun_by_another(cluster: Cluster) -> tuple[Draft, Draft]:
 
 def _frozen_after_its_note(cluster: Cluster, heir: Performing, answer: Draft) -> None:
     """Have an heir stand still, all its threads, once it has read its own note; the answer comes then."""
-    look = heir._noting.look
+    answered = heir._noting._answered
 
-    def thawed() -> None:
-        for known in heir._noting.known.values():
-            intent = known.intent("desk.0.r/0")
-            if intent is not None and intent.holder == "heir":
-                heir._noting.look = look  # type: ignore[method-assign] - as it was
-                known.lock.acquire()
-                appends = threading.Thread(target=lambda: asyncio.run(_append(cluster, answer)))
-                appends.start()
-                appends.join()
-                time.sleep(STOOD_S)
-                # The loop goes on first, and whoever reads after it.
-                asyncio.get_running_loop().call_later(0.5, known.lock.release)
-        look()
+    async def thawed(item: Item, mine: Intent) -> Reply | None:
+        heir._noting._answered = answered  # type: ignore[method-assign] - as it was
+        known = heir._noting.known[item.claim]
 
-    heir._noting.look = thawed  # type: ignore[method-assign] - it stands still there
+        def noted() -> bool:
+            intent = known.intent(item.call_id)
+            return intent is not None and intent.attempt == mine.attempt
+
+        await _until(noted, "its own note")
+        _stand_still(cluster, known.lock, answer)
+        return await answered(item, mine)
+
+    heir._noting._answered = thawed  # type: ignore[method-assign] - it stands still there
+
+
+def _stand_still(cluster: Cluster, lock: threading.Lock, answer: Draft) -> None:
+    """Have the answer written meanwhile; the loop goes on first, and whoever reads after it."""
+    lock.acquire()
+    appends = threading.Thread(target=lambda: asyncio.run(_append(cluster, answer)))
+    appends.start()
+    appends.join()
+    time.sleep(STOOD_S)
+    asyncio.get_running_loop().call_later(0.5, lock.release)
 
 
 async def _append(cluster: Cluster, draft: Draft) -> None:

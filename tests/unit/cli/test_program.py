@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from tests.unit.cli.door import Hw
@@ -15,6 +16,14 @@ import headwater_program
 from headwater.cli import shell
 
 SLOW = 'import sys, time\nprint("importing", flush=True)\ntime.sleep(60)\n'
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """Have a Ctrl-C heard, here and by whoever is started: a shell has what it runs behind ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def stopped(where: pathlib.Path, *command: str, ignored: bool = False) -> tuple[int, str]:
@@ -33,7 +42,11 @@ def stopped(where: pathlib.Path, *command: str, ignored: bool = False) -> tuple[
     process.send_signal(signal.SIGINT)
     if ignored:
         process.terminate()
-    _, said = process.communicate(timeout=30)
+    try:
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait(10)
     return process.returncode, said
 
 
