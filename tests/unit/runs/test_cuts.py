@@ -402,6 +402,14 @@ def test_a_run_whose_turn_could_not_be_written_gets_its_answer_again(code, told,
     assert events(world)[-1].tokens == 7
 
 
+async def leaving_its_child(session):
+    """Return while a child that was cancelled has not answered yet."""
+    child = asyncio.ensure_future(call(session, "child", "agent"))
+    await call(session, "read-a")
+    child.cancel()
+    return b"done"
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -416,16 +424,10 @@ def test_a_run_whose_turn_could_not_be_written_gets_its_answer_again(code, told,
 def test_a_run_that_has_ended_closes_though_its_childs_answer_is_refused(error, told, monkeypatch):
     """Nobody sends it another: its parent would wait for ever, or its slot be taken."""
 
-    async def parent(session):
-        child = asyncio.ensure_future(call(session, "child", "agent"))
-        await call(session, "read-a")
-        child.cancel()
-        return b"done"
-
     def refuse(turn, message):
         raise error
 
-    world = World(parent)
+    world = World(leaving_its_child)
     world.start(reply_to=ReplyTo(topic=INBOX, partition=0, run="worker.0.boss", number=4))
     world.answer(1)
     assert the_run(world).state == "closing"
@@ -447,16 +449,10 @@ def test_a_refused_answer_that_is_nobodys_word_keeps_a_closing_run_for_ever(
 ):
     """The control leaves a refused answer at that: its parent waits, or its slot is taken, for good."""
 
-    async def parent(session):
-        child = asyncio.ensure_future(call(session, "child", "agent"))
-        await call(session, "read-a")
-        child.cancel()
-        return b"done"
-
     def refuse(turn, message):
         raise ProcessKillerError("three deaths")
 
-    world = World(parent)
+    world = World(leaving_its_child)
     to = ReplyTo(topic=INBOX, partition=0, run="worker.0.boss", number=4)
     world.start(reply_to=to if asked_by == "a parent" else None)
     world.answer(1)
