@@ -106,11 +106,7 @@ def awaited(run: Run) -> str:
     """Return which calls a run waits for, as far as it goes on and its events tell."""
     if run.get("status") not in ("started", "waiting"):
         return ""
-    open_ = [
-        f"{call.get('kind')} {call.get('name')}"
-        for call in _calls(run)
-        if call.get("state") in WAITING
-    ]
+    open_ = [f"{call.get('kind')} {call.get('name')}" for call in _calls(run) if _is_awaited(call)]
     more = f" and {shell.count(len(open_) - 1, 'call')} more" if len(open_) > 1 else ""
     return f"{open_[0]}{more}" if open_ else ""
 
@@ -131,7 +127,7 @@ def _call(call: Mapping[str, Any], began_ms: int, *, goes_on: bool) -> rich.text
         facts.append(f"at +{shell.duration(max(0, asked - began_ms))}")
     if asked and answered >= asked:
         facts.append(f"took {shell.duration(answered - asked)}")
-    elif asked and goes_on and state in WAITING:
+    elif asked and goes_on and _is_awaited(call):
         facts.append(f"no answer for {shell.duration(max(0, shell.now_ms() - asked))}")
     usage = call.get("usage") or {}
     if usage:
@@ -152,6 +148,12 @@ def _call(call: Mapping[str, Any], began_ms: int, *, goes_on: bool) -> rich.text
     if call.get("detail"):
         text.append(f"\n{_short(str(call['detail']))}", style="dim")
     return text
+
+
+def _is_awaited(call: Mapping[str, Any]) -> bool:
+    """Say whether a call has no answer yet and its run waits for one; of one that it left it is told why."""
+    state = call.get("state") or "asked"
+    return state in WAITING and not (state == "asked" and call.get("detail"))
 
 
 def _approval(call: Mapping[str, Any], began_ms: int) -> str:

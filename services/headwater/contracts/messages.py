@@ -349,7 +349,7 @@ class CallNote:
         name: Its name.
         state: `waiting` is for a person.
         child: The child's run id.
-        detail: Why it failed or was denied.
+        detail: Why it failed or was denied; of one that is asked, why its run no longer waits for it.
         usage: What it cost.
         approval: Id of what a person was asked.
         by: Who decided.

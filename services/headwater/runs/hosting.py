@@ -60,6 +60,7 @@ from headwater.runs.visit import Visit
 
 logger = logging.getLogger(__name__)
 
+_LEFT = "the run no longer waits for it"
 _SHORTER = "begin a fresh journal with ctx.continue_as(...), or split the task among children"
 
 
@@ -396,6 +397,7 @@ class Hosting:
     def _effects(self, visit: Visit, step: Step) -> None:
         """Publish what the function emitted; cancel the children it no longer waits for."""
         run = visit.run.run
+        for_good = not visit.run.cancelling  # a resume takes what a limit cancelled back
         for emitted in step.emitted:
             visit.send(
                 Encoded(type=emitted.type, value=emitted.value),
@@ -408,8 +410,10 @@ class Hosting:
                 continue
             if call.child and not call.unsent:
                 self._life.cancel_child(visit, call, "its parent no longer waits for it")
+                if for_good:
+                    self._people.leave(visit, call, _LEFT)
             else:
-                self._people.abandon(visit, call, "the run no longer waits for it")
+                self._people.abandon(visit, call, _LEFT, for_good=for_good)
 
     def _overrun(self, visit: Visit, reply: Reply) -> None:
         """A second attempt was paid for: record its bill apart, once an attempt."""

@@ -132,6 +132,7 @@ class Life:
         for call in [*visit.scan(OpenCall)]:
             if call.child and not call.unsent:
                 self.cancel_child(visit, call, "its parent continued as another task")
+                self._people.leave(visit, call, "its run continued as another task")
             else:
                 self._people.abandon(visit, call, "its run continued as another task")
         wrote = [*visit.opened.wrote, *self.writes(visit)]

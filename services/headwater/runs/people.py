@@ -140,15 +140,34 @@ class People:
         )
         return _heard(visit, call)
 
-    def abandon(self, visit: Visit, call: OpenCall, reason: str) -> None:
-        """The function no longer waits for a call: nor does anybody for a decision about it."""
+    def abandon(self, visit: Visit, call: OpenCall, reason: str, *, for_good: bool = True) -> None:
+        """The function no longer waits for a call: nor does anybody for a decision about it.
+
+        Not `for_good`, a resume has it wait again: so nobody is told that it does not.
+        """
         if call.asking is None:
-            if call.ask is not None:
+            if for_good:
+                self.leave(visit, call, reason)
+            elif call.ask is not None:
                 visit.put(dataclasses.replace(call, withdrawn=True))
             return
         call = self.withdraw(visit, call, reason)
         visit.drop(call)
         settle(visit, call, Spent(steps=0 if call.unsent else 1))
+
+    def leave(self, visit: Visit, call: OpenCall, reason: str) -> None:
+        """Have a call that was sent stay open and booked, and tell people why nobody waits for it."""
+        visit.put(dataclasses.replace(call, withdrawn=True))
+        visit.notes.append(
+            CallNote(
+                number=call.number,
+                kind=call.kind,
+                name=call.name,
+                state="asked",
+                child=call.child,
+                detail=reason,
+            )
+        )
 
     def ended(self, visit: Visit, reason: str, *, kept: bool) -> None:
         """The run has ended: withdraw what it asked; of a failed one (`kept`), doubts stay."""

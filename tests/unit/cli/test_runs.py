@@ -85,10 +85,11 @@ def test_list_says_what_runs_wait_for(door: Door, hw: Hw) -> None:
         {"number": 2, "kind": "model", "name": "small", "state": "asked"},
     ]
     waits = {"status": "waiting", "tokens": 1_234_567}
+    gone = {"number": 3, "kind": "tool", "name": "gone", "state": "asked", "detail": "left"}
     runs = [
         run_of(**waits, reason="signal go"),
         run_of(**waits, reason="sleep until 2001-09-09T01:46:40Z"),
-        run_of(**waits, calls=calls[:1]),
+        run_of(**waits, calls=[*calls[:1], gone]),
         run_of(**waits, calls=calls),
     ]
     door.on("GET", "/api/v1/runs", {"runs": runs}, {"runs": [run_of()]})
@@ -348,6 +349,11 @@ def test_what_goes_on_is_timed_until_now(
     shown = hw("runs", "show", _ID).out
     assert "1 h 0 min" in shown
     assert "no answer for 59 min 59 s" in shown
+    left = {**waits, "detail": "the run no longer waits for it"}
+    door.on("GET", f"/api/v1/runs/{_ID}", run_of(status="waiting", at_ms=1_010, calls=[left]))
+    shown = hw("runs", "show", _ID).out
+    assert "the run no longer waits for it" in shown
+    assert "no answer for" not in shown
     for ended in (run_of(calls=CALLS), run_of(status="failed", calls=[waits])):
         door.on("GET", f"/api/v1/runs/{_ID}", ended)
         assert "waits for" not in hw("runs", "show", _ID).out

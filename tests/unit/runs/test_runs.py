@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 
 import pytest
@@ -941,3 +942,52 @@ def test_a_start_whose_parent_cannot_be_is_refused_and_answered_nowhere():
         world.start(reply_to=to)
     assert world.messages(Reply) == []
     assert world.statuses() == ["quarantined"] * 3
+
+
+@pytest.mark.parametrize(("name", "kind"), [("read-a", "tool"), ("child", "agent")])
+def test_a_run_that_left_a_call_and_sleeps_says_that_it_sleeps(name, kind):
+    """Whoever looks is told what it waits for, and that nobody waits for the call any more."""
+
+    async def main(session):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                await call(session, name, kind)
+        await asyncio.sleep(300)
+        return b"ok"
+
+    world = World(main)
+    world.start()
+    told = len(_told(world))
+    world.wake()
+    event = world.messages(RunEvent)[-1]
+    assert (len(_told(world)), event.reason[:11]) == (told + 1, "sleep until")
+    assert left(event) == [(1, "asked", "the run no longer waits for it")]
+    (row,) = world.rows.scan(OpenCall)
+    assert row.withdrawn
+    world.answer(1)
+    assert world.messages(RunEvent)[-1].calls[0].state == "answered", "it is booked all the same"
+
+
+def left(event):
+    return [(note.number, note.state, note.detail) for note in event.calls if note.detail]
+
+
+@pytest.mark.parametrize("name", ["read-a", "irreversible-pay"])
+@pytest.mark.parametrize("kind", ["tool", "agent"])
+def test_a_call_that_a_limits_cancellation_leaves_is_not_said_to_be_left(name, kind):
+    """A resume takes the cancellation back, and the run waits for the call again."""
+
+    async def main(session):
+        try:
+            return await call(session, name, kind)
+        except asyncio.CancelledError:
+            await call(session, "read-b")
+            raise
+
+    world = World(main, limits=Limits(wall_ms=50_000))
+    world.start()
+    world.wake()
+    event = world.messages(RunEvent)[-1]
+    assert [note.number for note in event.calls] == [2], "what it cleans up with"
+    (row, _) = world.rows.scan(OpenCall)
+    assert row.withdrawn is (kind == "tool" and name != "read-a")

@@ -485,6 +485,18 @@ def test_one_repeat_a_death_is_allowed_and_no_more(book: Book) -> None:
     assert [v.number for v in violations(thrice, {8})] == [8]
 
 
+def test_a_call_that_its_run_leaves_is_not_sent_by_that(book: Book) -> None:
+    """It is told of once more, when nobody waits for it; its bill may have passed a limit before."""
+
+    def change(message: Any) -> Any:
+        if isinstance(message, RunEvent) and any(n.state == "asked" for n in message.calls):
+            left = tuple(dataclasses.replace(note, detail="left") for note in message.calls)
+            return dataclasses.replace(message, usd_nano=2_000_000_000, calls=left)
+        return None
+
+    assert violations(instead(book, change), {12}) == []
+
+
 def test_what_a_process_that_stood_still_does_late_is_nobodys_promise(book: Book) -> None:
     """Between the last check and the socket no machine can help."""
     late = dataclasses.replace(paid(book), late=True)

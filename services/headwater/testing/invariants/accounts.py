@@ -123,7 +123,7 @@ def _overdrawn(book: Book, run: str, start: Start, events: list[RunEvent]) -> It
         for note in event.calls:
             if note.state in {"answered", "failed"}:
                 open_.pop(note.number, None)
-            elif note.state == "asked":
+            elif note.state == "asked" and not note.detail:  # one that is left was sent before
                 sends = True
                 open_[note.number] = _reserve(book, run, note.number)
         spent = Spent(steps=event.steps, tokens=event.tokens, usd_nano=event.usd_nano)
