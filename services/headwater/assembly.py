@@ -12,9 +12,9 @@ from typing import Any, get_args
 from headwater.admission import rows as admission_rows
 from headwater.admission import shards
 from headwater.admission.decider import Admission
-from headwater.admission.decider import Routes as AdmissionRoutes
 from headwater.admission.placement import Placement
 from headwater.admission.quotas import Quotas
+from headwater.admission.telling import Routes as AdmissionRoutes
 from headwater.approvals import rows as approval_rows
 from headwater.approvals.decider import Approvals
 from headwater.approvals.decider import Routes as ApprovalRoutes
@@ -34,6 +34,7 @@ from headwater.core.messages import Address
 from headwater.core.prices import Prices
 from headwater.core.projection import Projection
 from headwater.core.versions import Versions
+from headwater.errors import PoisonError
 from headwater.intake.decider import Door, Intake, Sample, as_foreign
 from headwater.layout import COORDINATORS, Layout
 from headwater.log.port import Log
@@ -194,6 +195,9 @@ class Platform:
             ),
             placement=self.parts.placement,
             quotas=self.parts.quotas,
+            aside=functools.partial(
+                _held_aside, self.layout.group("admission"), names.inbox("admission")
+            ),
         )
         return self._deciding(
             decider,
@@ -400,6 +404,19 @@ class Platform:
             blobs=self.parts.blobs,
             doing=None if self.guard is None else self.guard.doing(effector),
         )
+
+
+def _held_aside(group: str, inbox: str, record: Record, tenant: str, error: PoisonError) -> Draft:
+    """Return what keeps a held task: beside what admission refuses, for its own topics may be gone."""
+    return quarantine.letter(
+        record,
+        quarantine.quarantine_topic(inbox),
+        group=group,
+        code=error.code,
+        kind=type(error).__name__,
+        message=str(error),
+        more=(("tenant", tenant),),
+    )
 
 
 def _dead_letter(group: str, record: Record, topic: str, ended: Raised, facts: Facts) -> Draft:

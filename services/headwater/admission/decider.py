@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
 
 from headwater.admission.placement import Placement
 from headwater.admission.quotas import Quotas
 from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
+from headwater.admission.telling import Aside, Routes, Telling, as_seen
 from headwater.contracts.messages import (
     Admit,
     Closed,
     Control,
     Reopen,
-    RunEvent,
-    RunFailed,
     Start,
-    Status,
     Wake,
 )
 from headwater.contracts.records import Partition, Record
-from headwater.core.decider import Encoded, Timer, Turn
+from headwater.core.decider import Timer, Turn
 from headwater.core.messages import Address, Meta, RunId
 from headwater.core.state import State
 from headwater.errors import PoisonError
@@ -33,25 +30,6 @@ CONTROLS_MAX = 1_000
 """Signals kept for one held task."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Routes:
-    """Where admission sends things.
-
-    Args:
-        inbox: Agent's name to its inbox topic.
-        events: Agent's name to its outcome topic.
-        life: The life-cycle topic.
-        partitions: Agent's name to how many inbox partitions it has.
-        dedupe_s: Agent's name to how long its tasks are remembered.
-    """
-
-    inbox: Callable[[str], str]
-    events: Callable[[str], str]
-    life: str
-    partitions: Callable[[str], int]
-    dedupe_s: Mapping[str, int]
-
-
 class Admission:
     """Admits tasks.
 
@@ -59,6 +37,7 @@ class Admission:
         routes: Where things go.
         placement: Which partitions a tenant may use.
         quotas: How many runs a tenant may have open.
+        aside: Builds what keeps a held task that nobody here takes any more.
         bucket_ms: How finely ends of deduplication are bundled.
         expiries_max: Remembered tasks forgotten in one turn; the rest follows in the next.
         releases_max: Held tasks started in one turn; the rest follows in the next.
@@ -73,6 +52,7 @@ class Admission:
         *,
         placement: Placement,
         quotas: Quotas,
+        aside: Aside,
         bucket_ms: int = 60_000,
         expiries_max: int = 500,
         releases_max: int = 50,
@@ -80,6 +60,7 @@ class Admission:
         self._routes = routes
         self._placement = placement
         self._quotas = quotas
+        self._telling = Telling(routes, aside)
         self._bucket_ms = bucket_ms
         self._expiries_max = expiries_max
         self._releases_max = releases_max
@@ -117,9 +98,9 @@ class Admission:
 
     def _admit(self, turn: Turn, admit: Admit) -> None:
         tenant = turn.meta.tenant
-        seen = turn.get(Seen, tenant, admit.task_id)
-        if seen is not None:
-            if seen.digest != admit.digest:
+        known = turn.get(Seen, tenant, admit.task_id)
+        if known is not None and known.digest:
+            if known.digest != admit.digest:
                 raise PoisonError(
                     "conflict",
                     f"task {admit.task_id} was published before with another payload: "
@@ -138,7 +119,8 @@ class Admission:
         seen = Seen(
             tenant=tenant, task_id=admit.task_id, agent=admit.agent, digest=admit.digest, run=run
         )
-        self._remember(turn, seen)
+        if known is None:
+            self._remember(turn, seen)
         counts = self._release(turn, counts)  # a quota that was raised serves who waits first
         if self._has_room(turn, counts):
             turn.put(seen)
@@ -146,7 +128,7 @@ class Admission:
             return
         turn.put(dataclasses.replace(seen, queued=counts.queued_next))
         self._queue(turn, counts, admit)
-        self._say(turn, "held", seen, turn.meta, reason=self._over(tenant))
+        self._telling.say(turn, "held", seen, turn.meta, reason=self._over(tenant))
 
     def _reopen(self, turn: Turn, reopen: Reopen) -> None:
         """Take a slot for a failed run that is resumed, or have it wait for one; once."""
@@ -161,8 +143,8 @@ class Admission:
             return
         turn.put(Reopening(tenant=tenant, run=run))
         self._queue(turn, counts, reopen)
-        self._say(
-            turn, "held", _as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
+        self._telling.say(
+            turn, "held", as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
         )
 
     def _is_open(self, turn: Turn, tenant: str, run: str) -> bool:
@@ -230,7 +212,7 @@ class Admission:
         )
         seen = turn.get(Seen, counts.tenant, admit.task_id)
         assert seen is not None, "it was written in this turn, or when the task was held"
-        self._say(turn, "accepted", seen, meta)
+        self._telling.say(turn, "accepted", seen, meta)
         return counts
 
     def _closed(self, turn: Turn, closed: Closed) -> None:
@@ -247,28 +229,46 @@ class Admission:
     def _release(self, turn: Turn, counts: Tenant) -> Tenant:
         """Start held tasks, oldest first, while there are slots free; return the counts.
 
-        A turn starts a bounded number. While more could go, a timer stands that goes on with them.
+        A turn lets go of a bounded number. While more could go, a timer stands that goes on with them.
         """
+        left = self._releases_max
+        while left >= 0 and (rows := self._first(turn, counts, left + 1)):
+            for row in rows[:left]:
+                counts = self._let_go(turn, counts, row)
+            left -= len(rows)
+        if left < 0:
+            self._arm(turn, "release", counts.tenant, turn.now_ms)
+        return counts
+
+    def _first(self, turn: Turn, counts: Tenant, at_most: int) -> list[Queued]:
+        """Return what waits first, for as many slots as are free."""
         free = self._quotas.runs(counts.tenant) - counts.slots
         if free <= 0 or not counts.queued:
-            return counts
+            return []
         waiting = (row for row in turn.scan(Queued, counts.tenant) if not row.paused)
-        rows = list(itertools.islice(waiting, min(free, self._releases_max + 1)))
-        if len(rows) > self._releases_max:
-            self._arm(turn, "release", counts.tenant, turn.now_ms)
-        for row in rows[: self._releases_max]:
-            turn.drop(row)
-            counts = dataclasses.replace(counts, queued=counts.queued - 1)
-            if isinstance(row.wanted, Reopen):
-                turn.drop(Reopening(tenant=row.tenant, run=row.wanted.run))
-                counts = self._go_on(turn, counts, row.wanted, row.meta())
-                continue
-            seen = turn.get(Seen, row.tenant, row.wanted.task_id)
-            assert seen is not None, "a held task is remembered"
-            turn.put(dataclasses.replace(seen, queued=-1))
-            counts = self._start(turn, counts, row.wanted, seen.run, row.meta())
-            for control in row.controls:
-                self._forward(turn, dataclasses.replace(control, target=seen.run))
+        return list(itertools.islice(waiting, min(free, at_most)))
+
+    def _let_go(self, turn: Turn, counts: Tenant, row: Queued) -> Tenant:
+        """Give what waits first a slot; what nobody here would ever give it back for gets none."""
+        turn.drop(row)
+        counts = dataclasses.replace(counts, queued=counts.queued - 1)
+        turn.put(counts)
+        if isinstance(row.wanted, Reopen):
+            turn.drop(Reopening(tenant=row.tenant, run=row.wanted.run))
+            if error := self._misplaced(row.wanted.run):
+                self._telling.resume_refused(turn, row, row.wanted, error)
+                return counts
+            return self._go_on(turn, counts, row.wanted, row.meta())
+        seen = turn.get(Seen, row.tenant, row.wanted.task_id)
+        assert seen is not None, "a held task is remembered"
+        if error := self._misplaced(seen.run):
+            turn.put(dataclasses.replace(seen, digest=b"", queued=-1))  # so that it may come again
+            self._telling.task_refused(turn, row, row.wanted, seen, error)
+            return counts
+        turn.put(dataclasses.replace(seen, queued=-1))
+        counts = self._start(turn, counts, row.wanted, seen.run, row.meta())
+        for control in row.controls:
+            self._forward(turn, dataclasses.replace(control, target=seen.run))
         return counts
 
     def _wake(self, turn: Turn, wake: Wake) -> None:
@@ -306,7 +306,7 @@ class Admission:
             turn.drop(row)
             turn.put(dataclasses.replace(seen, queued=-1))
             turn.put(dataclasses.replace(counts, queued=counts.queued - 1))
-            self._cancelled(turn, control, seen, row)
+            self._telling.cancelled(turn, control, seen, row)
         elif control.verb == "signal":
             if len(row.controls) >= CONTROLS_MAX:
                 raise PoisonError("too-many", f"{CONTROLS_MAX} signals wait for {seen.task_id}")
@@ -316,25 +316,11 @@ class Admission:
                 raise PoisonError("not-failed", f"{seen.task_id} has not begun: cancel it instead")
             paused = control.verb == "pause"
             turn.put(dataclasses.replace(row, paused=paused))
-            self._say(turn, "paused" if paused else "held", seen, row.meta(), reason=control.reason)
+            self._telling.say(
+                turn, "paused" if paused else "held", seen, row.meta(), reason=control.reason
+            )
             if not paused:
                 self._release(turn, counts)
-
-    def _cancelled(self, turn: Turn, control: Control, seen: Seen, row: Queued) -> None:
-        failed = RunFailed(
-            run=seen.run,
-            task_id=seen.task_id,
-            agent=seen.agent,
-            error="Cancelled",
-            detail=control.reason or "cancelled while it was held",
-        )
-        turn.send(
-            Encoded(type=f"{seen.agent}.cancelled", value=failed),
-            Address(self._routes.events(seen.agent), seen.run),
-            meta=row.meta(),
-            headers=(("ce_runid", seen.run.encode()),),
-        )
-        self._say(turn, "cancelled", seen, row.meta(), reason=control.reason, error="Cancelled")
 
     def _forward(self, turn: Turn, control: Control) -> None:
         run = self._check_place(control.target)
@@ -345,8 +331,8 @@ class Admission:
     def _dropped(self, turn: Turn, control: Control) -> None:
         """A run that says itself that it is no more may have asked for a slot just before."""
         if self._stop_waiting(turn, control.target):
-            seen = _as_seen(turn.meta.tenant, control.target)
-            self._say(turn, "discarded", seen, turn.meta, reason=control.reason)
+            seen = as_seen(turn.meta.tenant, control.target)
+            self._telling.say(turn, "discarded", seen, turn.meta, reason=control.reason)
 
     def _stop_waiting(self, turn: Turn, run: str) -> bool:
         """Nobody resumes a run that is discarded; while that waited, its task would not be taken."""
@@ -366,14 +352,20 @@ class Admission:
 
     def _check_place(self, target: str) -> RunId:
         """Return a run's id, if it has an address here."""
+        if error := self._misplaced(target):
+            raise error
         run = RunId.parse(target)
-        if (
-            run is None
-            or run.agent not in self._routes.dedupe_s
-            or run.partition >= self._routes.partitions(run.agent)
-        ):
-            raise PoisonError("unknown-target", f"run {target!r} has no address here")
+        assert run is not None, target
         return run
+
+    def _misplaced(self, target: str) -> PoisonError | None:
+        """Return what is wrong with a run's address, if anything is."""
+        run, why = RunId.parse(target), ""
+        if run is not None and run.agent not in self._routes.dedupe_s:
+            why = f": this app has no agent named {run.agent!r}"
+        elif run is not None and run.partition < self._routes.partitions(run.agent):
+            return None
+        return PoisonError("unknown-target", f"run {target!r} has no address here{why}")
 
     def _remember(self, turn: Turn, seen: Seen) -> None:
         """Have a task forgotten when its time is over: one timer per bucket of time."""
@@ -399,32 +391,3 @@ class Admission:
                 turn.drop(seen)
         if len(rows) > self._expiries_max:
             self._arm(turn, "expiry", bucket, turn.now_ms)
-
-    def _say(
-        self,
-        turn: Turn,
-        status: Status,
-        seen: Seen,
-        meta: Meta,
-        *,
-        reason: str = "",
-        error: str = "",
-    ) -> None:
-        event = RunEvent(
-            run=seen.run,
-            task_id=seen.task_id,
-            agent=seen.agent,
-            tenant=seen.tenant,
-            status=status,
-            reason=reason,
-            error=error,
-            at_ms=turn.now_ms,
-        )
-        turn.send(event, Address(self._routes.life, seen.run), meta=meta)
-
-
-def _as_seen(tenant: str, run: str) -> Seen:
-    """Return a run as its events tell of it; its task may be forgotten."""
-    parsed = RunId.parse(run)
-    assert parsed is not None, run
-    return Seen(tenant=tenant, task_id=parsed.task, agent=parsed.agent, digest=b"", run=run)

@@ -16,8 +16,8 @@ class Seen:
         tenant: Whose.
         agent: Whose inbox.
         task_id: The task.
-        digest: Of its datum.
-        run: Its run id; empty while it is held.
+        digest: Of its datum; empty once it was refused while it was held, so that it may come again.
+        run: Its run id.
         queued: Number of its `Queued` row while it is held, else -1.
     """
 

@@ -9,11 +9,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from headwater.admission.decider import CONTROLS_MAX, Admission, Routes
+from headwater.admission.decider import CONTROLS_MAX, Admission
 from headwater.admission.placement import Placement
 from headwater.admission.quotas import Quotas
 from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
 from headwater.admission.shards import SHARDS, partition, shard, table
+from headwater.admission.telling import Routes
 from headwater.contracts.messages import (
     Admit,
     Closed,
@@ -26,7 +27,7 @@ from headwater.contracts.messages import (
     Task,
     Wake,
 )
-from headwater.contracts.records import Partition, Record
+from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.decider import Encoded, Sent, Timer, Turn
 from headwater.core.messages import Meta, Position, RunId
 from headwater.core.state import Rows
@@ -41,6 +42,7 @@ class World:
     def __init__(self, *, quota: int = 10, **more):
         self.rows = Rows()
         self.sent: list[Sent] = []
+        self.aside: list[Draft] = []
         self.offset = 0
         self.now_ms = 1_000_000
         self.more = more
@@ -60,6 +62,9 @@ class World:
             ),
             placement=more.pop("placement", Placement()),
             quotas=Quotas(default=quota, of={"small": 1}),
+            aside=lambda record, tenant, error: Draft(
+                topic="aside", key=tenant.encode(), value=record.value
+            ),
             **more,
         )
 
@@ -76,7 +81,8 @@ class World:
                 self.rows.discard(kind, key)
             else:
                 self.rows.set(kind, key, row)
-        self.sent += turn.sent
+        self.aside += [sent for sent in turn.sent if isinstance(sent, Draft)]
+        self.sent += [sent for sent in turn.sent if isinstance(sent, Sent)]
 
     def admit(self, task, *, tenant="t", digest=b"d", agent="a"):
         self.take(Admit(agent=agent, task_id=task, digest=digest, task=Task(value=b"v")), tenant)
@@ -443,6 +449,78 @@ def test_a_held_task_of_an_agent_that_is_gone_stops_nobody():
     del world.agents["b"]
     world.expire(until_ms=world.now_ms + 2 * 60_000)
     assert [seen.task_id for seen in world.rows.scan(Seen) if seen.queued >= 0] == ["t2"]
+
+
+def test_a_held_task_of_an_agent_that_is_gone_takes_no_slot():
+    """Nobody would give it back. The task is put aside, and who waits behind it goes on in the same turn."""
+    world = World(quota=1)
+    for task, agent in (("t1", "a"), ("t2", "b"), ("t3", "b"), ("t4", "a")):
+        world.admit(task, agent=agent)
+    world.control("t3", "signal", name="go")
+    del world.agents["b"]
+    world.close(world.runs()[0])
+    assert world.started() == ["t1", "t4"]
+    assert [(draft.key, draft.value) for draft in world.aside] == [(b"t", b"v")] * 2
+    told = [event for event in world.messages(RunEvent) if event.status == "quarantined"]
+    assert [(event.task_id, event.error) for event in told] == [
+        ("t2", "unknown-target"),
+        ("t3", "unknown-target"),
+    ]
+    assert told[0].detail.endswith("has no address here: this app has no agent named 'b'")
+    assert told[1].detail.endswith("; 1 signals that waited with it are dropped")
+    (counts,) = world.rows.scan(Tenant)
+    assert (counts.slots, counts.queued) == (1, 0)
+
+
+def test_a_task_that_was_put_aside_while_it_was_held_may_come_again():
+    """Once its agent is back it is no repeat; while it is gone it is refused as any task of nobody."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2", agent="b")
+    del world.agents["b"]
+    world.close(world.runs()[0])
+    with pytest.raises(PoisonError, match="has no agent named 'b'"):
+        world.admit("t2", agent="b")
+    with pytest.raises(PoisonError, match="this app has no agent named 'b'"):
+        world.control("t2", "cancel")
+    world.agents["b"] = 60
+    for _ in range(2):
+        world.admit("t2", agent="b")
+    assert world.started() == ["t1", "t2"]
+    with pytest.raises(PoisonError, match="another payload"):
+        world.admit("t2", agent="b", digest=b"other")
+    world.expire(until_ms=world.now_ms + 2 * DAY_MS)
+    assert not [*world.rows.scan(Expiry), *world.rows.scan(Seen)]
+
+
+def test_a_resume_that_waits_for_an_agent_that_is_gone_is_refused():
+    """Its run stays failed, and can be resumed when the agent is back."""
+    world, run = forgotten()
+    reopen(world, run)
+    del world.agents["b"]
+    world.close(world.runs()[1])
+    told = world.messages(RunEvent)[-1]
+    assert (told.status, told.run, told.attempt) == ("failed", run, 1)
+    assert told.reason.startswith(f"resume refused: run {run!r} has no address here")
+    assert not [*world.rows.scan(Reopening), *world.rows.scan(Queued)]
+    assert [row.slots for row in world.rows.scan(Tenant)] == [1]
+    world.agents["b"] = 60
+    reopen(world, run)
+    assert [control.verb for control in world.messages(Control)] == ["resume"]
+
+
+def test_tasks_that_are_put_aside_count_towards_what_a_turn_may_do():
+    """However many wait for an agent that is gone, a turn stays bounded, and a timer goes on."""
+    world = World(quota=1, releases_max=2)
+    world.admit("t0")
+    for number in range(1, 6):
+        world.admit(f"t{number}", agent="b")
+    world.admit("t6")
+    del world.agents["b"]
+    world.close(world.runs()[0])
+    assert len(world.aside) == 2
+    world.expire(until_ms=world.now_ms)
+    assert (len(world.aside), world.started()) == (5, ["t0", "t6"])
 
 
 def forgotten(**more):
