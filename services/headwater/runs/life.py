@@ -185,8 +185,10 @@ class Life:
     def discard(self, visit: Visit) -> None:
         """Drop a failed run's rows, and say so; whoever calls this records who wanted it.
 
-        Admission is told too: the run may have asked it for a slot to go on with.
+        Admission is told too: the run may have asked it for a slot to go on with. So are the people
+        who were still asked, about a call in doubt: nothing can come of what they decide.
         """
+        self._people.ended(visit, "its run was discarded", kept=False)
         if self.awaits_children(visit):
             self.close(visit)
         visit.say("discarded")

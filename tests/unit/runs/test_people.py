@@ -378,6 +378,52 @@ def test_a_failed_run_hears_that_its_petition_was_withdrawn() -> None:
     assert len([*doubtful.rows.scan(Held)]) == 1
 
 
+def doubtful_and_failed() -> Petitioned:
+    """A failed run that left one call in doubt, and one that waits for a yes."""
+
+    async def main(session: Session) -> bytes:
+        session.ask("tool", "irreversible-pay", b"12000", options={})
+        session.ask("person", "approve", b"{}", options={"ask": ASKS})
+        await call(session)
+        raise ValueError("boom")
+
+    world = Petitioned(main)
+    world.start()
+    world.in_doubt()
+    world.answer(3)
+    assert world.row.state == "failed"
+    return world
+
+
+@pytest.mark.parametrize(
+    "heard", [False, True], ids=["", "the word that it was withdrawn has come"]
+)
+def test_a_run_that_is_discarded_leaves_nobody_asked(heard: bool) -> None:
+    """A doubt stays a person's to settle while the run may be resumed, and no longer."""
+    world = doubtful_and_failed()
+    yes, doubt = (
+        next(p for p in world.messages(Petition) if p.about == of) for of in ("agent", "doubt")
+    )
+    assert [of.approval for of in world.messages(Withdraw)] == [yes.approval]
+    if heard:
+        world.decided("withdrawn", yes, by="")
+    world.control("discard")
+    (withdrawn,) = [of for of in world.messages(Withdraw) if of.approval == doubt.approval]
+    assert (withdrawn.reason, withdrawn.tell) == ("its run was discarded", False)
+    assert len(world.rows) == 0
+    world.decided("not-happened", doubt)
+    assert world.asked() == [1, 3]
+
+
+def test_a_run_that_has_been_kept_for_its_time_leaves_nobody_asked() -> None:
+    """Nobody says so then, but it is the same: no one could act on what they decide."""
+    world = doubtful_and_failed()
+    world.wake()
+    assert {of.approval for of in world.messages(Withdraw)} == {
+        of.approval for of in world.messages(Petition)
+    }
+
+
 def test_a_decision_for_a_run_that_is_closed_is_nobodys() -> None:
     """It was withdrawn as the run ended."""
     world = waiting()
