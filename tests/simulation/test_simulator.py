@@ -166,7 +166,7 @@ def test_a_story_is_told_alone_and_alike() -> None:
                 "t1",
                 task,
                 versions=(desk.FIRST,),
-                place=lambda *_: 0,
+                children={},
                 event_bytes_max=1_000,
                 away=away,
             )
@@ -194,7 +194,7 @@ def test_what_depends_on_time_or_people_has_no_story() -> None:
             "t1",
             task,
             versions=(desk.FIRST,),
-            place=lambda *_: 0,
+            children={},
             event_bytes_max=1_000,
             away=(),
         )

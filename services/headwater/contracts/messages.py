@@ -176,7 +176,8 @@ class Start:
 
     Args:
         run: `agent.partition.task id`.
-        task_id: The task's id; a child's is derived from its parent's run id and call number.
+        task_id: The task's id; a child's is derived from its parent's run id, when that run began, and the
+            call's number.
         slot: The root's open-run slot at admission.
         task: The record as published, or as the parent encoded it.
         limits: What it may spend; `None` means the agent's own.

@@ -194,7 +194,7 @@ class Calls:
         )
 
     def _start(self, visit: Visit, asked: Asked, limits: Limits | None) -> Start:
-        task_id = digest(visit.run.run, asked.number).hex()
+        task_id = digest(visit.run.run, visit.opened.life, asked.number).hex()
         place = self._routes.place(visit.opened.tenant, asked.name, task_id)
         return Start(
             run=str(RunId(asked.name, place, task_id)),

@@ -221,7 +221,10 @@ class Life:
             self._drop_rows(visit)
 
     def asked_again(self, visit: Visit, to: ReplyTo) -> None:
-        """Answer a parent that asks for a run which has told its own, or never will; it costs nothing."""
+        """Answer a parent that asks for a run which has told its own, or never will; it costs nothing.
+
+        Only code asks so whose children have the ids of those that the run of that id before it had.
+        """
         run = visit.run
         over = run.state == "failed" and not self.awaits_children(visit)
         if over or run.again is not None:

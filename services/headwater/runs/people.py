@@ -212,9 +212,7 @@ class People:
         *,
         attempt: str = "",
     ) -> OpenCall:
-        # A task that is published again after its window is a run of the same id, which asks anew.
-        life = visit.opened.started_ms
-        approval = digest(call.run, life, call.number, about, attempt, size=8).hex()
+        approval = digest(call.run, visit.opened.life, call.number, about, attempt, size=8).hex()
         asking = Asking(
             approval=approval,
             about=about,

@@ -77,6 +77,11 @@ class Opened:
         return (self.run,)
 
     @property
+    def life(self) -> int:
+        """Tells runs of one id apart: a task that is published again after its window is another run."""
+        return self.started_ms
+
+    @property
     def input(self) -> bytes | BlobRef:
         """The task that its function was last begun with."""
         return self.task if self.journal else self.start.task.value

@@ -781,6 +781,25 @@ def test_a_child_that_is_kept_answers_whoever_asks_for_it_again():
     assert world.outcomes()[-1] == ("worker.completed", b"A+B")
 
 
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_children_of_two_runs_of_one_id_are_two(control, monkeypatch):
+    """What the first run asked its child may be other than what the second asks, and so is the answer.
+
+    The control has their children be one, which goes on with the task of the first.
+    """
+    if control:
+        monkeypatch.setattr(Opened, "life", 0)
+    world = World(Parent())
+    world.start()
+    world.answer(1)
+    world.control("discard")
+    world.now_ms += 1
+    world.start()
+    children = [start.run for start in world.messages(Start)]
+    assert len(children) == 2
+    assert len({*children}) == (1 if control else 2)
+
+
 def test_a_failed_child_that_waits_for_its_own_answers_once():
     """It answers as it closes, whoever asked again meanwhile."""
     world = World(Parent())

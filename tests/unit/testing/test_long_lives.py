@@ -13,6 +13,7 @@ from headwater.contracts.messages import Control, Resume
 from headwater.core.decider import Sent
 from headwater.core.messages import Meta
 from headwater.runs.life import Life
+from headwater.runs.rows import Opened
 from headwater.testing import App
 
 app = headwater.App("bank")
@@ -117,16 +118,65 @@ async def tries(ctx: headwater.Context, text: str) -> str:
         return error.error
 
 
+moods = ["bad"]
+
+
+@app.tool(effect="read")
+async def mood(text: str) -> str:
+    return moods[-1]
+
+
+@app.agent
+async def moody(ctx: headwater.Context, text: str) -> str:
+    if (found := await mood(text)) == "bad":
+        raise ValueError(text)
+    return found
+
+
+@app.agent
+async def asks(ctx: headwater.Context, text: str) -> str:
+    try:
+        return await moody(text)
+    except headwater.AgentError as error:
+        return error.error
+
+
 @app.agent(budget=headwater.Budget(wall_s=None))
 async def waits(ctx: headwater.Context, text: str) -> str:
     return await ctx.receive("go")
 
 
 @pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_parent_whose_task_comes_again_asks_a_child_of_its_own(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed in the run before is kept there, and tried anew.
+
+    The control has children of both runs be one, and the second is told of a failure that is over.
+    """
+    if control:
+        monkeypatch.setattr(Opened, "life", 0)
+    monkeypatch.setattr("tests.unit.testing.test_long_lives.moods", ["bad"])
+
+    async def main() -> list[str]:
+        async with App(app) as test:
+            first = await (await test.start(asks, "x", id="t-1")).result()
+            moods.append("good")
+            await test.advance(days=2)
+            return [first, await (await test.start(asks, "x", id="t-1")).result()]
+
+    assert asyncio.run(main()) == ["ValueError", "ValueError" if control else "good"]
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
 def test_parent_whose_task_comes_again_is_answered_for_a_child_that_failed(
     control: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child of the run before is kept; the control waits for it, and for ever once it is cancelled."""
+    """Code from before children's ids told of which run of its id they are asks for the one that is kept.
+
+    The control waits for it, and for ever once it is cancelled.
+    """
+    monkeypatch.setattr(Opened, "life", 0)
     if control:
         monkeypatch.setattr(Life, "asked_again", lambda *_: None)
 

@@ -148,7 +148,7 @@ class Story:
     calls: Mapping[int, Told]
 
 
-def _no_story(run: str, tenant: str, task: bytes) -> Iterable[Story]:
+def _no_story(run: str, tenant: str, task: bytes, children: Mapping[str, str]) -> Iterable[Story]:
     return ()
 
 
@@ -170,8 +170,8 @@ class Book:
         agents: Agents by name, for replays; none are replayed that are not named.
         writes: Whether a call that a journal has changes the world.
         ceiling: What a model call may cost at most.
-        stories: (run, tenant, task) to what the run comes to without faults: one story, several where
-            any may be, or none where that is not known.
+        stories: (run, tenant, task, children by call) to what the run comes to without faults: one
+            story, several where any may be, or none where that is not known.
         rested: Whether everything had time to settle.
         slack_ms: How far clocks may differ before something counts as after something else.
         skew_ms: How far processes' clocks may differ from the log's.
@@ -190,7 +190,7 @@ class Book:
     agents: Mapping[str, AgentFunction] = dataclasses.field(default_factory=dict)
     writes: Callable[[Any], bool] = lambda made: made.kind != "model"
     ceiling: Callable[[Ask], Spent] = _no_price
-    stories: Callable[[str, str, bytes], Iterable[Story]] = _no_story
+    stories: Callable[[str, str, bytes, Mapping[str, str]], Iterable[Story]] = _no_story
     rested: bool = True
     slack_ms: int = 0
     skew_ms: int = 1_000
@@ -243,6 +243,15 @@ class Book:
             elif isinstance(message, Start) and message.reply_to is not None:
                 found[f"{message.reply_to.run}/{message.reply_to.number}"].append(read)
         return found
+
+    @functools.cached_property
+    def children(self) -> dict[str, str]:
+        """The runs that runs began, by call."""
+        return {
+            call: reads[0].message.run
+            for call, reads in self.asks.items()
+            if isinstance(reads[0].message, Start)
+        }
 
     @functools.cached_property
     def starts(self) -> dict[str, list[Read]]:

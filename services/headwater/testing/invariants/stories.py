@@ -26,7 +26,8 @@ def outcomes_are_those_without_faults(book: Book) -> Iterator[str]:
         if run not in book.outcomes or not isinstance(task, bytes) or _touched(book, run):
             continue
         first = ""
-        for story in book.stories(run, starts[0].header("ce_tenantid"), task):
+        tenant = starts[0].header("ce_tenantid")
+        for story in book.stories(run, tenant, task, book.children):
             found = next(_differences(book, run, story), "")
             if not found:
                 break

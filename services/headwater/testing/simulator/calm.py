@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 
 from headwater.contracts.messages import Answered, Ask, Failed, ReplyTo
 from headwater.core.effector import Attempt, Call, Done, Effector, Safety
@@ -24,7 +24,7 @@ from headwater.core.execution import (
     Step,
     Tick,
 )
-from headwater.core.messages import Meta, RunId, digest
+from headwater.core.messages import Meta, RunId
 from headwater.durable.failure import describe
 from headwater.errors import TransientError
 from headwater.models.effector import Models
@@ -34,8 +34,6 @@ from headwater.testing.simulator import desk, outside
 from headwater.testing.simulator.virtual import VirtualLoop
 from headwater.tools.effector import Tools
 
-Place = Callable[[str, str, str], int]
-"""(tenant, agent, task id) to an inbox partition."""
 TURNS_MAX = 200
 
 
@@ -45,7 +43,7 @@ def stories(
     task: bytes,
     *,
     versions: Iterable[str],
-    place: Place,
+    children: Mapping[str, str],
     event_bytes_max: int,
     away: Container[str],
 ) -> Iterator[Story]:
@@ -59,7 +57,7 @@ def stories(
         tenant: Whose.
         task: Its encoded input.
         versions: Those that there were.
-        place: Where children are put.
+        children: The ids that its children have, by call: their dice are seeded by them.
         event_bytes_max: A larger event cannot be written.
         away: Calls that the world outside was away for, and did not say that nothing happened.
     """
@@ -71,7 +69,7 @@ def stories(
             app.agents["desk"].input.decode(task, app.schemas)
         ):
             return
-        play = _Play(app, run, tenant, place, event_bytes_max)
+        play = _Play(app, run, tenant, children, event_bytes_max)
         story = play.story(task)
         yield story
         lost = frozenset(
@@ -80,7 +78,7 @@ def stories(
             if f"{run}/{number}" in away and play.is_irreversible(told.name)
         )
         if lost:
-            yield _Play(app, run, tenant, place, event_bytes_max, lost).story(task)
+            yield _Play(app, run, tenant, children, event_bytes_max, lost).story(task)
 
 
 class _Play:
@@ -91,7 +89,7 @@ class _Play:
         app: App,
         run: str,
         tenant: str,
-        place: Place,
+        children: Mapping[str, str],
         event_bytes_max: int,
         lost: Collection[int] = (),
     ) -> None:
@@ -100,7 +98,7 @@ class _Play:
         self._app = app
         self._id = parsed
         self._tenant = tenant
-        self._place = place
+        self._children = children
         self._event_bytes_max = event_bytes_max
         self._lost = lost
         self._agent = app.agents[parsed.agent]
@@ -179,10 +177,9 @@ class _Play:
     def _answer(self, asked: Asked) -> bytes:
         if asked.kind != "agent":
             return answer(self._app.version, asked.kind, asked.name, asked.arguments)
-        task_id = digest(str(self._id), asked.number).hex()
-        place = self._place(self._tenant, asked.name, task_id)
-        child = str(RunId(asked.name, place, task_id))
-        play = _Play(self._app, child, self._tenant, self._place, self._event_bytes_max)
+        never_begun = f"{asked.name}.0.{asked.number}"
+        child = self._children.get(f"{self._id}/{asked.number}", never_begun)
+        play = _Play(self._app, child, self._tenant, self._children, self._event_bytes_max)
         return play.story(asked.arguments).value
 
     def _info(self, journal: int) -> RunInfo:

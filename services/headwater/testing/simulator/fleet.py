@@ -6,7 +6,7 @@ import contextlib
 import copy
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from headwater.admission.quotas import Quotas
@@ -301,7 +301,9 @@ class Fleet:
 
         return start
 
-    def _stories(self, run: str, tenant: str, task: bytes) -> Iterator[Story]:
+    def _stories(
+        self, run: str, tenant: str, task: bytes, children: Mapping[str, str]
+    ) -> Iterator[Story]:
         """Yield what a run may come to without faults; its task is what was published."""
         published = self._feeding.published(run.rpartition(".")[2])
         versions = (desk.FIRST, desk.SECOND) if self._rolled else (desk.FIRST,)
@@ -310,16 +312,13 @@ class Fleet:
             tenant,
             task if published is None else published,
             versions=versions,
-            place=self._place,
+            children=children,
             event_bytes_max=EVENT_BYTES_MAX,
             away=self.outside.away,
         )
         for n, story in enumerate(stories):
             self.counts["runs compared with themselves alone"] += not n
             yield story
-
-    def _place(self, tenant: str, agent: str, task_id: str) -> int:
-        return self.platform.parts.placement.place(tenant, task_id, PARTITIONS)
 
 
 def _leave(process: Alive, dice: int) -> None:
