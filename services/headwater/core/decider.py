@@ -10,7 +10,7 @@ from headwater.contracts.frozen import maker, quick
 from headwater.contracts.messages import BlobRef
 from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.core import blobs
-from headwater.core.messages import Address, Key, Meta, Position, new_meta
+from headwater.core.messages import Address, Key, Meta, Position, in_life, new_meta
 from headwater.core.state import Layer, R, Row, State
 from headwater.errors import BlobLostError, PoisonError
 
@@ -96,7 +96,13 @@ class Turn:
         self.layer.drop(row)
 
     def send(
-        self, message: Any, to: Address, *, meta: Meta | None = None, headers: Headers = ()
+        self,
+        message: Any,
+        to: Address,
+        *,
+        meta: Meta | None = None,
+        headers: Headers = (),
+        life: int | None = None,
     ) -> str:
         """Send a message for the same tenant, caused by this record; return its derived id.
 
@@ -106,9 +112,12 @@ class Turn:
             meta: For whom it speaks instead of this record's own meta: a run answers control from
                 outside in its own task's name. Its id is replaced by the derived one.
             headers: Further headers, for example `ce_runid`.
+            life: Which run of its id it is from, where an answer must be to that run and to no other.
         """
         of = self.meta if meta is None else meta
         own = self.at.derive(self._ordinal).hex()
+        if life is not None:
+            own = in_life(own, life)
         self._ordinal += 1
         traceparent = of.traceparent
         if len(traceparent) == _TRACEPARENT_LENGTH and traceparent[-1] in _SAMPLED:

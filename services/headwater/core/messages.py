@@ -42,6 +42,16 @@ def task_id(tenant: str, agent: str, source: str, event_id: str) -> str:
     return digest(tenant, agent, source, event_id).hex()
 
 
+def in_life(own: str, life: int) -> str:
+    """Return the id of a message that says which run of its id it is from: that run's `life`."""
+    return f"{own}/{life}"
+
+
+def life_of(own: str) -> str:
+    """Return which run of its id a message is from; empty if its id does not say."""
+    return own.partition("/")[2]
+
+
 @quick
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunId:

@@ -119,7 +119,7 @@ class Runs:
             self._bucket(turn, message)
             return
         run_id = _run_of(message)
-        visit = self._visit(turn, run_id)
+        visit = self._visit_of(turn, message)
         if visit is None:
             if isinstance(message, Control):
                 logger.warning("%s for %s, which is not here, is ignored", message.verb, run_id)
@@ -152,7 +152,7 @@ class Runs:
         if isinstance(message, Start):
             self._refuse_start(turn, message, error)
             return
-        visit = None if message is None else self._visit(turn, _run_of(message))
+        visit = None if message is None else self._visit_of(turn, message)
         kept = _unkept(message, error) if message and error.code == UNKEEPABLE else message
         if message is None or visit is None or visit.run.ending:
             logger.warning("record %s@%d is refused: %s", record.partition, record.offset, error)
@@ -188,6 +188,20 @@ class Runs:
         if run is None or opened is None:
             return None
         return Visit(turn, opened, run)
+
+    def _visit_of(
+        self, turn: Turn, message: Reply | Control | Wake | Drain | Decided
+    ) -> Visit | None:
+        """Return the run that a message is for; none for an answer to the run of its id before it."""
+        visit = self._visit(turn, _run_of(message))
+        if visit is None or not isinstance(message, Reply) or visit.asked_for(message):
+            return visit
+        logger.warning(
+            "an answer to call %d of the run %s before this one is ignored",
+            message.number,
+            message.run,
+        )
+        return None
 
     def _bucket(self, turn: Turn, wake: Wake) -> None:
         """A timer of many runs is due."""

@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from headwater.contracts.frozen import copier, setters
-from headwater.contracts.messages import CallNote, Limits, RunEvent, Status, new_run_event
+from headwater.contracts.messages import (
+    Ask,
+    CallNote,
+    Limits,
+    Reply,
+    RunEvent,
+    Status,
+    new_run_event,
+)
 from headwater.contracts.records import Headers
 from headwater.core.allowance import raised
 from headwater.core.decider import Timer, Turn
-from headwater.core.messages import Address, Key, Meta, RunId
+from headwater.core.messages import Address, Key, Meta, RunId, life_of
 from headwater.core.state import Layer, R, Row, State
 from headwater.runs.rows import KINDS, OpenCall, Opened, Run
 
@@ -122,6 +130,18 @@ class Visit:
         """Return rows that are not filed by run, this visit's writes included."""
         return self._layer.scan(kind, *prefix)
 
+    def asked_for(self, reply: Reply) -> bool:
+        """Say whether an answer, which this turn's record is, is to a call of this run.
+
+        It may be to one of the run of the same id that there was before: a task that is published again
+        after its window has a run of that id, which counts its calls from one, and asks other things.
+        """
+        if reply.spent is None:
+            life = life_of(self.turn.meta.causation_id)
+            return not life or life == str(self.opened.life)
+        call = self.get(OpenCall, reply.run, reply.number)
+        return call is None or call.child == reply.attempt
+
     def save(self) -> Run:
         """Return the row as it is now, for `undo`."""
         self._shared = True
@@ -183,7 +203,9 @@ class Visit:
             self.put(self.run)
         turn.layer.take(self._layer)
         for message, to, headers, whose in self._sends:
-            turn.send(message, to, meta=whose, headers=headers)
+            # Whatever answers a request names it as its cause.
+            life = self.opened.life if isinstance(message, Ask) else None
+            turn.send(message, to, meta=whose, headers=headers, life=life)
         if self._status is not None or self.notes or self.run.reason != self._before.reason:
             turn.send(self._event(self._status or "waiting"), events, meta=meta)
         self.undo(self.run)

@@ -308,7 +308,12 @@ def child_reply(world, number=2, **more):
     outcome = Failed(error="Cancelled", detail="its parent has ended")
     world.take(
         Reply(
-            run=world.run, number=number, attempt="c", outcome=outcome, spent=Spent(steps=2), **more
+            run=world.run,
+            number=number,
+            attempt=world.child(number),
+            outcome=outcome,
+            spent=Spent(steps=2),
+            **more,
         )
     )
 

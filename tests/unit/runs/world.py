@@ -9,6 +9,7 @@ from typing import Any
 
 from headwater.contracts.messages import (
     Answered,
+    Ask,
     BlobRef,
     Control,
     Drain,
@@ -35,6 +36,7 @@ from headwater.runs.bounds import Bounds
 from headwater.runs.decider import Runs
 from headwater.runs.life import Facts
 from headwater.runs.routes import Routes, ToolTerms
+from headwater.runs.rows import OpenCall
 
 AGENT = "worker"
 INBOX = f"hw.inbox.{AGENT}.v1"
@@ -199,14 +201,19 @@ class World:
         tenant: str | None = None,
         deadline_ms: int | None = None,
         commit: bool = True,
+        cause: str | None = None,
     ) -> None:
-        """Take one turn; without `commit` its writes come to nothing, as after an abort."""
+        """Take one turn; without `commit` its writes come to nothing, as after an abort.
+
+        An answer's cause is by default the newest request of its number.
+        """
         self.offset += 1
         at = Position("topic-id", INBOX, 0, self.offset)
         meta = Meta(
             id=f"m{self.offset}",
             tenant=tenant or self.tenant,
             correlation_id="c1",
+            causation_id=self.request(message) if cause is None else cause,
             deadline_ms=deadline_ms,
         )
         record = Record(
@@ -235,6 +242,22 @@ class World:
                 self.rows.set(kind, key, row)
         self.sent += [item for item in turn.sent if isinstance(item, Sent)]
         self.drafts += [item for item in turn.sent if isinstance(item, Draft)]
+
+    def request(self, reply: Any) -> str:
+        """Return the id of the newest request that an answer can be to; empty if there is none."""
+        ids = [
+            sent.meta.id
+            for sent in self.sent
+            if isinstance(sent.message, Ask)
+            and isinstance(reply, Reply)
+            and (sent.message.run, sent.message.number) == (reply.run, reply.number)
+        ]
+        return ids[-1] if ids else ""
+
+    def child(self, number: int) -> str:
+        """Return the child that is open under a number; empty if there is none."""
+        call = self.rows.get(OpenCall, self.run, number)
+        return "" if call is None else call.child
 
     def _turn(self, message: Any, at: Position, meta: Meta, record: Record) -> Turn:
         turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms, at_hand=self.shelf)
@@ -267,8 +290,10 @@ class World:
         attempt: str = "a1",
         usage: Usage | None = None,
         spent: Spent | None = None,
-        commit: bool = True,
+        **more: Any,
     ) -> None:
+        if spent is not None:
+            attempt = self.child(number)
         self.take(
             Reply(
                 run=self.run,
@@ -278,7 +303,7 @@ class World:
                 usage=usage,
                 spent=spent,
             ),
-            commit=commit,
+            **more,
         )
 
     def fail(self, number: int, error: str = "Boom") -> None:

@@ -10,6 +10,7 @@ import pytest
 import headwater
 from headwater.admission.quotas import Quotas
 from headwater.contracts.messages import Control, Resume
+from headwater.contracts.records import Draft
 from headwater.core.decider import Sent
 from headwater.core.messages import Meta
 from headwater.runs.life import Life
@@ -227,3 +228,47 @@ def test_task_whose_run_was_dropped_while_it_waited_to_go_on_is_a_new_one(droppe
             return dropped, [event.status for event in again.events[-3:]]
 
     assert asyncio.run(main()) == ("discarded", ["held", "accepted", "failed"])
+
+
+@app.tool(effect="write")
+async def do(text: str) -> str:
+    return f"did {text}"
+
+
+@app.agent(budget=headwater.Budget(wall_s=None))
+async def does(ctx: headwater.Context, text: str) -> str:
+    return await do(text)
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_an_answer_that_outlives_its_run_is_not_that_of_the_next(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call goes on though its run was cancelled, and is answered once there is a run of that id again.
+
+    The control has requests of both runs be alike, and what was done is taken for what was asked.
+    """
+    if control:
+        monkeypatch.setattr(Opened, "life", 0)
+
+    async def main() -> str:
+        async with App(app) as test:
+            append, late = test.log.append, []
+
+            async def slowly(draft: Draft) -> object:
+                if ("ce_type", b"headwater.reply") not in draft.headers:
+                    return await append(draft)
+                return late.append(draft)
+
+            monkeypatch.setattr(test.log, "append", slowly)
+            run = await test.start(does, "one", id="t-1")
+            await test.cancel(run)
+            await test.advance(days=2)
+            again = await test.start(does, "two", id="t-1")
+            assert again.id == run.id
+            for draft in late:
+                await append(draft)
+                await test.settle()
+            return await again.result()
+
+    assert asyncio.run(main()) == ("did one" if control else "did two")
