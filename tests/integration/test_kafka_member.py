@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import time
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,8 +26,8 @@ DELAY_S = 0.8
 POLL_MS = 50
 TRIES = 5
 """How often the control tries to seek within the client's look-up, on a machine that may be busy."""
-JOIN_S = 4.0
-"""How long a client may take to join."""
+END_S = 15.0
+"""How long a member may take to end."""
 
 
 class Shelf:
@@ -159,16 +160,27 @@ def test_nothing_that_was_read_between_polls_outlives_a_claim(shelves: Iterator[
     assert offsets == [*range(5)]
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("without", ["", "poll", "guard"], ids=["", "control 1", "control 2"])
 def test_a_member_that_ends_while_an_assignment_waits_to_be_told_ends_in_good_order(
-    kafka: str,
+    kafka: str, without: str
 ) -> None:
-    """The client tells of it inside its close, where the group's metadata cannot be asked for."""
+    """The client tells of it inside its close, where the group's metadata cannot be asked for.
+
+    The first control is told of it there and asks: it stands for ever. The second asks whenever it is told.
+    """
     own = f"ends-{uuid.uuid4().hex[:8]}"
-    log = KafkaLog(KafkaConfig(bootstrap=kafka))
-    admin = KafkaAdmin(log.config)
+    admin = KafkaAdmin(KafkaConfig(bootstrap=kafka))
     admin.create(f"{own}.inbox", partitions=1, replication=1, config={})
     admin.begin_group(f"{own}.group", {f"{own}.inbox": 1})
-    owner = log.own([f"{own}.inbox"], group=f"{own}.group", instance="a")
-    time.sleep(JOIN_S)  # its client joins by itself; nobody polls
-    owner.close()
-    log.close()
+    command = [sys.executable, "-m", "tests.integration.ends_early", kafka, own, without]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as early:
+        assert early.stdout is not None
+        assert early.stdout.readline() == b"ends\n"
+        try:
+            status = early.wait(END_S)
+        except subprocess.TimeoutExpired:
+            status = None
+            early.kill()
+        said = early.stdout.read()
+    assert ((status, said) == (0, b"ended\n")) is not bool(without)
