@@ -75,9 +75,9 @@ def blind_to_intents(_: Points) -> None:
     """Nobody looks whether a call was begun before it begins it."""
     real = Known.note
 
-    def note(self: Known, receipt: Intent | Result) -> None:
+    def note(self: Known, receipt: Intent | Result, request: str) -> None:
         if isinstance(receipt, Result):
-            real(self, receipt)
+            real(self, receipt, request)
 
     Known.note = note  # type: ignore[method-assign] # that is the sabotage
 

@@ -91,7 +91,7 @@ def no_marks() -> None:
 def no_receipts() -> None:
     """Neither marks nor receipts: what was noted before a process took over is not looked at."""
     no_marks()
-    Known.note = lambda self, receipt: None  # type: ignore[method-assign] # that is the sabotage
+    Known.note = lambda self, *_: None  # type: ignore[method-assign] # that is the sabotage
 
 
 def dies_after_put() -> None:

@@ -233,7 +233,7 @@ def _frozen_after_its_note(cluster: Cluster, heir: Performing, answer: Draft) ->
         known = heir._noting.known[item.claim]
 
         def noted() -> bool:
-            intent = known.intent(item.call_id)
+            intent = known.intent(item)
             return intent is not None and intent.attempt == mine.attempt
 
         await _until(noted, "its own note")

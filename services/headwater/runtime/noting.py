@@ -289,7 +289,7 @@ class Noting:
     def _intent(self, item: Item) -> Intent | None:
         """Return who began a call, unless nothing came of it: here, or as a person said."""
         known = self.known.get(item.claim)
-        intent = None if known is None else known.intent(item.call_id)
+        intent = None if known is None else known.intent(item)
         if intent is None or intent.attempt in self._unbegun or intent.attempt in item.ask.undone:
             return None
         return intent
@@ -330,7 +330,7 @@ class Noting:
             AbandonedError: The partition is another's, or nobody knows.
         """
         known = self.known.get(item.claim)
-        inherited = known is not None and known.intent(item.call_id) is not None
+        inherited = known is not None and known.intent(item) is not None
         while True:
             intent = self._new(item)
             wanted = Wanted(item, intent, asyncio.get_running_loop().create_future())
@@ -360,7 +360,7 @@ class Noting:
         asked_ms = self._clock()
         while (known := self.known.get(item.claim)) is not None and known.reader is not None:
             # Asked in this order, for another thread reads: an answer that comes in between is seen.
-            intent, seen_ms = known.intent(item.call_id), known.seen_ms
+            intent, seen_ms = known.intent(item), known.seen_ms
             if (reply := known.answer(item)) is not None:
                 return reply
             fresh_ms = self._clock() - self._lease.blind_ms

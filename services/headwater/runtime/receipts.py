@@ -6,9 +6,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from headwater.contracts.messages import Intent, Reply, Result
+from headwater.contracts.messages import Ask, Intent, Reply, Result
 from headwater.contracts.records import Partition, Record
 from headwater.core.envelope import Coder
+from headwater.core.messages import life_of
 from headwater.errors import PoisonError, SettingsError
 from headwater.log.port import Log, Reader
 from headwater.runtime import doneset
@@ -16,6 +17,8 @@ from headwater.runtime.answering import Item
 
 logger = logging.getLogger(__name__)
 
+_CallOf = tuple[str, int, str]
+"""Run, number, and which life of the run."""
 RECORDS_MAX = 1_000
 WAIT_MS = 100
 SKEW_MS = 60_000
@@ -52,27 +55,32 @@ class Known:
         self.lock = threading.Lock()
         """Held by whoever reads: a process that ends closes what another thread may be reading."""
         self._gained_ms = gained_ms
-        self._results: dict[str, list[Result]] = {}
-        self._intents: dict[str, Intent] = {}
+        self._results: dict[_CallOf, list[Result]] = {}
+        self._intents: dict[_CallOf, Intent] = {}
         self._inherited: set[int] = set()
         self._last: Record | None = None
         self._came_ms = 0
 
-    def note(self, receipt: Intent | Result) -> None:
+    def note(self, receipt: Intent | Result, request: str) -> None:
         """Take a receipt in: an answer counts whatever came before or after, the first of two wins.
 
         A later intent counts, and whatever the same attempt writes; a renewal by whoever was
         replaced meanwhile does not.
+
+        Args:
+            receipt: What was noted.
+            request: Id of the request that it is about.
         """
         if receipt.offset < self.next_offset or receipt.offset in self.done:
             return
         if isinstance(receipt, Result):
-            self._results.setdefault(_id(receipt.reply), []).append(receipt)
+            self._results.setdefault(call_of(receipt.reply, request), []).append(receipt)
             return
-        known = self._intents.get(_id(receipt))
+        call = call_of(receipt, request)
+        known = self._intents.get(call)
         same = known is not None and known.attempt == receipt.attempt
         if known is None or same or receipt.begun_ms > known.begun_ms:
-            self._intents[_id(receipt)] = receipt
+            self._intents[call] = receipt
 
     def take(self, record: Record, now_ms: int) -> None:
         """Count a delivered request: one from before the gain may be under way elsewhere."""
@@ -90,13 +98,13 @@ class Known:
         It is one to this very request, or to one that a person had sent again. A task that is
         published again after its window is a run of the same id, whose calls are others.
         """
-        noted = self._results.get(item.call_id, ())
+        noted = self._results.get(call_of(item.ask, item.meta.id), ())
         mine = (one for one in noted if item.ask.undone or one.offset == item.record.offset)
         return next((one.reply for one in mine), None)
 
-    def intent(self, call_id: str) -> Intent | None:
-        """Return who began it last, as far as the log says."""
-        return self._intents.get(call_id)
+    def intent(self, item: Item) -> Intent | None:
+        """Return who began a call last, as far as the log says."""
+        return self._intents.get(call_of(item.ask, item.meta.id))
 
     def settled(self, now_ms: int) -> bool:
         """Say whether nobody else can be answering calls of this partition any more.
@@ -215,8 +223,9 @@ class Receipts:
                 logger.exception("no receipt: %s at %d", record.partition, record.offset)
                 continue
             if isinstance(receipt, (Intent, Result)):
-                known.note(receipt)
+                known.note(receipt, (record.header("ce_causationid") or b"").decode())
 
 
-def _id(of: Intent | Reply) -> str:
-    return f"{of.run}/{of.number}"
+def call_of(of: Ask | Intent | Reply, request: str) -> _CallOf:
+    """Return which call a request is, or a note about it: of two runs of one id there may be both here."""
+    return of.run, of.number, life_of(request)

@@ -72,7 +72,7 @@ def answer(begun: Intent) -> Draft:
     return Draft(topic=RECEIPTS, key=b"late/result", value=value, partition=0)
 
 
-def asked(number: int, *, offset: int, undone: tuple[str, ...] = ()) -> Item:
+def asked(number: int, *, offset: int, undone: tuple[str, ...] = (), own: str = "m") -> Item:
     """Return a request of the run `r`."""
     ask = Ask(
         run="r",
@@ -87,7 +87,7 @@ def asked(number: int, *, offset: int, undone: tuple[str, ...] = ()) -> Item:
     )
     place = Partition(REQUESTS, 0)
     record = Record(partition=place, offset=offset, time_ms=0, key=b"k", value=b"", headers=())
-    return Item(Claim(place, 1), record, Meta(id="m", tenant="t1"), ask)
+    return Item(Claim(place, 1), record, Meta(id=own, tenant="t1"), ask)
 
 
 def kinds(world: World) -> list[str]:
@@ -200,7 +200,11 @@ def test_a_call_of_another_run_of_the_same_id_is_made(
             Known,
             "answer",
             lambda known, item: next(
-                (one.reply for one in known._results.get(item.call_id, ())), None
+                (
+                    one.reply
+                    for one in known._results.get(subject.call_of(item.ask, item.meta.id), ())
+                ),
+                None,
             ),
         )
 
@@ -229,6 +233,50 @@ def test_a_call_of_another_run_of_the_same_id_is_made(
         await heir.close()
 
     scene()
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_call_that_the_run_before_began_stops_none(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is in doubt, and the other was never begun. The control has them be one call."""
+    if control:
+        monkeypatch.setattr(subject, "life_of", lambda own: "")
+
+    @play
+    async def scene() -> None:
+        world = World()
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(number=0, safety="irreversible", id="first/1")
+        await settle(loop)
+        (intent,) = world.receipts()
+        heir = await die(world, loop)
+        world.hands.gates.clear()
+        await world.ask(number=0, safety="irreversible", id="second/2", arguments=b"another")
+        await asyncio.sleep(LEASE_S)
+        await finish(heir)
+        told = [type(reply.outcome) for reply in world.replies() if reply.attempt != intent.attempt]
+        assert told == ([] if control else [Answered])
+        assert world.hands.began == ([0] if control else [0, 0])
+        await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_call_that_is_to_be_made_once_more_is_not_answered_by_the_run_before(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any answer to such a call counts, whichever request it was to, but not one to another call."""
+    if control:
+        monkeypatch.setattr(subject, "life_of", lambda own: "")
+    known = Known(5, frozenset(), 0, Partition(RECEIPTS, 0))
+    reply = Reply(run="r", number=1, attempt="a", outcome=Answered(value=b"of the run before"))
+    known.note(Result(offset=5, reply=reply), "first/1")
+    assert known.answer(asked(1, offset=6, undone=("b",), own="again/1")) == reply
+    found = known.answer(asked(1, offset=7, undone=("b",), own="second/2"))
+    assert found == (reply if control else None)
 
 
 @pytest.mark.parametrize(("safety", "order_key"), CAREFUL)
@@ -975,10 +1023,10 @@ def test_an_answer_counts_whatever_the_order() -> None:
     renewed = dataclasses.replace(first, until_ms=30)
     known = Known(5, frozenset(), 0, Partition(RECEIPTS, 0))
     for receipt in (first, heirs, renewed):
-        known.note(receipt)
-    assert known.intent("r/1") == heirs
+        known.note(receipt, "m")
+    assert known.intent(asked(1, offset=5)) == heirs
     for receipt in (Result(offset=5, reply=reply), Result(offset=5, reply=late), renewed):
-        known.note(receipt)
+        known.note(receipt, "m")
     assert known.answer(asked(1, offset=5)) == reply
     assert known.answer(asked(1, offset=6)) is None
     assert known.answer(asked(1, offset=6, undone=("a",))) == reply
@@ -989,9 +1037,9 @@ def test_receipts_of_what_is_done_take_no_memory() -> None:
     known = Known(5, frozenset({6}), 0, Partition(RECEIPTS, 0))
     for offset in (4, 6):
         known.note(
-            Intent(run="r", number=offset, offset=offset, attempt="a", begun_ms=1, until_ms=10)
+            Intent(run="r", number=offset, offset=offset, attempt="a", begun_ms=1, until_ms=10), "m"
         )
-        assert known.intent(f"r/{offset}") is None
+        assert known.intent(asked(offset, offset=offset)) is None
 
 
 @play

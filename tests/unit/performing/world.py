@@ -176,6 +176,7 @@ class World:
         number = fields.pop("number", next(self._numbers))
         partition = fields.pop("partition", 0)
         tenant = fields.pop("tenant", "t1")
+        own = fields.pop("id", f"ask-{number}")
         defaults = {"safety": "read", "name": "block", "arguments": b"", "order_key": ""}
         ask = Ask(
             run="desk.0.r",
@@ -186,9 +187,7 @@ class World:
             ),
             **(defaults | fields),
         )
-        meta = Meta(
-            id=f"ask-{number}", tenant=tenant, correlation_id="c-1", actor="ana", causation_id="x"
-        )
+        meta = Meta(id=own, tenant=tenant, correlation_id="c-1", actor="ana", causation_id="x")
         await self.log.append(
             self.envelope.seal(Sent(message=ask, to=Address(REQUESTS, "k", partition), meta=meta))
         )

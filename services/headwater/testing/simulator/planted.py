@@ -29,7 +29,7 @@ from headwater.runtime.deciding import Deciding
 from headwater.runtime.noting import Noting
 from headwater.runtime.owned import Owned
 from headwater.runtime.performing import Performing
-from headwater.runtime.receipts import Known
+from headwater.runtime.receipts import Known, call_of
 from headwater.runtime.table import Table
 from headwater.runtime.timers import Heap, Timers
 from headwater.runtime.values import Puts
@@ -151,15 +151,14 @@ def stale_cache() -> contextlib.AbstractContextManager[None]:
 def no_precedence() -> contextlib.AbstractContextManager[None]:
     """The latest receipt counts, whatever it is."""
 
-    def note(self: Any, receipt: Intent | Result) -> None:
+    def note(self: Any, receipt: Intent | Result, request: str) -> None:
         if receipt.offset < self.next_offset or receipt.offset in self.done:
             return
+        call = call_of(receipt.reply if isinstance(receipt, Result) else receipt, request)
         if isinstance(receipt, Result):
-            call = f"{receipt.reply.run}/{receipt.reply.number}"
             self._results[call] = [receipt]
             self._intents.pop(call, None)
         else:
-            call = f"{receipt.run}/{receipt.number}"
             self._results.pop(call, None)
             self._intents[call] = receipt
 
