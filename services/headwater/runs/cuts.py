@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from headwater.contracts.messages import Closed, Control, Operation, Reopen, Resume, Start
-from headwater.core.allowance import plus, raised
+from headwater.contracts.messages import Closed, Control, Operation, Reopen, Resume, Spent, Start
+from headwater.core.allowance import NOTHING, minus, plus, raised
 from headwater.core.decider import Turn
 from headwater.core.execution import Answer, Begin, Cancel, Cut, Parked, Released, Tick
 from headwater.core.messages import Address
@@ -15,6 +15,7 @@ from headwater.runs.life import Life
 from headwater.runs.people import People
 from headwater.runs.routes import Routes
 from headwater.runs.rows import Again, Entry, OpenCall, Redelivery
+from headwater.runs.spending import bill
 from headwater.runs.visit import Visit
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Cuts:
             visit.say("failed")
 
     def _cut(self, visit: Visit, control: Control, asked: Resume, wrote: tuple[str, ...]) -> None:
-        run, turn = visit.run, visit.turn
+        run, turn, told = visit.run, visit.turn, _told(visit)
         journal = [*visit.scan(Entry)]
         kept = [entry for entry in journal if entry.seq < run.cut]
         taken = [entry for entry in journal if entry.seq >= run.cut]
@@ -124,7 +125,7 @@ class Cuts:
             attempt=run.attempt + 1,
             at_ms=turn.now_ms,
             added=asked.added if before is None else plus(before.added, asked.added),
-            told=run.spent,
+            told=told,
         )
         limits = raised(visit.opened.limits, again.added)
         cancelled = any(isinstance(entry.delivery, Cancel) for entry in kept)
@@ -185,6 +186,13 @@ class Cuts:
         state = run.ending if run.state == "closing" else run.state
         status = "waiting" if state == "open" else state
         visit.say(status or "held", f"{control.verb} did nothing: the run is {state}")
+
+
+def _told(visit: Visit) -> Spent:
+    """Return what admission or the parent was told, in all: never less than the time before."""
+    again = visit.run.again
+    before = NOTHING if again is None else again.told
+    return plus(before, minus(bill(visit), before))
 
 
 def _back(taken: list[Entry], numbers: set[int], *, by_limit: bool) -> list[Redelivery]:

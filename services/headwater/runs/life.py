@@ -29,7 +29,7 @@ from headwater.runs.people import People
 from headwater.runs.retention import Retention
 from headwater.runs.routes import Routes
 from headwater.runs.rows import Entry, Held, OpenCall, Overrun
-from headwater.runs.spending import settle
+from headwater.runs.spending import bill, settle
 from headwater.runs.values import Large, shortened
 from headwater.runs.visit import Visit
 
@@ -204,7 +204,7 @@ class Life:
         self._retention.release(visit)
 
     def close(self, visit: Visit) -> None:
-        """Answer the parent or give the slot back; drop the rows of all but failed runs.
+        """Answer the parent or give the slot back, with the bill; drop the rows of all but failed runs.
 
         A resumed run answers no parent: that was told when the run failed.
         """
@@ -212,11 +212,11 @@ class Life:
         if start.reply_to is None or run.again is not None:
             told = Spent() if run.again is None else run.again.told
             visit.send(
-                Closed(slot=visit.slot, spent=minus(run.spent, told)),
+                Closed(slot=visit.slot, spent=minus(bill(visit), told)),
                 self._routes.admission(visit.opened.tenant),
             )
         else:
-            self._reply(visit, start.reply_to, run.spent)
+            self._reply(visit, start.reply_to, bill(visit))
         if run.ending != "failed":
             self._drop_rows(visit)
 

@@ -176,7 +176,7 @@ class People:
         for call in [call for call in visit.scan(OpenCall) if call.asking is not None]:
             assert call.asking is not None
             if not kept:
-                visit.drop(self.withdraw(visit, call, reason))
+                self.abandon(visit, call, reason)
             elif call.asking.about != "doubt":
                 self.withdraw(visit, call, reason, tell=True)
 

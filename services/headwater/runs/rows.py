@@ -123,7 +123,7 @@ class Again:
         attempt: Which attempt this is: 2 after the first resume.
         at_ms: When it was resumed: its wall clock began anew.
         added: What its limits were raised by, in all.
-        told: What it had spent when it failed, as admission or its parent was told.
+        told: What it had cost when it failed, as admission or its parent was told.
     """
 
     attempt: int

@@ -55,5 +55,17 @@ def settle(visit: Visit, call: OpenCall, spent: Spent) -> None:
     visit.change(reserved=minus(run.reserved, call.reserved), spent=plus(run.spent, spent))
 
 
+def bill(visit: Visit) -> Spent:
+    """Return what a run that ends has cost: what is settled, and whatever else may yet be billed.
+
+    What answers a call after that finds no run, so the call counts as high as its reserve.
+    """
+    cost = visit.run.spent
+    for call in visit.scan(OpenCall):
+        if not call.unsent and not call.settled:
+            cost = plus(cost, call.reserved)
+    return cost
+
+
 def _less(limit: int | None, used: int) -> int | None:
     return None if limit is None else max(0, limit - used)

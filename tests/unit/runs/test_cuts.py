@@ -143,7 +143,10 @@ def test_an_answer_to_a_call_that_was_taken_back_is_booked_and_changes_nothing()
     assert the_run(world).spent.tokens == 12
     world.answer(3, b"B")
     assert world.outcomes()[-1] == ("worker.completed", b"A+B")
-    assert world.messages(Closed)[-1].spent == Spent(steps=2, tokens=5), "since it failed"
+    assert [closed.spent for closed in world.messages(Closed)] == [
+        Spent(steps=2, tokens=7),
+        Spent(steps=1, tokens=5),
+    ], "the step of the call that was open was told as it failed"
 
 
 def test_what_was_taken_back_comes_before_what_came_since():
@@ -738,7 +741,7 @@ def test_a_task_that_is_published_again_takes_no_slot_for_good():
     world, _ = failed()
     world.start()
     assert world.messages(Closed) == [
-        Closed(slot="slot1", spent=Spent(steps=1, tokens=7)),
+        Closed(slot="slot1", spent=Spent(steps=2, tokens=7)),
         Closed(slot="slot1"),
     ]
     (opened,) = world.rows.scan(Opened)

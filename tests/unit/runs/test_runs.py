@@ -500,7 +500,7 @@ def test_child_whose_reply_is_held_has_replied(failing):
     assert [c.target for c in world.messages(Control)] == [world.messages(Start)[1].run]
     assert world.messages(Closed) == []
     world.answer(2, spent=Spent(steps=3))
-    assert [c.spent.steps for c in world.messages(Closed)] == [7]
+    assert [c.spent.steps for c in world.messages(Closed)] == [8]
     assert (len(of(world, Run)) == 1) is failing
 
 
