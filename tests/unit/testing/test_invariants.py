@@ -23,6 +23,7 @@ from headwater.contracts.messages import (
     Result,
     RunEvent,
     RunFailed,
+    Spent,
     Start,
 )
 from headwater.contracts.records import Partition, Record
@@ -386,6 +387,17 @@ def charged_twice(book: Book) -> Book:
     return instead(book, change)
 
 
+def untold(book: Book) -> Book:
+    """Have a child tell of nothing that it spent."""
+
+    def change(message: Any) -> Any:
+        if isinstance(message, Reply) and message.spent is not None:
+            return dataclasses.replace(message, spent=Spent())
+        return None
+
+    return instead(book, change)
+
+
 def killer(book: Book) -> Book:
     return dataclasses.replace(book, killers=frozenset({next(iter(book.life))}))
 
@@ -435,6 +447,7 @@ CONTROLS: list[tuple[int, str, Tamper]] = [
     ),
     (12, "beyond its limit", overdrawn),
     (12, "was charged", charged_twice),
+    (12, "told its parent", untold),
     (13, "came to", other_result),
     (13, "failed: KeyError, and without faults: ValueError", other_error),
     (13, "is cancelled, and without faults failed", other_status),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from headwater.contracts.messages import Admit, Ask, Limits, Reply, RunEvent, Spent, Start
+from headwater.contracts.messages import Admit, Ask, Limits, Reply, ReplyTo, RunEvent, Spent, Start
 from headwater.contracts.quarantine import reason
 from headwater.contracts.records import Partition
 from headwater.core.allowance import Allowance, ceiling, minus, plus
@@ -105,13 +105,18 @@ def _final(statuses: list[str]) -> int:
 
 
 def no_allowance_is_overdrawn(book: Book) -> Iterator[str]:
-    """Allowances: reserved + spent is within the limit at every send; every attempt is charged once."""
+    """Allowances: reserved + spent is within the limit at every send; every attempt is charged once.
+
+    A child's open calls are its parent's too: what it tells as it ends leaves none out.
+    """
     for events in book.life.values():
         run = events[-1].run
         start = book.starts.get(run)
         if start and agent_of(run) in book.agents:
             yield from _overdrawn(book, run, start[0].message, events)
         yield from _charged(book, run, events)
+        if start and start[0].message.reply_to is not None:
+            yield from _told(book, run, start[0].message.reply_to, events)
 
 
 def _overdrawn(book: Book, run: str, start: Start, events: list[RunEvent]) -> Iterator[str]:
@@ -174,22 +179,47 @@ def _charged(book: Book, run: str, events: list[RunEvent]) -> Iterator[str]:
         for note in event.calls
         if note.state in {"answered", "failed"}
     }
-    money, tokens = 0, 0
+    cost = Spent()
     for number in answered:
-        reply = _first(book.replies.get(f"{run}/{number}", []))
-        if reply is None:
-            continue
-        if reply.usage is not None:
-            money += reply.usage.usd_nano
-            tokens += reply.usage.input_tokens + reply.usage.output_tokens
-        elif reply.spent is not None:
-            money += reply.spent.usd_nano
-            tokens += reply.spent.tokens
-    if (last.usd_nano, last.tokens) != (money, tokens):
+        cost = plus(cost, _billed(_first(book.replies.get(f"{run}/{number}", []))))
+    if (last.usd_nano, last.tokens) != (cost.usd_nano, cost.tokens):
         yield (
             f"run {run} was charged {last.usd_nano} nano-USD and {last.tokens} tokens; "
-            f"its answers cost {money} and {tokens}"
+            f"its answers cost {cost.usd_nano} and {cost.tokens}"
         )
+
+
+def _told(book: Book, run: str, to: ReplyTo, events: list[RunEvent]) -> Iterator[str]:
+    """What a child tells as it ends is what its calls cost, and may cost where nobody had answered."""
+    ends = next((n for n, event in enumerate(events) if event.status in ENDINGS), None)
+    replies = [read.message for read in book.replies.get(f"{to.run}/{to.number}", ())]
+    told = next((reply.spent for reply in replies if reply.attempt == run), None)
+    if ends is None or told is None:
+        return
+    notes = [note for event in events[: ends + 1] for note in event.calls]
+    answered = {note.number for note in notes if note.state in {"answered", "failed"}}
+    cost = Spent()
+    for number in {note.number for note in notes}:
+        if f"{run}/{number}" in book.asks:
+            cost = plus(cost, _cost(book, run, number, answered=number in answered))
+    if minus(cost, told) != Spent():
+        yield f"run {run} told its parent {told}; what it had asked for costs up to {cost}"
+
+
+def _cost(book: Book, run: str, number: int, *, answered: bool) -> Spent:
+    """Return what a call cost; a child's answer counts also where its parent had ended before."""
+    reply = _first(book.replies.get(f"{run}/{number}", []))
+    if answered or (reply is not None and reply.spent is not None):
+        return plus(_billed(reply), Spent(steps=1))
+    return _reserve(book, run, number)
+
+
+def _billed(reply: Reply | None) -> Spent:
+    """Return what an answer cost beside its step."""
+    if reply is None or reply.usage is None:
+        return (reply and reply.spent) or Spent()
+    tokens = reply.usage.input_tokens + reply.usage.output_tokens
+    return Spent(tokens=tokens, usd_nano=reply.usage.usd_nano)
 
 
 def _first(reads: list[Read]) -> Reply | None:

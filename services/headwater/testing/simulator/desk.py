@@ -9,8 +9,10 @@ import functools
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
+from headwater.contracts.messages import Ask, Spent
 from headwater.core.prices import Price, Prices, usd_per_million
 from headwater.errors import AgentError, BudgetExceeded, DeadlineExceeded, Denied, ToolError
+from headwater.sdk import wire
 from headwater.sdk.agents import Agent
 from headwater.sdk.app import App
 from headwater.sdk.context import Context
@@ -63,6 +65,15 @@ def owed(question: str) -> int:
     return len(question) * 7
 
 
+def ceiling(ask: Ask) -> Spent:
+    """Return what a model call may cost at most."""
+    sent = ask.arguments
+    size = len(sent) if isinstance(sent, bytes) else sent.size
+    most, _ = PRICES.ceiling(ask.name, input_bytes=size, max_tokens=wire.MAX_TOKENS)
+    assert most is not None, "every model has a price"
+    return most
+
+
 def words(question: str) -> str:
     """Return what the model says to a question."""
     return f"about {question}"
@@ -91,7 +102,12 @@ def desk_app(version: str = FIRST) -> App:  # noqa: C901 - one place to see all 
     @app.agent(budget=Budget(steps=CLERK_STEPS))
     async def clerk(ctx: Context, case: str) -> str:
         await asyncio.sleep(0.02)
-        return f"{case}: {await bank.balance(case)} {ctx.uuid()}"
+        if not case.startswith("plain"):
+            return f"{case}: {await bank.balance(case)} {ctx.uuid()}"
+        hint = asyncio.create_task(small(f"a hint on {case}"))
+        opinion = f"{case}: {await bank.balance(case)} {ctx.uuid()}"
+        hint.cancel()  # it ends as soon as it has what it needs, whatever is open
+        return opinion
 
     @app.agent(budget=Budget(steps=STEPS), emits=[Noted])
     async def desk(ctx: Context, question: str) -> str:  # noqa: C901, PLR0912 - a kind a branch

@@ -209,6 +209,7 @@ class Fleet:
                 for who, most in self._most.items()
             ],
             agents=desk.app_of(desk.SECOND if self._rolled else desk.FIRST).agents,
+            ceiling=desk.ceiling,
             stories=self._stories,
             skew_ms=2 * SKEW_MS,
         )

@@ -19,7 +19,7 @@ from headwater.core.decider import Turn
 from headwater.core.messages import digest
 from headwater.log.local_member import LocalOwner
 from headwater.log.port import Claim, Work
-from headwater.runs import calls, journal
+from headwater.runs import calls, journal, life
 from headwater.runs.holds import Holds
 from headwater.runs.life import Life
 from headwater.runs.rows import Held
@@ -214,6 +214,11 @@ def no_reserve() -> contextlib.AbstractContextManager[None]:
     return instead(calls, "reserve", lambda visit, cost: None)
 
 
+def open_calls_untold() -> contextlib.AbstractContextManager[None]:
+    """A child that ends tells what it has settled, and not what it may yet be billed."""
+    return instead(life, "bill", lambda visit: visit.run.spent)
+
+
 def slot_closed_twice() -> contextlib.AbstractContextManager[None]:
     """A run gives its slot back twice, and nobody looks whether it has it."""
     closes = Life.close
@@ -322,6 +327,7 @@ BUGS: Sequence[Bug] = (
     Bug(name="timer lost at rebalance", plant=timer_lost),
     Bug(name="cancel overtaking", plant=cancel_overtaking),
     Bug(name="allowance without reserve", plant=no_reserve),
+    Bug(name="open calls untold", plant=open_calls_untold),
     Bug(name="slot closed twice", plant=slot_closed_twice),
     Bug(name="answer of another call", plant=answer_of_another),
     Bug(name="held answer lost", plant=held_answer_lost),
