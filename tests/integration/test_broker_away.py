@@ -25,6 +25,8 @@ from headwater.testing.conformance_world import Follower, put, read_all, until, 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-away"), pytest.mark.timeout(240)]
 
 TASKS = 40
+ASKED_S, BUSY_SHARE = 2.0, 0.05
+"""Who connects without a pause keeps half a core busy, who pauses a five-hundredth."""
 
 
 @pytest.fixture
@@ -207,6 +209,24 @@ def test_whether_a_broker_answers_is_known_within_bounds(own_kafka: Broker, log:
     began_s = time.monotonic()
     assert not log.answers(2.0)
     assert time.monotonic() - began_s < 5
+    own_kafka.start()
+    until(lambda: log.answers(2.0), "the broker to answer again")
+
+
+@pytest.mark.parametrize("way", ["", "control"])
+def test_a_broker_that_is_away_is_not_connected_to_without_a_pause(
+    own_kafka: Broker, log: KafkaLog, way: str
+) -> None:
+    """Asking whether it is back takes half a core otherwise; the control asks as of one that is there."""
+    assert log.answers(10.0)
+    own_kafka.kill()
+    assert not log.answers(0.5)
+    if way:
+        log._away = False
+    began_s = time.process_time()
+    assert not log.answers(ASKED_S)
+    busy = time.process_time() - began_s > BUSY_SHARE * ASKED_S
+    assert busy is bool(way)
     own_kafka.start()
     until(lambda: log.answers(2.0), "the broker to answer again")
 

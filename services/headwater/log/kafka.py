@@ -58,6 +58,8 @@ class KafkaLog:
         self._ids: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._closing = threading.Event()
+        self._away = False
+        """Whether nobody answered when `answers` asked last."""
 
     def own(
         self, topics: Collection[str], *, group: str, instance: str, writer: str = ""
@@ -165,13 +167,23 @@ class KafkaLog:
         return self.ends([partition])[partition] if found < 0 else found
 
     def answers(self, wait_s: float) -> bool:
-        """Return whether a broker answers within so many seconds, if only to refuse us."""
+        """Return whether a broker answers within so many seconds, if only to refuse us.
+
+        While this question waits for a connection the client tries without a pause, 1,700 times a second
+        (librdkafka 2.16, `RD_KAFKA_OP_CONNECT`), which takes half a core. For the topics, a dearer question,
+        it keeps to `reconnect.backoff.ms`: so they are asked for while nobody answers.
+        """
         try:
             with WATCHDOG.over("question whether a broker is there", wait_s + self.config.call_s):
-                self._admin.describe_cluster(request_timeout=wait_s).result()
+                if self._away:
+                    self._admin.list_topics(timeout=wait_s)
+                else:
+                    self._admin.describe_cluster(request_timeout=wait_s).result()
         except KafkaException as failure:
-            return not kafka_errors.is_away(failure.args[0])
-        return True
+            self._away = kafka_errors.is_away(failure.args[0])
+        else:
+            self._away = False
+        return not self._away
 
     def topic_id(self, topic: str) -> str:
         """Return the id of this topic's present life.
