@@ -27,7 +27,7 @@ Message = Admit | Control | Reopen | Closed | Wake
 _GONE_S = 86_400
 """How long a held task is remembered whose agent this app no longer has."""
 CONTROLS_MAX = 1_000
-"""Signals kept for one held task."""
+"""Signals and resumes kept for one held task."""
 
 
 class Admission:
@@ -134,7 +134,10 @@ class Admission:
         """Take a slot for a failed run that is resumed, or have it wait for one; once."""
         tenant, run = turn.meta.tenant, reopen.run
         self._check_place(run)
-        if self._is_open(turn, tenant, run):
+        if turn.get(Slot, tenant, run) is not None:
+            self._again(turn, reopen)
+            return
+        if turn.get(Reopening, tenant, run) is not None:
             return
         counts = self._unqueue(turn, turn.get(Tenant, tenant) or Tenant(tenant=tenant), run)
         counts = self._release(turn, counts)
@@ -146,6 +149,15 @@ class Admission:
         self._telling.say(
             turn, "held", as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
         )
+
+    def _again(self, turn: Turn, reopen: Reopen) -> None:
+        """Ask a run that has a slot again whether it is to be resumed, behind whatever that was sent with.
+
+        Its task may have come first, and the run, being kept, gives such a slot back: then it asks for
+        one once more. If it goes on already it says so.
+        """
+        reason, terms = reopen.reason, reopen.resume
+        self._forward(turn, Control(target=reopen.run, verb="resume", reason=reason, resume=terms))
 
     def _is_open(self, turn: Turn, tenant: str, run: str) -> bool:
         """Say whether a run has a slot, or waits for one to be resumed with: it never has two."""
@@ -308,19 +320,28 @@ class Admission:
             turn.put(dataclasses.replace(counts, queued=counts.queued - 1))
             self._telling.cancelled(turn, control, seen, row)
         elif control.verb == "signal":
-            if len(row.controls) >= CONTROLS_MAX:
-                raise PoisonError("too-many", f"{CONTROLS_MAX} signals wait for {seen.task_id}")
-            turn.put(dataclasses.replace(row, controls=(*row.controls, control)))
+            self._keep(turn, control, row)
         else:
             if control.verb == "discard":
                 raise PoisonError("not-failed", f"{seen.task_id} has not begun: cancel it instead")
             paused = control.verb == "pause"
+            if not paused and not row.paused:
+                # Its run may have failed so long ago that its task was taken for a new one.
+                row = self._keep(turn, control, row)
             turn.put(dataclasses.replace(row, paused=paused))
             self._telling.say(
                 turn, "paused" if paused else "held", seen, row.meta(), reason=control.reason
             )
             if not paused:
                 self._release(turn, counts)
+
+    def _keep(self, turn: Turn, control: Control, row: Queued) -> Queued:
+        """Have a word wait with what waits for a slot."""
+        if len(row.controls) >= CONTROLS_MAX:
+            raise PoisonError("too-many", f"{CONTROLS_MAX} words wait for {control.target}")
+        row = dataclasses.replace(row, controls=(*row.controls, control))
+        turn.put(row)
+        return row
 
     def _forward(self, turn: Turn, control: Control) -> None:
         run = self._check_place(control.target)

@@ -414,7 +414,8 @@ def test_a_failed_run_that_is_resumed_takes_a_slot_again():
     assert control.resume == Resume(attempt=1, added=Spent(steps=5), slot="a.1.old")
     assert world.sent[-1].to.partition == 1
     reopen(world)
-    assert len(world.messages(Control)) == 1
+    (_, again) = world.messages(Control)
+    assert again.resume.slot == "", "its run says what it is of it"
     world.admit("t1")
     assert world.statuses()[-1] == "held"
     world.close("a.1.old")
@@ -552,6 +553,38 @@ def test_a_run_that_waits_to_go_on_takes_one_slot_if_its_task_comes_again(resume
     (counts,) = world.rows.scan(Tenant)
     assert (counts.slots, counts.queued) == (0, 0)
     assert not [*world.rows.scan(Queued)]
+
+
+def test_a_resume_whose_task_came_first_goes_back_to_its_run():
+    """The task's slot is no slot of the resume's: its run gives it back, and asks for one again."""
+    world, run = forgotten()
+    world.close(world.runs()[1])
+    world.admit("t1", agent="b")
+    assert world.started()[-1] == "t1"
+    reopen(world, run, added=Spent(steps=5))
+    (control,) = world.messages(Control)
+    assert control.resume == Resume(attempt=1, added=Spent(steps=5)), "without a slot"
+    assert isinstance(world.sent[-1].message, Control), "behind the start"
+    assert (world.sent[-1].meta.actor, world.sent[-1].to.key) == ("ana", run)
+    world.close(run)
+    reopen(world, run)
+    assert [word.resume.slot for word in world.messages(Control)] == ["", run]
+    assert [row.slots for row in world.rows.scan(Tenant)] == [2]
+
+
+def test_a_resume_of_a_held_task_waits_with_it():
+    """Its run may have failed so long ago that its task was taken for a new one; if not, it says so."""
+    world, run = forgotten()
+    world.admit("t1", agent="b")
+    world.control(run, "pause")
+    world.control(run, "resume", reason="no longer paused")
+    world.control(run, "resume", reason="mended", resume=Resume(attempt=1))
+    assert (world.statuses()[-1], world.messages(RunEvent)[-1].reason) == ("held", "mended")
+    assert world.messages(Control) == []
+    world.close(world.runs()[1])
+    (control,) = world.messages(Control)
+    assert (control.target, control.reason, control.resume) == (run, "mended", Resume(attempt=1))
+    assert world.sent[-1].message == control, "behind the start"
 
 
 def test_a_run_that_is_discarded_no_longer_waits_to_go_on():

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 import headwater
+from headwater.admission.decider import Admission
 from headwater.admission.quotas import Quotas
 from headwater.contracts.messages import Control, Resume
 from headwater.contracts.records import Draft
@@ -195,7 +196,7 @@ def test_parent_whose_task_comes_again_is_answered_for_a_child_that_failed(
     assert asyncio.run(main()) == (("started", True) if control else ("completed", False))
 
 
-async def said_at_once(test: App, run, *verbs: str) -> None:
+async def said_at_once(test: App, run, *verbs: str, settles: bool = True) -> None:
     """Have operators say something to a run, each before the others are heard."""
     for verb in verbs:
         word = Control(
@@ -204,7 +205,8 @@ async def said_at_once(test: App, run, *verbs: str) -> None:
         meta = Meta(id=verb, tenant=run.tenant, actor="ana")
         sent = Sent(message=word, to=test.platform.admission_address(run.tenant), meta=meta)
         await test.log.append(test._envelope.seal(sent))
-    await test.settle()
+    if settles:
+        await test.settle()
 
 
 @pytest.mark.parametrize("dropped_by", ["retention", "an operator, at the same time"])
@@ -272,3 +274,58 @@ def test_an_answer_that_outlives_its_run_is_not_that_of_the_next(
             return await again.result()
 
     assert asyncio.run(main()) == ("did one" if control else "did two")
+
+
+BROKEN: list[str] = []
+
+
+@app.agent
+async def mendable(ctx: headwater.Context, text: str) -> str:
+    if text in BROKEN:
+        raise ValueError(text)
+    return f"{text} in the end"
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_failed_run_is_resumed_though_its_task_comes_again_at_the_same_time(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task takes the slot first and gives it back; the control takes the slot for the resume's own."""
+    if control:
+        monkeypatch.setattr(Admission, "_again", lambda *_: None)
+    BROKEN[:] = ["it"]
+
+    async def main() -> tuple[str, list[str]]:
+        async with App(app, parts={"quotas": Quotas(default=1)}) as test:
+            run = await test.start(mendable, "it", id="t-1")
+            await test.advance(days=2)
+            BROKEN.clear()
+            await said_at_once(test, run, "resume", settles=False)
+            await test.start(mendable, "it", id="t-1")
+            other = await test.start(fail, "no")
+            return run.status, [event.status for event in other.events]
+
+    status, other = asyncio.run(main())
+    assert status == ("failed" if control else "completed")
+    assert other == ["accepted", "failed"], "no slot is lost"
+
+
+def test_failed_run_is_resumed_though_its_task_that_came_again_is_held() -> None:
+    """The word went to the held task, which did not begin: whoever had sent it heard that it was held."""
+    BROKEN[:] = ["it"]
+
+    async def main() -> tuple[list[str], str]:
+        async with App(app, parts={"quotas": Quotas(default=1)}) as test:
+            run = await test.start(mendable, "it", id="t-1")
+            await test.advance(days=2)
+            blocker = await test.start(waits, "x")
+            await test.start(mendable, "it", id="t-1")
+            BROKEN.clear()
+            await test.resume(run, "mended")
+            assert run.events[-1].reason == "mended"
+            await test.signal(blocker, "go", "on")
+            return [event.status for event in run.events[-5:]], await run.result()
+
+    told, result = asyncio.run(main())
+    assert told == ["held", "accepted", "failed", "waiting", "completed"]
+    assert result == "it in the end"
