@@ -139,13 +139,15 @@ class Admission:
             return
         if turn.get(Reopening, tenant, run) is not None:
             return
-        counts = self._unqueue(turn, turn.get(Tenant, tenant) or Tenant(tenant=tenant), run)
+        counts = turn.get(Tenant, tenant) or Tenant(tenant=tenant)
+        counts, words = self._unqueue(turn, counts, run)
         counts = self._release(turn, counts)
         if self._has_room(turn, counts):
             self._go_on(turn, counts, reopen, turn.meta)
+            self._pass_on(turn, words, run)
             return
         turn.put(Reopening(tenant=tenant, run=run))
-        self._queue(turn, counts, reopen)
+        self._queue(turn, counts, reopen, words)
         self._telling.say(
             turn, "held", as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
         )
@@ -164,17 +166,20 @@ class Admission:
         slot = turn.get(Slot, tenant, run)
         return slot is not None or turn.get(Reopening, tenant, run) is not None
 
-    def _unqueue(self, turn: Turn, counts: Tenant, run: str) -> Tenant:
-        """A forgotten task that waits to begin as a run that is to go on is no new one."""
+    def _unqueue(self, turn: Turn, counts: Tenant, run: str) -> tuple[Tenant, tuple[Control, ...]]:
+        """A forgotten task that waits to begin as a run that is to go on is no new one.
+
+        What was said to it meanwhile was meant for that run.
+        """
         parsed = RunId.parse(run)
         assert parsed is not None, run
         seen = turn.get(Seen, counts.tenant, parsed.task)
         row = None if seen is None else turn.get(Queued, counts.tenant, seen.queued)
         if seen is None or row is None or seen.run != run:
-            return counts
+            return counts, ()
         turn.drop(row)
         turn.put(dataclasses.replace(seen, queued=-1))
-        return dataclasses.replace(counts, queued=counts.queued - 1)
+        return dataclasses.replace(counts, queued=counts.queued - 1), row.controls
 
     def _has_room(self, turn: Turn, counts: Tenant) -> bool:
         waits = turn.get(Timer, "release", counts.tenant) is not None
@@ -183,8 +188,15 @@ class Admission:
     def _over(self, tenant: str) -> str:
         return f"quota: {self._quotas.runs(tenant)} runs open"
 
-    def _queue(self, turn: Turn, counts: Tenant, wanted: Admit | Reopen) -> None:
-        turn.put(Queued.of(turn.meta, wanted, counts.queued_next))
+    def _queue(
+        self,
+        turn: Turn,
+        counts: Tenant,
+        wanted: Admit | Reopen,
+        controls: tuple[Control, ...] = (),
+    ) -> None:
+        row = Queued.of(turn.meta, wanted, counts.queued_next)
+        turn.put(dataclasses.replace(row, controls=controls))
         turn.put(
             dataclasses.replace(
                 counts, queued=counts.queued + 1, queued_next=counts.queued_next + 1
@@ -270,7 +282,9 @@ class Admission:
             if error := self._misplaced(row.wanted.run):
                 self._telling.resume_refused(turn, row, row.wanted, error)
                 return counts
-            return self._go_on(turn, counts, row.wanted, row.meta())
+            counts = self._go_on(turn, counts, row.wanted, row.meta())
+            self._pass_on(turn, row.controls, row.wanted.run)
+            return counts
         seen = turn.get(Seen, row.tenant, row.wanted.task_id)
         assert seen is not None, "a held task is remembered"
         if error := self._misplaced(seen.run):
@@ -279,9 +293,13 @@ class Admission:
             return counts
         turn.put(dataclasses.replace(seen, queued=-1))
         counts = self._start(turn, counts, row.wanted, seen.run, row.meta())
-        for control in row.controls:
-            self._forward(turn, dataclasses.replace(control, target=seen.run))
+        self._pass_on(turn, row.controls, seen.run)
         return counts
+
+    def _pass_on(self, turn: Turn, controls: tuple[Control, ...], run: str) -> None:
+        """Send what was said to what waited, behind what lets it go."""
+        for control in controls:
+            self._forward(turn, dataclasses.replace(control, target=run))
 
     def _wake(self, turn: Turn, wake: Wake) -> None:
         what, whose = wake.name
@@ -299,7 +317,7 @@ class Admission:
             return
         seen = turn.get(Seen, tenant, control.target if run is None else run.task)
         if run is not None and (seen is None or seen.run != control.target):
-            self._forward(turn, control)
+            self._say_to(turn, control)
             return
         if seen is None:
             raise PoisonError(
@@ -307,7 +325,7 @@ class Admission:
             )
         row = None if seen.queued < 0 else turn.get(Queued, tenant, seen.queued)
         if row is None:
-            self._forward(turn, dataclasses.replace(control, target=seen.run))
+            self._say_to(turn, dataclasses.replace(control, target=seen.run))
             return
         self._control_held(turn, control, seen, row)
 
@@ -343,6 +361,16 @@ class Admission:
         turn.put(row)
         return row
 
+    def _say_to(self, turn: Turn, control: Control) -> None:
+        """Forward a word to a run; a signal to one whose resume waits for a slot waits with it."""
+        waiting = None
+        if control.verb == "signal":
+            waiting = self._waiting(turn, control.target)
+        if waiting is None:
+            self._forward(turn, control)
+        else:
+            self._keep(turn, control, waiting)
+
     def _forward(self, turn: Turn, control: Control) -> None:
         run = self._check_place(control.target)
         if control.verb == "discard":
@@ -358,18 +386,23 @@ class Admission:
     def _stop_waiting(self, turn: Turn, run: str) -> bool:
         """Nobody resumes a run that is discarded; while that waited, its task would not be taken."""
         tenant = turn.meta.tenant
-        waiting = turn.get(Reopening, tenant, run)
+        waiting = self._waiting(turn, run)
         if waiting is None:
             return False
+        turn.drop(Reopening(tenant=tenant, run=run))
         turn.drop(waiting)
-        queued = turn.scan(Queued, tenant)
-        turn.drop(
-            next(of for of in queued if isinstance(of.wanted, Reopen) and of.wanted.run == run)
-        )
         counts = turn.get(Tenant, tenant)
         assert counts is not None, "a tenant with held tasks has counts"
         turn.put(dataclasses.replace(counts, queued=counts.queued - 1))
         return True
+
+    def _waiting(self, turn: Turn, run: str) -> Queued | None:
+        """Return what waits for a slot to resume a run with, if that does."""
+        tenant = turn.meta.tenant
+        if turn.get(Reopening, tenant, run) is None:
+            return None
+        queued = turn.scan(Queued, tenant)
+        return next(of for of in queued if isinstance(of.wanted, Reopen) and of.wanted.run == run)
 
     def _check_place(self, target: str) -> RunId:
         """Return a run's id, if it has an address here."""

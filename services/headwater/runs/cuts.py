@@ -88,6 +88,14 @@ class Cuts:
             meta=turn.meta,
         )
 
+    def unheard(self, visit: Visit, control: Control) -> None:
+        """Say of a signal to a failed run that nobody hears it."""
+        if control.verb == "signal":
+            why = "was dropped: the run has failed; resume it, then send it again"
+            visit.change(reason=f"signal {control.name} {why}")
+            visit.writes = self._wrote(visit)
+            visit.say("failed")
+
     def give_back(self, turn: Turn, control: Control) -> None:
         """Return the slot that admission took, where nothing came of it."""
         if control.resume is not None and control.resume.slot:

@@ -137,6 +137,8 @@ class Runs:
         elif visit.run.ending:
             if isinstance(message, (Reply, Decided)):
                 self._late(visit, message)
+            elif isinstance(message, Control) and visit.run.state == "failed":
+                self._cuts.unheard(visit, message)
         elif self._holds.must(visit.run) or self._later.holds(visit.run):
             self._holds.keep(visit, message)
             self._unlock(visit, message)

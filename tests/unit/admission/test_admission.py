@@ -587,6 +587,40 @@ def test_a_resume_of_a_held_task_waits_with_it():
     assert world.sent[-1].message == control, "behind the start"
 
 
+@pytest.mark.parametrize("room", [False, True])
+def test_words_to_what_waits_for_a_slot_wait_with_it(room):
+    """Those to the task that came again, and those to the resume that took its place, in order, once."""
+    world, run = forgotten()
+    world.admit("t1", agent="b")
+    world.control(run, "signal", name="one")
+    if room:
+        world.employ(3)
+    reopen(world, run)
+    world.control(run, "signal", name="two")
+    for other in world.runs()[1:3]:
+        world.close(other)
+    world.control("t1", "signal", name="three")
+    words = [(word.verb, word.name, word.target) for word in world.messages(Control)]
+    assert words == [
+        ("resume", "", run),
+        ("signal", "one", run),
+        ("signal", "two", run),
+        ("signal", "three", run),
+    ]
+
+
+def test_signals_of_a_resume_that_waits_are_bounded():
+    """As those of a held task are."""
+    world, run = forgotten()
+    reopen(world, run)
+    world.control(run, "signal", name="go")
+    (row,) = world.rows.scan(Queued)
+    full = dataclasses.replace(row, controls=row.controls * CONTROLS_MAX)
+    world.rows.set(Queued, full.key, full)
+    with pytest.raises(PoisonError, match="wait for"):
+        world.control(run, "signal", name="go")
+
+
 def test_a_run_that_is_discarded_no_longer_waits_to_go_on():
     """Its task, published again, is a new one; it was taken for the one that waits, and never ran."""
     world, run = forgotten()

@@ -764,6 +764,20 @@ def test_a_failed_run_whose_task_comes_again_says_so_and_keeps_no_slot(control, 
     assert len(world.messages(Closed)) - before[1] == (0 if control else 1)
 
 
+def test_a_signal_to_a_failed_run_is_dropped_for_everybody_to_see():
+    """It does nothing until the run was resumed; whoever sent it looks at the run, and reads why."""
+    world, shaky = failed("read-a", "write-b")
+    before = len(events(world))
+    world.control("signal", "go")
+    world.control("cancel")
+    (told,) = events(world)[before:]
+    assert (told.status, told.error, told.writes) == ("failed", "ValueError", ("2 tool write-b",))
+    assert told.reason.startswith("signal go was dropped: the run has failed")
+    shaky.broken = False
+    granted(world, repeat_writes=True)
+    assert the_run(world).reason == ""
+
+
 def asked_by_another_life(world) -> list[Reply]:
     """Have the parent's own task be published again, and ask for this child; return what it is told."""
     before = len(world.messages(Reply))

@@ -14,6 +14,7 @@ from headwater.contracts.messages import Control, Resume
 from headwater.contracts.records import Draft
 from headwater.core.decider import Sent
 from headwater.core.messages import Meta
+from headwater.runs.cuts import Cuts
 from headwater.runs.life import Life
 from headwater.runs.rows import Opened
 from headwater.testing import App
@@ -329,3 +330,63 @@ def test_failed_run_is_resumed_though_its_task_that_came_again_is_held() -> None
     told, result = asyncio.run(main())
     assert told == ["held", "accepted", "failed", "waiting", "completed"]
     assert result == "it in the end"
+
+
+@app.agent(budget=headwater.Budget(wall_s=None))
+async def listens(ctx: headwater.Context, text: str) -> str:
+    if text in BROKEN:
+        raise ValueError(text)
+    return await ctx.receive("go")
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_word_to_a_failed_run_whose_resume_waits_is_heard_once_it_goes_on(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks held, so words to it are taken; the control sends them to the run, which drops them."""
+    if control:
+        monkeypatch.setattr(Admission, "_waiting", lambda *_: None)
+    BROKEN[:] = ["it"]
+
+    async def main() -> tuple[str, str]:
+        async with App(app, parts={"quotas": Quotas(default=1)}) as test:
+            run = await test.start(listens, "it", id="t-1")
+            await test.advance(days=2)
+            blocker = await test.start(waits, "x")
+            BROKEN.clear()
+            await test.resume(run)
+            assert run.status == "held"
+            await test.signal(run, "go", "heard")
+            await test.start(listens, "it", id="t-1")
+            await test.signal(blocker, "go", "on")
+            return run.status, run.events[-1].outcome.decode()
+
+    assert asyncio.run(main()) == (("waiting", "") if control else ("completed", '"heard"'))
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_word_to_a_failed_run_that_nobody_resumed_is_refused_for_everybody_to_see(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited with the task that was published again; that is no new one, and begins nothing."""
+    if control:
+        monkeypatch.setattr(Cuts, "unheard", lambda *_: None)
+    BROKEN[:] = ["it"]
+
+    async def main() -> tuple[str, str]:
+        async with App(app, parts={"quotas": Quotas(default=1)}) as test:
+            run = await test.start(listens, "it", id="t-1")
+            await test.advance(days=2)
+            blocker = await test.start(waits, "x")
+            await test.start(listens, "it", id="t-1")
+            await test.signal(run, "go", "lost")
+            await test.signal(blocker, "go", "on")
+            dropped = run.status, run.events[-1].reason
+            BROKEN.clear()
+            await test.resume(run)
+            await test.signal(run, "go", "said again")
+            assert await run.result() == "said again"
+            return dropped
+
+    why = "signal go was dropped: the run has failed; resume it, then send it again"
+    assert asyncio.run(main()) == ("failed", "" if control else why)
