@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-from headwater.contracts.frozen import is_quick, maker
-
 Convert = Callable[[Any], Any]
 Kind = Literal[
     "",
@@ -64,7 +62,7 @@ def making(type_: Any, values: dict[str, str], scope: dict[str, Any]) -> str:
         scope: Where the expression finds the type; it is put there.
     """
     name = f"T{len(scope)}"
-    scope[name] = maker(type_) if is_quick(type_) else type_
+    scope[name] = type_
     if dataclasses.is_dataclass(type_):
         return f"{name}({', '.join(f'{field}={value}' for field, value in values.items())})"
     # A field's alias is for JSON; Avro's fields have the names that the type's author sees.

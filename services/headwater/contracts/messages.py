@@ -10,7 +10,7 @@ import dataclasses
 from typing import Literal
 
 from headwater.contracts import approvals, ctl
-from headwater.contracts.frozen import maker, quick
+from headwater.contracts.frozen import Frozen
 
 Key = tuple[str | int, ...]
 
@@ -63,9 +63,7 @@ class Limits:
     cleanup_steps: int = 10
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
+class Spent(Frozen, kw_only=True):
     """What a run has spent, or one call has: steps, tokens in and out, money."""
 
     steps: int = 0
@@ -73,21 +71,13 @@ class Spent:
     usd_nano: int = 0
 
 
-new_spent = maker(Spent)
-
-
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReplyTo:
+class ReplyTo(Frozen, kw_only=True):
     """Where the answer of a call goes: the inbox partition of the run that asked, and its number."""
 
     topic: str
     partition: int
     run: str
     number: int
-
-
-new_reply_to = maker(ReplyTo)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,16 +182,13 @@ class Start:
     reply_to: ReplyTo | None = None
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class Answered(Frozen, kw_only=True):
     """A call's answer: single-object Avro of the callee's result type, or JSON of a model's reply."""
 
     value: bytes | BlobRef
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(Frozen, kw_only=True):
     """A call's failure: the error's class and its words, redacted."""
 
     error: str
@@ -218,9 +205,7 @@ class InDoubt:
 Outcome = Answered | Failed | InDoubt
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Frozen, kw_only=True):
     """What one attempt at a call cost."""
 
     model: str = ""
@@ -229,9 +214,7 @@ class Usage:
     usd_nano: int = 0
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Frozen, kw_only=True):
     """An effector's or a child's answer to call `number` of `run`.
 
     Args:
@@ -258,9 +241,7 @@ class Drain:
     run: str
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(Frozen, kw_only=True):
     """A run's request to an effector.
 
     Args:
@@ -284,9 +265,6 @@ class Ask:
     not_after_ms: int
     reply_to: ReplyTo
     undone: tuple[str, ...] = ()
-
-
-new_ask = maker(Ask)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,9 +317,7 @@ Status = Literal[
 ]
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CallNote:
+class CallNote(Frozen, kw_only=True):
     """A call as the life cycle tells it: for the journey a person reads, not for replay.
 
     Args:
@@ -369,12 +345,7 @@ class CallNote:
     verdict: str = ""
 
 
-new_call_note = maker(CallNote)
-
-
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RunEvent:
+class RunEvent(Frozen, kw_only=True):
     """One step of a run's life, on `evt.runs`.
 
     Args:
@@ -420,9 +391,6 @@ class RunEvent:
     attempt: int = 1
     actor: str = ""
     writes: tuple[str, ...] = ()
-
-
-new_run_event = maker(RunEvent)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

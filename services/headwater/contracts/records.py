@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from headwater.contracts.frozen import maker, quick
+from headwater.contracts.frozen import Frozen
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
-class Partition:
+class Partition(Frozen, order=True):
     """A topic and the number of one of its partitions."""
 
     topic: str
@@ -21,9 +17,7 @@ class Partition:
         return f"{self.topic}[{self.number}]"
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(Frozen, kw_only=True):
     """A record not yet written.
 
     Args:
@@ -41,12 +35,7 @@ class Draft:
     partition: int | None = None
 
 
-new_draft = maker(Draft)
-
-
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Frozen, kw_only=True):
     """A record as the log keeps it; `time_ms` is the log's own append time."""
 
     partition: Partition
@@ -62,6 +51,3 @@ class Record:
             if key == name:
                 return value
         return None
-
-
-new_record = maker(Record)

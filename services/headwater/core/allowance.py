@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from headwater.contracts.frozen import quick
-from headwater.contracts.messages import Limits, Spent, new_spent
+from headwater.contracts.frozen import Frozen
+from headwater.contracts.messages import Limits, Spent
 
 NOTHING = Spent()
 
 
 def plus(one: Spent, other: Spent) -> Spent:
     """Add two amounts."""
-    return new_spent(
+    return Spent(
         steps=one.steps + other.steps,
         tokens=one.tokens + other.tokens,
         usd_nano=one.usd_nano + other.usd_nano,
@@ -21,7 +21,7 @@ def plus(one: Spent, other: Spent) -> Spent:
 
 def minus(one: Spent, other: Spent) -> Spent:
     """Subtract an amount, never below nothing."""
-    return new_spent(
+    return Spent(
         steps=max(0, one.steps - other.steps),
         tokens=max(0, one.tokens - other.tokens),
         usd_nano=max(0, one.usd_nano - other.usd_nano),
@@ -38,9 +38,7 @@ def raised(limits: Limits, added: Spent) -> Limits:
     )
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class Allowance(Frozen, kw_only=True):
     """What a run may spend, has reserved and has spent.
 
     `reserved + spent` never passes the limit at a send. A bill over the reserve can pass it

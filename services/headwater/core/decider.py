@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from headwater.contracts.frozen import maker, quick
+from headwater.contracts.frozen import Frozen
 from headwater.contracts.messages import BlobRef
 from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.core import blobs
-from headwater.core.messages import Address, Key, Meta, Position, in_life, new_meta
+from headwater.core.messages import Address, Key, Meta, Position, in_life
 from headwater.core.state import Layer, R, Row, State
 from headwater.errors import BlobLostError, PoisonError
 
@@ -31,26 +31,20 @@ class Timer:
         return self.name
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
+class Encoded(Frozen, kw_only=True):
     """A value with a CloudEvents type of its own: bytes that are encoded already, or a message of ours."""
 
     type: str
     value: Any
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(Frozen, kw_only=True):
     """A message a turn sends: what, where, and with which meta and further headers."""
 
     message: Any
     to: Address
     meta: Meta
     headers: Headers = ()
-
-
-new_sent = maker(Sent)
 
 
 class Turn:
@@ -123,7 +117,7 @@ class Turn:
         if len(traceparent) == _TRACEPARENT_LENGTH and traceparent[-1] in _SAMPLED:
             span = self.at.span_id.hex().encode()
             traceparent = b"%b-%b-%b" % (traceparent[:35], span, traceparent[-2:])
-        consequence = new_meta(
+        consequence = Meta(
             id=own,
             tenant=of.tenant,
             correlation_id=of.correlation_id,
@@ -133,7 +127,7 @@ class Turn:
             deadline_ms=of.deadline_ms,
             carried=of.carried,
         )
-        self.sent.append(new_sent(message=message, to=to, meta=consequence, headers=headers))
+        self.sent.append(Sent(message=message, to=to, meta=consequence, headers=headers))
         return own
 
     def relay(self, draft: Draft) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from headwater.contracts.messages import Header
-from headwater.contracts.records import Draft, Headers, Record, new_draft
+from headwater.contracts.records import Draft, Headers, Record
 from headwater.core.decider import Encoded, Sent
-from headwater.core.messages import Meta, new_meta
+from headwater.core.messages import Meta
 from headwater.errors import PoisonError
 
 CARRIED = ("ce_subject", "ce_time", "tracestate", "baggage")
@@ -82,7 +82,7 @@ class Envelope:
             *sent.headers,
         )
         to = sent.to
-        return new_draft(
+        return Draft(
             topic=to.topic,
             key=to.key.encode(),
             value=value,
@@ -110,7 +110,7 @@ class Envelope:
         get = found.get
         try:
             deadline = get("ce_deadline")
-            return new_meta(
+            return Meta(
                 id=(get("ce_id") or b"").decode(),
                 tenant=(get("ce_tenantid") or b"").decode(),
                 correlation_id=(get("ce_correlationid") or b"").decode(),

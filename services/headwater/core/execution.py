@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from headwater.contracts.frozen import maker, quick
+import msgspec
+
+from headwater.contracts.frozen import Frozen
 from headwater.contracts.messages import Answered, Failed, InDoubt, Limits
 
 CallKind = Literal["model", "tool", "agent", "person"]
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(Frozen, kw_only=True):
     """A call the function made; numbers count up for the life of the run.
 
     Args:
@@ -32,10 +32,7 @@ class Asked:
     name: str
     arguments: bytes
     digest: bytes
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-new_asked = maker(Asked)
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +58,11 @@ class Begin:
     signals: tuple[Signal, ...] = ()
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Frozen, kw_only=True):
     """The answer to call `number`."""
 
     number: int
     outcome: Answered | Failed | InDoubt
-
-
-new_answer = maker(Answer)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +157,7 @@ class Continued:
     signals: tuple[Signal, ...] = ()
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Frozen, kw_only=True):
     """What one delivery led to.
 
     Args:
@@ -187,9 +177,6 @@ class Step:
     receiving: Sequence[str] = ()
     patched: Sequence[str] = ()
     ended: Returned | Raised | Continued | None = None
-
-
-new_step = maker(Step)
 
 
 class Execution(Protocol):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 
-from headwater.contracts.frozen import maker, quick
+from headwater.contracts.frozen import Frozen
 from headwater.contracts.messages import Header
 
 Key = tuple[str | int, ...]
@@ -52,9 +51,7 @@ def life_of(own: str) -> str:
     return own.partition("/")[2]
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True)
-class RunId:
+class RunId(Frozen):
     """A run's id is its address: the agent, its inbox partition, the task."""
 
     agent: str
@@ -74,9 +71,7 @@ class RunId:
         return RunId(parts[0], int(parts[1]), parts[2])
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True)
-class Address:
+class Address(Frozen):
     """Where a message goes; a partition is named only by an id that carries it."""
 
     topic: str
@@ -84,12 +79,7 @@ class Address:
     partition: int | None = None
 
 
-new_address = maker(Address)
-
-
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Meta:
+class Meta(Frozen, kw_only=True):
     """Who, for whom and because of what; copied to every consequence.
 
     Args:
@@ -113,12 +103,7 @@ class Meta:
     carried: tuple[Header, ...] = ()
 
 
-new_meta = maker(Meta)
-
-
-@quick
-@dataclasses.dataclass(frozen=True, slots=True)
-class Position:
+class Position(Frozen):
     """A place in one topic's one life."""
 
     topic_id: str
@@ -137,6 +122,3 @@ class Position:
     def span_id(self) -> bytes:
         """The id of the span that the turn here is, should its trace be sampled: 8 bytes."""
         return self.derive(-1, size=8)
-
-
-new_position = maker(Position)

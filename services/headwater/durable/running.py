@@ -20,7 +20,6 @@ from headwater.core.execution import (
     Returned,
     Signal,
     Step,
-    new_step,
 )
 from headwater.durable import confine, failure, libraries, unwinding
 from headwater.durable.futures import Task
@@ -222,7 +221,7 @@ class Running:
     def _step(self) -> Step:
         loop, session = self._loop, self._session
         loop.sweep()
-        step = new_step(
+        step = Step(
             asked=tuple(session.asked),
             withdrawn=tuple(session.withdrawn),
             emitted=tuple(session.emitted),

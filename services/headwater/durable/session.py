@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from headwater.contracts.messages import Limits, Outcome
-from headwater.core.execution import Asked, CallKind, Cut, Emitted, Signal, new_asked
+from headwater.core.execution import Asked, CallKind, Cut, Emitted, Signal
 from headwater.durable.futures import Waiting
 from headwater.durable.loop import Loop
 from headwater.durable.streams import Streams
@@ -93,7 +93,7 @@ class Session:
         if digest is None:
             digest = hashlib.blake2b(arguments, digest_size=_DIGEST_BYTES).digest()
         self.asked.append(
-            new_asked(
+            Asked(
                 number=number,
                 kind=kind,
                 name=name,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from headwater.contracts.records import Partition, Record, new_record
+from headwater.contracts.records import Partition, Record
 from headwater.errors import SettingsError
 from headwater.log import kafka_errors
 from headwater.log.kafka_config import KafkaConfig
@@ -302,7 +302,7 @@ class KafkaMember:
 def record_of(message: Message, place: Partition) -> Record:
     """Return a client's message as a record."""
     _, time_ms = message.timestamp()
-    return new_record(
+    return Record(
         partition=place,
         offset=message.offset(),
         time_ms=time_ms,

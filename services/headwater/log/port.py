@@ -6,15 +6,14 @@ that transacts its reply, a zombie's write (work carries its claim).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from headwater.contracts.frozen import Frozen
 from headwater.contracts.records import Draft, Partition, Record
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Frozen):
     """Proof that a partition was given to us; stale from the moment it is taken away.
 
     Args:
@@ -26,8 +25,7 @@ class Claim:
     epoch: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Poll:
+class Poll(Frozen, kw_only=True):
     """What changed since the last poll.
 
     Args:
@@ -42,8 +40,7 @@ class Poll:
     records: Sequence[tuple[Claim, Record]] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Work(Frozen, kw_only=True):
     """What one owned partition's turns wrote, and the next offset to read.
 
     Args:

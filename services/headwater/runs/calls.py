@@ -8,23 +8,21 @@ from collections.abc import Collection
 from headwater.contracts.messages import (
     Ask,
     BlobRef,
+    CallNote,
     Failed,
     Limits,
     ReplyTo,
     Spent,
     Start,
     Task,
-    new_ask,
-    new_call_note,
-    new_reply_to,
 )
 from headwater.core.allowance import NOTHING, ceiling
 from headwater.core.execution import Asked, Cut
 from headwater.core.judge import AskPerson, Deny, Judge
-from headwater.core.messages import Address, RunId, digest, new_address
+from headwater.core.messages import Address, RunId, digest
 from headwater.runs.people import People, keeps
 from headwater.runs.routes import Catalogue, Routes
-from headwater.runs.rows import Entry, Made, new_made, new_open_call
+from headwater.runs.rows import Entry, Made, OpenCall
 from headwater.runs.spending import allowance, lacking, reserve
 from headwater.runs.values import Large, shortened
 from headwater.runs.visit import Visit
@@ -89,7 +87,7 @@ class Calls:
 
     def make(self, visit: Visit, asked: Asked) -> Made:
         """Send a call, or return it with the answer it gets at once."""
-        made = new_made(number=asked.number, kind=asked.kind, name=asked.name, digest=asked.digest)
+        made = Made(number=asked.number, kind=asked.kind, name=asked.name, digest=asked.digest)
         visit.change(number=asked.number)
         for node in nodes_of(asked):  # also of a call that is denied: the next one refers to them
             visit.turn.keep(node)
@@ -98,7 +96,7 @@ class Calls:
             made = dataclasses.replace(made, denied=denied)
         waits = "waiting" if made.approval else "asked"
         visit.notes.append(
-            new_call_note(
+            CallNote(
                 number=asked.number,
                 kind=asked.kind,
                 name=asked.name,
@@ -139,7 +137,7 @@ class Calls:
                 return made, refusal
         reserve(visit, cost)
         message = self._message(visit, asked, limits)
-        call = new_open_call(
+        call = OpenCall(
             run=visit.run.run,
             number=asked.number,
             kind=asked.kind,
@@ -210,7 +208,7 @@ class Calls:
         not_after_ms = visit.run.now_ms + self._wait_ms(asked)
         if visit.deadline_ms is not None and visit.run.cleanup is None:
             not_after_ms = min(not_after_ms, visit.deadline_ms)
-        return new_ask(
+        return Ask(
             run=visit.run.run,
             number=asked.number,
             name=asked.name,
@@ -237,7 +235,7 @@ class Calls:
         spread = message.order_key or f"{message.run}/{message.number}"
         visit.send(
             message,
-            new_address(
+            Address(
                 self._routes.request(service), f"{visit.opened.tenant}|{message.name}|{spread}"
             ),
             (("ce_runid", visit.run.run.encode()),),
@@ -247,7 +245,7 @@ class Calls:
         return shortened(visit.turn, self._large, asked.arguments)
 
     def _reply_to(self, visit: Visit, asked: Asked) -> ReplyTo:
-        return new_reply_to(
+        return ReplyTo(
             topic=visit.turn.at.topic,
             partition=visit.turn.at.number,
             run=visit.run.run,

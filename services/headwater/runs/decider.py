@@ -24,7 +24,7 @@ from headwater.contracts.records import Partition, Record
 from headwater.core.decider import Turn
 from headwater.core.execution import AgentFunction, Raised
 from headwater.core.judge import Judge
-from headwater.core.messages import Address, RunId, new_address
+from headwater.core.messages import Address, RunId
 from headwater.core.versions import Versions
 from headwater.errors import UNKEEPABLE, PoisonError, ProcessKillerError
 from headwater.runs import later, values
@@ -145,7 +145,7 @@ class Runs:
             self._wait_for_version(visit)
         else:
             self._hosting.deliver(visit, message)
-        visit.write(new_address(self._events, run_id))
+        visit.write(Address(self._events, run_id))
 
     def refused(
         self, turn: Turn, record: Record, message: Message | None, error: PoisonError
@@ -179,7 +179,7 @@ class Runs:
         if closing and not isinstance(error, ProcessKillerError):
             visit.change(ending="cancelled", value=b"", error=error.name, detail=str(error))
         self._late(visit, reply)
-        visit.write(new_address(self._events, visit.run.run))
+        visit.write(Address(self._events, visit.run.run))
 
     def forget(self, partition: Partition) -> None:
         """Drop the suspended executions of a partition."""
@@ -228,7 +228,7 @@ class Runs:
         known = self._visit(turn, start.run)
         if known is not None:
             self._cuts.started_again(known, start)
-            known.write(new_address(self._events, start.run))
+            known.write(Address(self._events, start.run))
             return
         meta = turn.meta
         opened = Opened(

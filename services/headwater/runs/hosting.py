@@ -9,6 +9,7 @@ from typing import Any
 
 from headwater.contracts.approvals import Decided
 from headwater.contracts.messages import (
+    CallNote,
     Control,
     Failed,
     InDoubt,
@@ -17,8 +18,6 @@ from headwater.contracts.messages import (
     Spent,
     Start,
     Wake,
-    new_call_note,
-    new_spent,
 )
 from headwater.contracts.records import Partition
 from headwater.core.allowance import NOTHING, plus
@@ -38,7 +37,6 @@ from headwater.core.execution import (
     Signal,
     Step,
     Tick,
-    new_answer,
 )
 from headwater.core.messages import Address
 from headwater.errors import (
@@ -55,7 +53,7 @@ from headwater.runs.holds import Holds
 from headwater.runs.life import CANCELLED, Life
 from headwater.runs.people import DENIALS
 from headwater.runs.routes import Routes
-from headwater.runs.rows import Entry, Held, Made, OpenCall, Overrun, Redelivery, new_entry
+from headwater.runs.rows import Entry, Held, Made, OpenCall, Overrun, Redelivery
 from headwater.runs.visit import Visit
 
 logger = logging.getLogger(__name__)
@@ -110,7 +108,7 @@ class Hosting:
 
     def deliver(self, visit: Visit, message: Any, held: Held | None = None) -> bool:
         """Deliver a message to the function; `False` if the run had to be held with it."""
-        before = visit.save()
+        before = visit.run
         if held is not None:
             self._holds.taken(visit, held)
         taken = self._people.decided(visit, message) if isinstance(message, Decided) else message
@@ -171,7 +169,7 @@ class Hosting:
             return delivery, call if isinstance(delivery, Answer) else None
         if call.asking is not None:
             call = self._people.withdraw(visit, call, "it was answered after all")
-        return new_answer(number=reply.number, outcome=reply.outcome), call
+        return Answer(number=reply.number, outcome=reply.outcome), call
 
     def _wake(self, visit: Visit) -> Delivery:
         """A run's timer is due: its function's own, or one of its limits."""
@@ -353,7 +351,7 @@ class Hosting:
             version=self._version,
         )
         visit.put(
-            new_entry(
+            Entry(
                 run=run.run,
                 seq=seq,
                 offset=visit.turn.at.offset,
@@ -374,7 +372,7 @@ class Hosting:
         usage, steps = reply.usage, 0 if call.unsent else 1
         if usage is not None:
             tokens = usage.input_tokens + usage.output_tokens
-            spent = new_spent(steps=steps, tokens=tokens, usd_nano=usage.usd_nano)
+            spent = Spent(steps=steps, tokens=tokens, usd_nano=usage.usd_nano)
         else:
             spent = plus(reply.spent or NOTHING, Spent(steps=steps))
         if not call.settled:
@@ -383,7 +381,7 @@ class Hosting:
         failed = reply.outcome if isinstance(reply.outcome, Failed) else None
         unfit = "denied" if failed is not None and failed.error in DENIALS else "failed"
         visit.notes.append(
-            new_call_note(
+            CallNote(
                 number=call.number,
                 kind=call.kind,
                 name=call.name,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import msgspec
+
 from headwater.contracts.approvals import About, Decided
-from headwater.contracts.frozen import maker, quick
+from headwater.contracts.frozen import Frozen
 from headwater.contracts.messages import (
     Ask,
     BlobRef,
@@ -32,15 +34,13 @@ from headwater.core.execution import (
     Signal,
     Tick,
 )
-from headwater.core.messages import Key, Meta, new_meta
+from headwater.core.messages import Key, Meta
 
 State = Literal["open", "paused", "held", "closing", "failed"]
 Ending = Literal["", "completed", "failed", "cancelled"]
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(Frozen, kw_only=True):
     """How a run began; written once, and again when it continues as another task.
 
     Args:
@@ -69,7 +69,7 @@ class Opened:
     journal: int = 0
     wrote: tuple[str, ...] = ()
     attempt: int = 1
-    added: Spent = dataclasses.field(default_factory=Spent)
+    added: Spent = msgspec.field(default_factory=Spent)
 
     @property
     def key(self) -> Key:
@@ -103,7 +103,7 @@ class Opened:
 
     def meta(self) -> Meta:
         """Return the task's meta: whatever wakes the run, it speaks in this name."""
-        return new_meta(
+        return Meta(
             id=self.start.task_id,
             tenant=self.tenant,
             correlation_id=self.correlation_id,
@@ -132,9 +132,7 @@ class Again:
     told: Spent
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Run(Frozen, kw_only=True):
     """Where a run is: its head, what it may still spend, and how it ended if it did.
 
     Args:
@@ -174,8 +172,8 @@ class Run:
     offset: int = -1
     now_ms: int = 0
     number: int = 0
-    reserved: Spent = dataclasses.field(default_factory=Spent)
-    spent: Spent = dataclasses.field(default_factory=Spent)
+    reserved: Spent = msgspec.field(default_factory=Spent)
+    spent: Spent = msgspec.field(default_factory=Spent)
     cleanup: int | None = None
     cancelling: str = ""
     wake_ms: int | None = None
@@ -205,9 +203,7 @@ class Run:
         return (self.run,)
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class Made(Frozen, kw_only=True):
     """A call as the journal keeps it.
 
     Args:
@@ -229,12 +225,7 @@ class Made:
     approval: str = ""
 
 
-new_made = maker(Made)
-
-
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Frozen, kw_only=True):
     """One delivery of a run and the calls it led to: the journal is a run's entries.
 
     Args:
@@ -274,12 +265,7 @@ class Entry:
         return (self.run, self.seq)
 
 
-new_entry = maker(Entry)
-
-
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class Asking(Frozen, kw_only=True):
     """What a person is asked about a call.
 
     Args:
@@ -299,9 +285,7 @@ class Asking:
     attempt: str = ""
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class OpenCall:
+class OpenCall(Frozen, kw_only=True):
     """A call that was made and not yet answered.
 
     Args:
@@ -338,9 +322,6 @@ class OpenCall:
     def key(self) -> Key:
         """Filed by run and number."""
         return (self.run, self.number)
-
-
-new_open_call = maker(OpenCall)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

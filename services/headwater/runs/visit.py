@@ -6,16 +6,9 @@ import datetime
 from collections.abc import Iterator
 from typing import Any
 
-from headwater.contracts.frozen import copier, setters
-from headwater.contracts.messages import (
-    Ask,
-    CallNote,
-    Limits,
-    Reply,
-    RunEvent,
-    Status,
-    new_run_event,
-)
+import msgspec
+
+from headwater.contracts.messages import Ask, CallNote, Limits, Reply, RunEvent, Status
 from headwater.contracts.records import Headers
 from headwater.core.allowance import raised
 from headwater.core.decider import Timer, Turn
@@ -49,7 +42,6 @@ class Visit:
         "_layer",
         "_remark",
         "_sends",
-        "_shared",
         "_status",
         "actor",
         "gone",
@@ -81,7 +73,6 @@ class Visit:
     def undo(self, run: Run) -> None:
         """Forget what was gathered since the last write; the row is `run` again."""
         self.run = self._before = run
-        self._shared = True
         self.notes: list[CallNote] = []
         self.outcome = b""
         """The result as JSON, for the event that tells it."""
@@ -142,22 +133,9 @@ class Visit:
         call = self.get(OpenCall, reply.run, reply.number)
         return call is None or call.child == reply.attempt
 
-    def save(self) -> Run:
-        """Return the row as it is now, for `undo`."""
-        self._shared = True
-        return self.run
-
     def change(self, **changes: Any) -> None:
-        """Change fields of the run's row.
-
-        The first change makes a copy of the row, which later ones write into: several of them a
-        turn are on every message's path, and a copy each would be a tenth of its time.
-        """
-        if self._shared:
-            self.run = _copy(self.run)
-            self._shared = False
-        for field, value in changes.items():
-            _set[field](self.run, value)
+        """Change fields of the run's row."""
+        self.run = msgspec.structs.replace(self.run, **changes)
 
     def reopen(self, opened: Opened) -> None:
         """Have the run begin again as this says."""
@@ -216,7 +194,7 @@ class Visit:
         reason = run.reason
         if not reason and self.sleeps_ms is not None and status in ("started", "waiting"):
             reason = self._sleeps(self.sleeps_ms)
-        return new_run_event(
+        return RunEvent(
             run=run.run,
             task_id=opened.start.task_id,
             agent=self.id.agent,
@@ -248,7 +226,3 @@ class Visit:
             return ""
         until = datetime.datetime.fromtimestamp(until_ms // 1_000, datetime.UTC)
         return f"sleep until {until:%Y-%m-%dT%H:%M:%SZ}"
-
-
-_copy = copier(Run)
-_set = setters(Run)

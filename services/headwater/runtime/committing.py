@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from typing import Any
 
-from headwater.contracts.frozen import maker, quick
+from headwater.contracts.frozen import Frozen
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.decider import Sent, Turn
 from headwater.core.envelope import Envelope
@@ -17,9 +16,7 @@ from headwater.runtime import table as tables
 from headwater.runtime.values import Puts
 
 
-@quick
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(Frozen, kw_only=True):
     """A turn that was taken, for those who watch: after its commit, once.
 
     Args:
@@ -39,9 +36,6 @@ class Taken:
     ended_ns: int
     sent: int
     refused: str = ""
-
-
-new_taken = maker(Taken)
 
 
 class Batch:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sortedcontainers import SortedDict
 
-from headwater.contracts.records import Draft, Partition, new_draft
+from headwater.contracts.records import Draft, Partition
 from headwater.core.decider import Timer
 from headwater.core.envelope import Coder
 from headwater.core.keys import row_key
@@ -137,7 +137,7 @@ def drafts(layer: Layer, table: Table, state: Partition, codec: Coder) -> Iterat
     for kind, key, row in layer.written():
         if row is None and table.get(kind, *key) is None:
             continue
-        yield new_draft(
+        yield Draft(
             topic=state.topic,
             partition=state.number,
             key=row_key(kind.__name__, key),

@@ -12,12 +12,12 @@ from headwater.contracts.records import Draft, Record
 from headwater.core import blobs
 from headwater.core.decider import Decider, Sent, Timer, Turn
 from headwater.core.envelope import Envelope
-from headwater.core.messages import Address, Meta, Position, digest, new_position
+from headwater.core.messages import Address, Meta, Position, digest
 from headwater.durable import confine
 from headwater.errors import PoisonError
 from headwater.log.port import Claim, Log
 from headwater.runtime.bisecting import Bisect
-from headwater.runtime.committing import Batch, new_taken
+from headwater.runtime.committing import Batch, Taken
 from headwater.runtime.owned import Owned
 from headwater.runtime.pace import Pace
 from headwater.runtime.trying import Trying
@@ -84,7 +84,7 @@ class Taking:
         """
         began_ns = confine.monotonic_ns()
         place = record.partition
-        at = new_position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
+        at = Position(self._log.topic_id(place.topic), place.topic, place.number, record.offset)
         meta, message = None, None
         try:
             meta, message = self.open(record)
@@ -116,7 +116,7 @@ class Taking:
                 record.key,
             )
         batch.taken.append(
-            new_taken(
+            Taken(
                 at=at,
                 meta=turn.meta,
                 message=message,

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 import headwater
@@ -163,7 +164,7 @@ async def test_a_request_that_cannot_be_read_is_poison_there_too(platform: Platf
     """It is quarantined by the process, under its own code."""
     async with cell(platform) as (line, _):
         broken = perform(platform, "look", "x")
-        object.__setattr__(broken.ask, "arguments", b"?")
+        msgspec.structs.force_setattr(broken.ask, "arguments", b"?")
         await line.say(broken)
         said = await line.hear()
         assert isinstance(said, Raised)
