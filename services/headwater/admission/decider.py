@@ -119,8 +119,11 @@ class Admission:
         seen = Seen(
             tenant=tenant, task_id=admit.task_id, agent=admit.agent, digest=admit.digest, run=run
         )
+        until = self._until(turn, admit.agent)
         if known is None:
-            self._remember(turn, seen)
+            self._remember(turn, seen, until)
+        else:
+            seen = dataclasses.replace(seen, until=until)
         counts = self._release(turn, counts)  # a quota that was raised serves who waits first
         if self._has_room(turn, counts):
             turn.put(seen)
@@ -421,13 +424,15 @@ class Admission:
             return None
         return PoisonError("unknown-target", f"run {target!r} has no address here{why}")
 
-    def _remember(self, turn: Turn, seen: Seen) -> None:
-        """Have a task forgotten when its time is over: one timer per bucket of time."""
-        dedupe_s = self._routes.dedupe_s.get(seen.agent, _GONE_S)
-        due_ms = turn.now_ms + dedupe_s * 1000
-        bucket = due_ms // self._bucket_ms + 1
-        turn.put(Expiry(bucket=bucket, tenant=seen.tenant, task_id=seen.task_id))
-        self._arm(turn, "expiry", bucket, bucket * self._bucket_ms)
+    def _until(self, turn: Turn, agent: str) -> int:
+        """Return the bucket of time in which a task's window ends that begins now."""
+        due_ms = turn.now_ms + self._routes.dedupe_s.get(agent, _GONE_S) * 1000
+        return due_ms // self._bucket_ms + 1
+
+    def _remember(self, turn: Turn, seen: Seen, until: int) -> None:
+        """Have a task forgotten when its time is over: one timer per bucket of time, one end per task."""
+        turn.put(Expiry(bucket=until, tenant=seen.tenant, task_id=seen.task_id))
+        self._arm(turn, "expiry", until, until * self._bucket_ms)
 
     def _arm(self, turn: Turn, what: str, whose: str | int, due_ms: int) -> None:
         if turn.get(Timer, what, whose) is None:
@@ -440,7 +445,9 @@ class Admission:
             seen = turn.get(Seen, row.tenant, row.task_id)
             assert seen is not None, "a task is forgotten by its own expiry alone"
             if seen.queued >= 0:
-                self._remember(turn, seen)
+                self._remember(turn, seen, self._until(turn, seen.agent))
+            elif seen.until > bucket:
+                self._remember(turn, seen, seen.until)
             else:
                 turn.drop(seen)
         if len(rows) > self._expiries_max:

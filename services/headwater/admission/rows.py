@@ -19,6 +19,7 @@ class Seen:
         digest: Of its datum; empty once it was refused while it was held, so that it may come again.
         run: Its run id.
         queued: Number of its `Queued` row while it is held, else -1.
+        until: Bucket of its end, if it came again after its `Expiry` was filed; that then goes on to there.
     """
 
     tenant: str
@@ -27,6 +28,7 @@ class Seen:
     digest: bytes
     run: str = ""
     queued: int = -1
+    until: int = 0
 
     @property
     def key(self) -> Key:

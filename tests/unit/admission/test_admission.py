@@ -494,6 +494,26 @@ def test_a_task_that_was_put_aside_while_it_was_held_may_come_again():
     assert not [*world.rows.scan(Expiry), *world.rows.scan(Seen)]
 
 
+def test_a_task_that_was_put_aside_and_comes_again_has_a_window_of_its_own():
+    """It ended where the window of the time before did: a repeat soon after the run was a second run."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2", agent="b")
+    del world.agents["b"]
+    world.now_ms += 58_000
+    world.close(world.runs()[0])
+    world.agents["b"] = 120
+    world.admit("t2", agent="b")
+    world.close(world.runs()[1])
+    again_ms = world.now_ms
+    world.expire(until_ms=again_ms + 120_000)
+    world.admit("t2", agent="b")
+    assert world.started() == ["t1", "t2"]
+    world.expire(until_ms=again_ms + 180_000)
+    world.admit("t2", agent="b")
+    assert world.started() == ["t1", "t2", "t2"]
+
+
 def test_a_resume_that_waits_for_an_agent_that_is_gone_is_refused():
     """Its run stays failed, and can be resumed when the agent is back."""
     world, run = forgotten()
