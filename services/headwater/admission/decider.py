@@ -143,14 +143,14 @@ class Admission:
         if turn.get(Reopening, tenant, run) is not None:
             return
         counts = turn.get(Tenant, tenant) or Tenant(tenant=tenant)
-        counts, words = self._unqueue(turn, counts, run)
+        counts, task = self._unqueue(turn, counts, run)
         counts = self._release(turn, counts)
         if self._has_room(turn, counts):
             self._go_on(turn, counts, reopen, turn.meta)
-            self._pass_on(turn, words, run)
+            self._pass_on(turn, task, run)
             return
         turn.put(Reopening(tenant=tenant, run=run))
-        self._queue(turn, counts, reopen, words)
+        self._queue(turn, counts, reopen, task)
         self._telling.say(
             turn, "held", as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
         )
@@ -162,14 +162,15 @@ class Admission:
         one once more. If it goes on already it says so.
         """
         reason, terms = reopen.reason, reopen.resume
-        self._forward(turn, Control(target=reopen.run, verb="resume", reason=reason, resume=terms))
+        word = Control(target=reopen.run, verb="resume", reason=reason, resume=terms)
+        self._forward(turn, word, turn.meta)
 
     def _is_open(self, turn: Turn, tenant: str, run: str) -> bool:
         """Say whether a run has a slot, or waits for one to be resumed with: it never has two."""
         slot = turn.get(Slot, tenant, run)
         return slot is not None or turn.get(Reopening, tenant, run) is not None
 
-    def _unqueue(self, turn: Turn, counts: Tenant, run: str) -> tuple[Tenant, tuple[Control, ...]]:
+    def _unqueue(self, turn: Turn, counts: Tenant, run: str) -> tuple[Tenant, Queued | None]:
         """A forgotten task that waits to begin as a run that is to go on is no new one.
 
         What was said to it meanwhile was meant for that run.
@@ -179,10 +180,10 @@ class Admission:
         seen = turn.get(Seen, counts.tenant, parsed.task)
         row = None if seen is None else turn.get(Queued, counts.tenant, seen.queued)
         if seen is None or row is None or seen.run != run:
-            return counts, ()
+            return counts, None
         turn.drop(row)
         turn.put(dataclasses.replace(seen, queued=-1))
-        return dataclasses.replace(counts, queued=counts.queued - 1), row.controls
+        return dataclasses.replace(counts, queued=counts.queued - 1), row
 
     def _has_room(self, turn: Turn, counts: Tenant) -> bool:
         waits = turn.get(Timer, "release", counts.tenant) is not None
@@ -196,10 +197,12 @@ class Admission:
         turn: Turn,
         counts: Tenant,
         wanted: Admit | Reopen,
-        controls: tuple[Control, ...] = (),
+        task: Queued | None = None,
     ) -> None:
         row = Queued.of(turn.meta, wanted, counts.queued_next)
-        turn.put(dataclasses.replace(row, controls=controls))
+        if task is not None:
+            row = dataclasses.replace(row, controls=task.controls, senders=task.senders)
+        turn.put(row)
         turn.put(
             dataclasses.replace(
                 counts, queued=counts.queued + 1, queued_next=counts.queued_next + 1
@@ -286,7 +289,7 @@ class Admission:
                 self._telling.resume_refused(turn, row, row.wanted, error)
                 return counts
             counts = self._go_on(turn, counts, row.wanted, row.meta())
-            self._pass_on(turn, row.controls, row.wanted.run)
+            self._pass_on(turn, row, row.wanted.run)
             return counts
         seen = turn.get(Seen, row.tenant, row.wanted.task_id)
         assert seen is not None, "a held task is remembered"
@@ -296,13 +299,13 @@ class Admission:
             return counts
         turn.put(dataclasses.replace(seen, queued=-1))
         counts = self._start(turn, counts, row.wanted, seen.run, row.meta())
-        self._pass_on(turn, row.controls, seen.run)
+        self._pass_on(turn, row, seen.run)
         return counts
 
-    def _pass_on(self, turn: Turn, controls: tuple[Control, ...], run: str) -> None:
-        """Send what was said to what waited, behind what lets it go."""
-        for control in controls:
-            self._forward(turn, dataclasses.replace(control, target=run))
+    def _pass_on(self, turn: Turn, row: Queued | None, run: str) -> None:
+        """Send what was said to what waited, behind what lets it go, in the name of who said it."""
+        for control, meta in row.words() if row is not None else ():
+            self._forward(turn, dataclasses.replace(control, target=run), meta)
 
     def _wake(self, turn: Turn, wake: Wake) -> None:
         what, whose = wake.name
@@ -360,7 +363,7 @@ class Admission:
         """Have a word wait with what waits for a slot."""
         if len(row.controls) >= CONTROLS_MAX:
             raise PoisonError("too-many", f"{CONTROLS_MAX} words wait for {control.target}")
-        row = dataclasses.replace(row, controls=(*row.controls, control))
+        row = row.keep(control, turn.meta)
         turn.put(row)
         return row
 
@@ -370,15 +373,16 @@ class Admission:
         if control.verb == "signal":
             waiting = self._waiting(turn, control.target)
         if waiting is None:
-            self._forward(turn, control)
+            self._forward(turn, control, turn.meta)
         else:
             self._keep(turn, control, waiting)
 
-    def _forward(self, turn: Turn, control: Control) -> None:
+    def _forward(self, turn: Turn, control: Control, meta: Meta) -> None:
         run = self._check_place(control.target)
         if control.verb == "discard":
             self._stop_waiting(turn, control.target)
-        turn.send(control, Address(self._routes.inbox(run.agent), control.target, run.partition))
+        to = Address(self._routes.inbox(run.agent), control.target, run.partition)
+        turn.send(control, to, meta=meta)
 
     def _dropped(self, turn: Turn, control: Control) -> None:
         """A run that says itself that it is no more may have asked for a slot just before."""

@@ -51,6 +51,17 @@ class Expiry:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Who sent a word that is kept: it goes on in their name and for their time, not in another's."""
+
+    correlation_id: str
+    actor: str
+    traceparent: bytes
+    deadline_ms: int | None
+    carried: tuple[Header, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
     """A task, or a failed run to be resumed, held because its tenant has no slot free.
 
@@ -60,6 +71,7 @@ class Queued:
         wanted: What waits.
         paused: Whether it is to wait though a slot be free.
         controls: What came for it meanwhile.
+        senders: Who sent the last of these; older code kept nobody.
     """
 
     tenant: str
@@ -73,6 +85,7 @@ class Queued:
     carried: tuple[Header, ...]
     paused: bool = False
     controls: tuple[Control, ...] = ()
+    senders: tuple[Sender, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -92,6 +105,36 @@ class Queued:
             traceparent=meta.traceparent,
             deadline_ms=meta.deadline_ms,
             carried=meta.carried,
+        )
+
+    def keep(self, control: Control, meta: Meta) -> Queued:
+        """Return the row with one more word, and who sent it."""
+        sender = Sender(
+            correlation_id=meta.correlation_id,
+            actor=meta.actor,
+            traceparent=meta.traceparent,
+            deadline_ms=meta.deadline_ms,
+            carried=meta.carried,
+        )
+        controls, senders = (*self.controls, control), (*self.senders, sender)
+        return dataclasses.replace(self, controls=controls, senders=senders)
+
+    def words(self) -> list[tuple[Control, Meta]]:
+        """Return what came for it meanwhile, in order, and for whom each speaks: for nobody, if unknown."""
+        nobody = Meta(id="", tenant=self.tenant, correlation_id=self.correlation_id)
+        unknown = len(self.controls) - len(self.senders)
+        metas = [nobody] * unknown + [self._of(sender) for sender in self.senders]
+        return list(zip(self.controls, metas, strict=True))
+
+    def _of(self, sender: Sender) -> Meta:
+        return Meta(
+            id="",
+            tenant=self.tenant,
+            correlation_id=sender.correlation_id,
+            actor=sender.actor,
+            traceparent=sender.traceparent,
+            deadline_ms=sender.deadline_ms,
+            carried=sender.carried,
         )
 
     def meta(self) -> Meta:

@@ -68,10 +68,11 @@ class World:
             **more,
         )
 
-    def take(self, message, tenant="t"):
+    def take(self, message, tenant="t", **more):
         self.offset += 1
         at = Position("id", "hw.inbox.admission.v1", 0, self.offset)
-        meta = Meta(id=f"m{self.offset}", tenant=tenant, correlation_id="c", actor="ana")
+        named = {"correlation_id": "c", "actor": "ana"} | more
+        meta = Meta(id=f"m{self.offset}", tenant=tenant, **named)
         turn = Turn(self.rows, at=at, meta=meta, now_ms=self.now_ms)
         if isinstance(message, Wake):
             turn.drop(self.rows.get(Timer, *message.name))
@@ -627,6 +628,36 @@ def test_words_to_what_waits_for_a_slot_wait_with_it(room):
         ("signal", "two", run),
         ("signal", "three", run),
     ]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_words_that_waited_go_on_in_the_name_of_who_said_them(reopened):
+    """They went on in the name, and until the deadline, of whichever run gave its slot back."""
+    world, run = forgotten()
+    world.admit("t1", agent="b")
+    go = Control(target=run, verb="signal", name="go")
+    world.take(go, actor="ben", correlation_id="d", deadline_ms=7, carried=(("ce_subject", b"s"),))
+    if reopened:
+        reopen(world, run)
+    world.take(Closed(slot=world.runs()[1]), actor="mallory", correlation_id="x", deadline_ms=5)
+    (meta,) = [sent.meta for sent in world.sent if getattr(sent.message, "name", "") == "go"]
+    assert (meta.actor, meta.correlation_id, meta.deadline_ms) == ("ben", "d", 7)
+    assert (meta.carried, meta.tenant) == ((("ce_subject", b"s"),), "t")
+
+
+def test_words_that_older_code_kept_go_on_in_nobodys_name():
+    """It kept them without who sent them; those that came since have their own."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2")
+    for name in ("one", "two"):
+        world.control("t2", "signal", name=name)
+    (row,) = world.rows.scan(Queued)
+    world.rows.set(Queued, row.key, dataclasses.replace(row, senders=row.senders[1:]))
+    world.take(Closed(slot=world.runs()[0]), actor="mallory", correlation_id="x")
+    sent = [sent for sent in world.sent if isinstance(sent.message, Control)]
+    assert [(one.message.name, one.meta.actor) for one in sent] == [("one", ""), ("two", "ana")]
+    assert {one.meta.correlation_id for one in sent} == {"c"}
 
 
 def test_signals_of_a_resume_that_waits_are_bounded():
