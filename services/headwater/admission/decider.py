@@ -285,7 +285,7 @@ class Admission:
         turn.put(counts)
         if isinstance(row.wanted, Reopen):
             turn.drop(Reopening(tenant=row.tenant, run=row.wanted.run))
-            if error := self._misplaced(row.wanted.run):
+            if error := self._gone(row.wanted.run):
                 self._telling.resume_refused(turn, row, row.wanted, error)
                 return counts
             counts = self._go_on(turn, counts, row.wanted, row.meta())
@@ -293,7 +293,7 @@ class Admission:
             return counts
         seen = turn.get(Seen, row.tenant, row.wanted.task_id)
         assert seen is not None, "a held task is remembered"
-        if error := self._misplaced(seen.run):
+        if error := self._gone(seen.run):
             turn.put(dataclasses.replace(seen, digest=b"", queued=-1))  # so that it may come again
             self._telling.task_refused(turn, row, row.wanted, seen, error)
             return counts
@@ -305,7 +305,7 @@ class Admission:
     def _pass_on(self, turn: Turn, row: Queued | None, run: str) -> None:
         """Send what was said to what waited, behind what lets it go, in the name of who said it."""
         for control, meta in row.words() if row is not None else ():
-            self._forward(turn, dataclasses.replace(control, target=run), meta)
+            self._send(turn, dataclasses.replace(control, target=run), meta)
 
     def _wake(self, turn: Turn, wake: Wake) -> None:
         what, whose = wake.name
@@ -378,9 +378,14 @@ class Admission:
             self._keep(turn, control, waiting)
 
     def _forward(self, turn: Turn, control: Control, meta: Meta) -> None:
-        run = self._check_place(control.target)
+        self._check_place(control.target)
         if control.verb == "discard":
             self._stop_waiting(turn, control.target)
+        self._send(turn, control, meta)
+
+    def _send(self, turn: Turn, control: Control, meta: Meta) -> None:
+        run = RunId.parse(control.target)
+        assert run is not None, control.target
         to = Address(self._routes.inbox(run.agent), control.target, run.partition)
         turn.send(control, to, meta=meta)
 
@@ -411,22 +416,26 @@ class Admission:
         queued = turn.scan(Queued, tenant)
         return next(of for of in queued if isinstance(of.wanted, Reopen) and of.wanted.run == run)
 
-    def _check_place(self, target: str) -> RunId:
-        """Return a run's id, if it has an address here."""
-        if error := self._misplaced(target):
+    def _check_place(self, target: str) -> None:
+        """Refuse a run's id that has no address here."""
+        run = RunId.parse(target)
+        if run is None:
+            raise _homeless(target)
+        if error := self._gone(target):
             raise error
+        if run.partition >= self._routes.partitions(run.agent):
+            raise _homeless(target)
+
+    def _gone(self, target: str) -> PoisonError | None:
+        """Return why nobody takes what waited for a slot, if its agent is gone.
+
+        Its partition was there when it came. Here an inbox may be known as it was before it grew.
+        """
         run = RunId.parse(target)
         assert run is not None, target
-        return run
-
-    def _misplaced(self, target: str) -> PoisonError | None:
-        """Return what is wrong with a run's address, if anything is."""
-        run, why = RunId.parse(target), ""
-        if run is not None and run.agent not in self._routes.dedupe_s:
-            why = f": this app has no agent named {run.agent!r}"
-        elif run is not None and run.partition < self._routes.partitions(run.agent):
+        if run.agent in self._routes.dedupe_s:
             return None
-        return PoisonError("unknown-target", f"run {target!r} has no address here{why}")
+        return _homeless(target, f": this app has no agent named {run.agent!r}")
 
     def _until(self, turn: Turn, agent: str) -> int:
         """Return the bucket of time in which a task's window ends that begins now."""
@@ -456,3 +465,7 @@ class Admission:
                 turn.drop(seen)
         if len(rows) > self._expiries_max:
             self._arm(turn, "expiry", bucket, turn.now_ms)
+
+
+def _homeless(target: str, why: str = "") -> PoisonError:
+    return PoisonError("unknown-target", f"run {target!r} has no address here{why}")

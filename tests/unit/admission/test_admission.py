@@ -47,6 +47,7 @@ class World:
         self.now_ms = 1_000_000
         self.more = more
         self.agents = {"a": 86_400, "b": 60}
+        self.partitions = 4
         self.employ(quota)
 
     def employ(self, quota):
@@ -57,7 +58,7 @@ class World:
                 inbox=lambda agent: f"hw.inbox.{agent}.v1",
                 events=lambda agent: f"hw.evt.{agent}.v1",
                 life="hw.evt.runs.v1",
-                partitions=lambda agent: 4,
+                partitions=lambda agent: self.partitions,
                 dedupe_s=self.agents,
             ),
             placement=more.pop("placement", Placement()),
@@ -529,6 +530,24 @@ def test_a_resume_that_waits_for_an_agent_that_is_gone_is_refused():
     world.agents["b"] = 60
     reopen(world, run)
     assert [control.verb for control in world.messages(Control)] == ["resume"]
+
+
+@pytest.mark.parametrize("waits", ["task", "resume"])
+def test_what_waits_goes_on_where_its_inbox_is_known_as_it_was_before_it_grew(waits):
+    """Another coordinator placed it, which had begun later; its agent is there, and so is its partition."""
+    world, run = forgotten()
+    if waits == "task":
+        world.admit("t1", agent="b")
+    else:
+        reopen(world, run)
+    world.control(run, "signal", name="go")
+    world.partitions = 1
+    assert RunId.parse(run).partition
+    world.close(world.runs()[1])
+    assert world.aside == []
+    sent = [one for one in world.sent if isinstance(one.message, Start | Control)][-2:]
+    assert [one.to.partition for one in sent] == [RunId.parse(run).partition] * 2
+    assert world.messages(Control)[-1].name == "go"
 
 
 def test_tasks_that_are_put_aside_count_towards_what_a_turn_may_do():
