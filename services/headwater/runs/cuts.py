@@ -128,6 +128,7 @@ class Cuts:
             visit.drop(entry)
         for call in [call for call in visit.scan(OpenCall) if call.number in numbers]:
             self._people.abandon(visit, call, "the turn that asked was taken back")
+        self._people.resumed(visit)
         before = run.again
         again = Again(
             attempt=run.attempt + 1,

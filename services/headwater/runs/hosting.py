@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from headwater.contracts.approvals import Decided
@@ -285,7 +285,9 @@ class Hosting:
             left=told[0] if told else None,
         )
         for step in steps:
-            self._effects(visit, step)
+            self._emit(visit, step)
+        if steps[-1].ended is None:  # what a run that has ended leaves is withdrawn by its end
+            self._withdraw(visit, [number for step in steps for number in step.withdrawn])
         self._come_to_rest(visit, execution, delivery, steps[-1])
 
     def _come_to_rest(
@@ -392,26 +394,31 @@ class Hosting:
             )
         )
 
-    def _effects(self, visit: Visit, step: Step) -> None:
-        """Publish what the function emitted; cancel the children it no longer waits for."""
+    def _emit(self, visit: Visit, step: Step) -> None:
+        """Publish what the function emitted."""
         run = visit.run.run
-        for_good = not visit.run.cancelling  # a resume takes what a limit cancelled back
         for emitted in step.emitted:
             visit.send(
                 Encoded(type=emitted.type, value=emitted.value),
                 Address(self._routes.events(visit.id.agent), run),
                 (("ce_runid", run.encode()),),
             )
-        for number in step.withdrawn:
-            call = visit.get(OpenCall, run, number)
-            if call is None or step.ended is not None:
+
+    def _withdraw(self, visit: Visit, numbers: Sequence[int]) -> None:
+        """Cancel the children that the function no longer waits for, and have nobody asked for it.
+
+        A resume takes back what a limit cancelled, so that it waits again for what it asked before.
+        """
+        for number in numbers:
+            call = visit.get(OpenCall, visit.run.run, number)
+            if call is None:
                 continue
             if call.child and not call.unsent:
                 self._life.cancel_child(visit, call, "its parent no longer waits for it")
-                if for_good:
-                    self._people.leave(visit, call, _LEFT)
+            if visit.run.cancelling and not _asked_since_cut(visit, number):
+                self._people.suspend(visit, call, _LEFT)
             else:
-                self._people.abandon(visit, call, _LEFT, for_good=for_good)
+                self._people.abandon(visit, call, _LEFT)
 
     def _overrun(self, visit: Visit, reply: Reply) -> None:
         """A second attempt was paid for: record its bill apart, once an attempt."""
@@ -439,6 +446,12 @@ def _as_cancelled(visit: Visit, delivery: Delivery, ended: Raised) -> Raised:
     return Raised(
         error=error, detail=reason or ended.detail or "cancelled", stack=ended.stack, cancelled=True
     )
+
+
+def _asked_since_cut(visit: Visit, number: int) -> bool:
+    """Say whether a resume would take back the very call."""
+    entries = (entry for entry in visit.scan(Entry) if entry.seq >= visit.run.cut)
+    return any(made.number == number for entry in entries for made in entry.calls)
 
 
 def _waits_for(visit: Visit, step: Step) -> str:

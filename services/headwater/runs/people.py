@@ -140,20 +140,26 @@ class People:
         )
         return _heard(visit, call)
 
-    def abandon(self, visit: Visit, call: OpenCall, reason: str, *, for_good: bool = True) -> None:
-        """The function no longer waits for a call: nor does anybody for a decision about it.
-
-        Not `for_good`, a resume has it wait again: so nobody is told that it does not.
-        """
+    def abandon(self, visit: Visit, call: OpenCall, reason: str) -> None:
+        """The function no longer waits for a call: nor does anybody for a decision about it."""
         if call.asking is None:
-            if for_good:
-                self.leave(visit, call, reason)
-            elif call.ask is not None:
-                visit.put(dataclasses.replace(call, withdrawn=True))
+            self.leave(visit, call, reason)
             return
         call = self.withdraw(visit, call, reason)
         visit.drop(call)
         settle(visit, call, Spent(steps=0 if call.unsent else 1))
+
+    def suspend(self, visit: Visit, call: OpenCall, reason: str) -> None:
+        """The function does not wait for a call until a resume: meanwhile no decision sends it."""
+        if call.asking is not None:
+            self._keep(visit, call, reason)
+        if call.ask is not None:
+            visit.put(dataclasses.replace(call, left=True))
+
+    def resumed(self, visit: Visit) -> None:
+        """The function waits again for what it was suspended from."""
+        for call in [call for call in visit.scan(OpenCall) if call.left]:
+            visit.put(dataclasses.replace(call, left=False))
 
     def leave(self, visit: Visit, call: OpenCall, reason: str) -> None:
         """Have a call that was sent stay open and booked, and tell people why nobody waits for it."""
@@ -174,16 +180,23 @@ class People:
         if not visit.run.asking:
             return
         for call in [call for call in visit.scan(OpenCall) if call.asking is not None]:
-            assert call.asking is not None
-            if not kept:
+            if kept:
+                self._keep(visit, call, reason)
+            else:
                 self.abandon(visit, call, reason)
-            elif call.asking.about != "doubt":
-                self.withdraw(visit, call, reason, tell=True)
+
+    def _keep(self, visit: Visit, call: OpenCall, reason: str) -> None:
+        """Have what people are asked wait for a resume: a doubt stays theirs, all else is taken back."""
+        assert call.asking is not None, call
+        if call.asking.about != "doubt":
+            self.withdraw(visit, call, reason, tell=True)
 
     def unfit(self, visit: Visit, call: OpenCall, asking: Asking, message: Decided) -> str:
         """Return why a decision cannot count, in words; empty if it does."""
         if message.decision not in _LETTING:
             return ""
+        if call.left:
+            return f"{message.decision} came while the run did not wait for it"
         if visit.turn.now_ms >= asking.expires_ms:
             return f"expired at {rfc3339(asking.expires_ms)}, before the run could act on it"
         if message.digest != _about_to_send(call, asking):

@@ -302,6 +302,7 @@ class OpenCall(Frozen, kw_only=True):
         undone: Attempts that a person said did not happen.
         withdrawn: Whether the function no longer waits for it.
         settled: Whether what it cost is booked, and only its answer is to be delivered.
+        left: Whether a limit's cancellation left it; a resume has the function wait for it again.
     """
 
     run: str
@@ -317,6 +318,7 @@ class OpenCall(Frozen, kw_only=True):
     undone: tuple[str, ...] = ()
     withdrawn: bool = False
     settled: bool = False
+    left: bool = False
 
     @property
     def key(self) -> Key:

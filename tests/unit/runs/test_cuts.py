@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+from typing import Any
 
 import pytest
 
+from headwater.contracts.approvals import Petition, Withdraw
 from headwater.contracts.messages import (
     Answered,
     Ask,
@@ -28,11 +31,12 @@ from headwater.contracts.messages import (
 from headwater.core.decider import Timer
 from headwater.core.execution import Answer, Begin, Cancel, Cut, Tick
 from headwater.errors import UNKEEPABLE, UNWRITABLE, PoisonError, ProcessKillerError
+from headwater.runs import hosting, people
 from headwater.runs.cuts import Cuts
 from headwater.runs.decider import Runs
 from headwater.runs.rows import Entry, Held, OpenCall, Opened, Run
 
-from .test_people import Careful, Petitioned
+from .test_people import Careful, Petitioned, approve, pays
 from .world import INBOX, World, call, gathered
 
 
@@ -960,3 +964,226 @@ def test_a_call_that_a_person_denied_is_no_write_of_the_letter(decision, wrote):
     assert events(world)[-1].status == "failed"
     letter = dict(world.drafts[0].headers)
     assert letter.get("writes", b"") == ", ".join(wrote).encode()
+
+
+class Tidies:
+    """Asks, and tidies up before it lets itself be cancelled."""
+
+    def __init__(self, asks: Any) -> None:
+        self.asks = asks
+
+    async def __call__(self, session):
+        try:
+            return await self.asks(session)
+        except asyncio.CancelledError:
+            await call(session, "read-tidy")
+            raise
+
+
+def out_of_time(asks, *, doubted=False, **options) -> Petitioned:
+    """A run whose deadline has passed, and that tidies up."""
+    world = Petitioned(Tidies(asks), **options)
+    world.start(deadline_ms=world.now_ms + 60_000)
+    if doubted:
+        world.in_doubt(1)
+    world.wake()
+    assert (the_run(world).state, the_run(world).cancelling) == ("open", "DeadlineExceeded")
+    return world
+
+
+@pytest.mark.parametrize("ends", ["decided", "answered"])
+def test_a_doubt_outlives_the_limit_that_its_run_has_passed(ends):
+    """A resume has the run wait for the call again, and a person is still asked about it."""
+    world = out_of_time(pays, doubted=True)
+    world.answer(2)
+    assert events(world)[-1].status == "failed"
+    granted(world)
+    assert world.messages(Withdraw) == []
+    if ends == "decided":
+        world.decided("happened", value=b"receipt")
+    else:
+        world.answer(1, b"receipt", attempt="a1")
+    assert world.outcomes()[-1][1] == b"receipt"
+    assert world.asked() == [1, 2]
+
+
+@pytest.mark.parametrize("asks", [approve, pays])
+def test_a_run_waits_for_ever_for_what_a_limit_drops(asks, monkeypatch):
+    """Control: the call is gone for good, and the function waits for it again."""
+    monkeypatch.setattr(people.People, "suspend", people.People.abandon)
+    world = out_of_time(asks, judge=Careful(), limits=Limits(wall_ms=None))
+    world.answer(2)
+    granted(world)
+    world.decided("withdrawn", by="")
+    world.answer(1)
+    assert (the_run(world).state, [*world.rows.scan(Timer)]) == ("open", [])
+    assert not [*world.rows.scan(OpenCall)]
+
+
+def test_a_run_that_ends_well_though_its_time_was_up_asks_nobody_any_more():
+    """It cannot be resumed."""
+
+    async def main(session):
+        try:
+            return await pays(session)
+        except asyncio.CancelledError:
+            return await call(session, "read-tidy")
+
+    world = Petitioned(main)
+    world.start(deadline_ms=world.now_ms + 60_000)
+    world.in_doubt(1)
+    world.wake()
+    assert world.messages(Withdraw) == []
+    world.answer(2)
+    assert world.result() == b"ok"
+    assert [(of.reason, of.tell) for of in world.messages(Withdraw)] == [
+        ("its run completed", False)
+    ]
+
+
+@pytest.mark.parametrize("heard", ["as it tidies", "failed", "resumed"])
+@pytest.mark.parametrize("asks", [approve, pays])
+def test_what_a_limit_took_back_from_people_is_told_to_the_run_that_goes_on(asks, heard):
+    """Or it would wait for ever for a decision that nobody is asked for."""
+    world = out_of_time(asks, judge=Careful())
+    (withdrawn,) = world.messages(Withdraw)
+    assert withdrawn.tell
+    for at in ("as it tidies", "failed", "resumed"):
+        if at == "failed":
+            world.answer(2)
+            assert events(world)[-1].status == "failed"
+        elif at == "resumed":
+            granted(world)
+        if at == heard:
+            world.decided("withdrawn", by="")
+    assert world.outcomes()[-1][1].startswith(b"Withdrawn: ")
+    assert world.asked() == [2], "the call that tidies"
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+@pytest.mark.parametrize("when", ["as it tidies", "failed", "resumed"])
+def test_a_call_that_a_limit_left_is_put_to_a_person_once_it_is_in_doubt(
+    when, control, monkeypatch
+):
+    """The function waits for it again after a resume: it is not told a doubt that nobody looked into.
+
+    The control has a resume not say so: what the person says comes to nothing.
+    """
+    if control:
+        monkeypatch.setattr(people.People, "resumed", lambda *_: None)
+    world = out_of_time(pays)
+    for at in ("as it tidies", "failed", "resumed"):
+        if at == "failed":
+            world.answer(2)
+        elif at == "resumed":
+            granted(world)
+        if at == when:
+            world.in_doubt(1)
+    assert world.outcomes()[1:] == []
+    assert world.petition.about == "doubt"
+    world.decided("not-happened")
+    assert world.asked() == ([1, 2] if control else [1, 2, 1]), "it counts as it does of any call"
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+@pytest.mark.parametrize("doubted", [False, True])
+def test_no_word_of_a_person_sends_a_call_that_a_limit_left(doubted, control, monkeypatch):
+    """It came as nobody waited for the call. The control sends it, after its deadline."""
+    if control:
+        monkeypatch.setattr(people.People, "unfit", lambda *_: "")
+    world = out_of_time(pays, doubted=doubted, judge=None if doubted else Careful())
+    before = [ask.number for ask in world.messages(Ask)]
+    world.decided("not-happened" if doubted else "approved")
+    assert [ask.number for ask in world.messages(Ask)] == ([*before, 1] if control else before)
+    if control:
+        return
+    world.answer(2)
+    granted(world)
+    error, _, words = world.outcomes()[-1][1].decode().partition(": ")
+    assert error == ("InDoubt" if doubted else "Denied")
+    assert words.endswith("came while the run did not wait for it")
+
+
+def test_a_call_that_tidies_is_sent_once_a_person_has_let_it():
+    """The function waits for it, whatever it has left."""
+
+    async def main(session):
+        try:
+            return await pays(session)
+        except asyncio.CancelledError:
+            await pays(session)
+            raise
+
+    world = Petitioned(main, judge=Careful())
+    world.start(deadline_ms=world.now_ms + 60_000)
+    world.wake()
+    first, second = world.messages(Petition)
+    world.decided("approved", first)
+    assert world.asked() == []
+    world.decided("approved", second)
+    assert world.asked() == [2]
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_what_tidying_leaves_is_left_for_good(control, monkeypatch):
+    """A resume takes it back altogether, so nobody is asked about it any more; the control asks on."""
+    if control:
+        monkeypatch.setattr(hosting, "_asked_since_cut", lambda *_: False)
+
+    async def main(session):
+        try:
+            return await call(session, "read-a")
+        except asyncio.CancelledError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(60):
+                    await pays(session)
+            await call(session, "read-tidy")
+            raise
+
+    world = Petitioned(main)
+    world.start(deadline_ms=world.now_ms + 60_000)
+    world.wake()
+    world.in_doubt(2)
+    world.wake()
+    assert [withdrawn.tell for withdrawn in world.messages(Withdraw)] == (
+        [] if control else [False]
+    )
+    open_ = [row.number for row in world.rows.scan(OpenCall)]
+    assert open_ == ([1, 2, 3] if control else [1, 3])
+
+
+class LetsGo:
+    """Lets a slow call go, hears of another that is denied at once, and breaks: one turn, two steps."""
+
+    broken = True
+
+    async def __call__(self, session):
+        slow = asyncio.ensure_future(pays(session))
+        await call(session, "read-a")
+        if self.broken:
+            slow.cancel()
+            with contextlib.suppress(RuntimeError):
+                await call(session, "nobody")
+            raise ValueError("bad luck")
+        return await slow
+
+
+@pytest.mark.parametrize("judge", [Careful(), None])
+def test_what_a_failing_turn_let_go_is_waited_for_after_a_resume(judge):
+    """Whichever of its steps did: the cut takes all of the turn back."""
+    world = Petitioned(lets := LetsGo(), judge=judge)
+    world.start()
+    world.answer(1)
+    assert events(world)[-1].status == "failed"
+    lets.broken = False
+    granted(world)
+    if judge is None:
+        world.in_doubt(2)
+        assert world.outcomes()[1:] == []
+        world.decided("happened", value=b"receipt")
+        assert world.outcomes()[-1][1] == b"receipt"
+    else:
+        (withdrawn,) = world.messages(Withdraw)
+        assert withdrawn.tell
+        world.decided("withdrawn", by="")
+        assert world.outcomes()[-1][1].startswith(b"Withdrawn: ")

@@ -990,4 +990,20 @@ def test_a_call_that_a_limits_cancellation_leaves_is_not_said_to_be_left(name, k
     event = world.messages(RunEvent)[-1]
     assert [note.number for note in event.calls] == [2], "what it cleans up with"
     (row, _) = world.rows.scan(OpenCall)
-    assert row.withdrawn is (kind == "tool" and name != "read-a")
+    assert not row.withdrawn
+
+
+def test_a_call_that_was_denied_is_let_go_like_any():
+    """It was never sent, and there is nothing to take back."""
+
+    async def main(session):
+        denied = asyncio.ensure_future(call(session, "nobody"))
+        await asyncio.sleep(0)
+        denied.cancel()
+        return await call(session)
+
+    world = World(main)
+    world.start()
+    assert [row.number for row in world.rows.scan(OpenCall)] == [2]
+    world.answer(2)
+    assert world.outcomes() == [("worker.completed", b"ok")]
