@@ -26,6 +26,8 @@ from headwater.errors import PoisonError
 Message = Admit | Control | Reopen | Closed | Wake
 _GONE_S = 86_400
 """How long a held task is remembered whose agent this app no longer has."""
+_ASKED_MAX = 100
+"""Resumes that may be on their way back to one run, so that each goes back once."""
 CONTROLS_MAX = 1_000
 """Signals and resumes kept for one held task."""
 
@@ -137,8 +139,9 @@ class Admission:
         """Take a slot for a failed run that is resumed, or have it wait for one; once."""
         tenant, run = turn.meta.tenant, reopen.run
         self._check_place(run)
-        if turn.get(Slot, tenant, run) is not None:
-            self._again(turn, reopen)
+        slot = turn.get(Slot, tenant, run)
+        if slot is not None:
+            self._again(turn, reopen, slot)
             return
         if turn.get(Reopening, tenant, run) is not None:
             return
@@ -155,15 +158,20 @@ class Admission:
             turn, "held", as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
         )
 
-    def _again(self, turn: Turn, reopen: Reopen) -> None:
+    def _again(self, turn: Turn, reopen: Reopen, slot: Slot) -> None:
         """Ask a run that has a slot again whether it is to be resumed, behind whatever that was sent with.
 
         Its task may have come first, and the run, being kept, gives such a slot back: then it asks for
-        one once more. If it goes on already it says so.
+        one once more. If it goes on already it says so. Only a slot that nobody gives back is still there
+        when it has asked again because of this: the resume has that one.
         """
-        reason, terms = reopen.reason, reopen.resume
-        word = Control(target=reopen.run, verb="resume", reason=reason, resume=terms)
-        self._forward(turn, word, turn.meta)
+        terms, lost = reopen.resume, turn.meta.causation_id in slot.asked
+        if lost:
+            terms = dataclasses.replace(terms, slot=slot.slot)
+        word = Control(target=reopen.run, verb="resume", reason=reopen.reason, resume=terms)
+        asked = self._send(turn, word, turn.meta)
+        kept = () if lost else (*slot.asked, asked)[-_ASKED_MAX:]
+        turn.put(dataclasses.replace(slot, asked=kept))
 
     def _is_open(self, turn: Turn, tenant: str, run: str) -> bool:
         """Say whether a run has a slot, or waits for one to be resumed with: it never has two."""
@@ -383,11 +391,11 @@ class Admission:
             self._stop_waiting(turn, control.target)
         self._send(turn, control, meta)
 
-    def _send(self, turn: Turn, control: Control, meta: Meta) -> None:
+    def _send(self, turn: Turn, control: Control, meta: Meta) -> str:
         run = RunId.parse(control.target)
         assert run is not None, control.target
         to = Address(self._routes.inbox(run.agent), control.target, run.partition)
-        turn.send(control, to, meta=meta)
+        return turn.send(control, to, meta=meta)
 
     def _dropped(self, turn: Turn, control: Control) -> None:
         """A run that says itself that it is no more may have asked for a slot just before."""

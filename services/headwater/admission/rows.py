@@ -165,10 +165,17 @@ class Reopening:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """An open run of a tenant."""
+    """An open run of a tenant.
+
+    Args:
+        tenant: Whose.
+        slot: Its name, the run's id.
+        asked: Ids of the words by which resumes that found it taken went back to their run.
+    """
 
     tenant: str
     slot: str
+    asked: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:

@@ -403,8 +403,9 @@ def test_shards_are_fixed_and_all_used():
     assert shard("t") == shard("t")
 
 
-def reopen(world, run="a.1.old", **more):
-    world.take(Reopen(run=run, reason="fixed", resume=Resume(attempt=1, **more)))
+def reopen(world, run="a.1.old", *, because="", **more):
+    resume = Resume(attempt=1, **more)
+    world.take(Reopen(run=run, reason="fixed", resume=resume), causation_id=because)
 
 
 def test_a_failed_run_that_is_resumed_takes_a_slot_again():
@@ -610,6 +611,29 @@ def test_a_resume_whose_task_came_first_goes_back_to_its_run():
     reopen(world, run)
     assert [word.resume.slot for word in world.messages(Control)] == ["", run]
     assert [row.slots for row in world.rows.scan(Tenant)] == [2]
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_resume_that_finds_a_slot_which_nobody_gives_back_has_it(control):
+    """It went to and fro without end. Each of two resumes goes back once; the control forgets who did."""
+    world = World()
+    for kind, row in (
+        (Slot, Slot(tenant="t", slot="a.1.old")),
+        (Tenant, Tenant(tenant="t", slots=1)),
+    ):
+        world.rows.set(kind, row.key, row)
+    reopen(world)
+    reopen(world, added=Spent(steps=5))
+    first, second = [sent.meta.id for sent in world.sent]
+    if control:
+        world.rows.set(Slot, ("t", "a.1.old"), Slot(tenant="t", slot="a.1.old"))
+    reopen(world, because=first)
+    reopen(world, because=second, added=Spent(steps=5))
+    slots = [word.resume.slot for word in world.messages(Control)]
+    assert slots == ["", "", "" if control else "a.1.old", ""]
+    assert [row.slots for row in world.rows.scan(Tenant)] == [1]
+    world.close("a.1.old")
+    assert not [*world.rows.scan(Slot)]
 
 
 def test_a_resume_of_a_held_task_waits_with_it():

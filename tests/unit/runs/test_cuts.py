@@ -101,6 +101,10 @@ def test_a_resume_asks_admission_for_a_slot_first():
     terms = Resume(added=Spent(steps=3), attempt=1)
     assert world.messages(Reopen) == [Reopen(run=world.run, reason="because", resume=terms)]
     assert the_run(world).state == "failed"
+    (asks,) = [sent.meta for sent in world.sent if isinstance(sent.message, Reopen)]
+    assert asks.causation_id == f"m{world.offset}", (
+        "so admission knows a word of its own that came back"
+    )
 
 
 def test_a_resumed_run_buys_nothing_again_and_reuses_no_number():
