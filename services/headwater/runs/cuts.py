@@ -14,7 +14,7 @@ from headwater.runs.holds import Holds
 from headwater.runs.life import Life
 from headwater.runs.people import People
 from headwater.runs.routes import Routes
-from headwater.runs.rows import Again, Entry, OpenCall, Redelivery
+from headwater.runs.rows import Again, Entry, OpenCall, Redelivery, Run
 from headwater.runs.spending import bill
 from headwater.runs.visit import Visit
 
@@ -48,8 +48,7 @@ class Cuts:
         if run.state != "failed":
             self._nothing(visit, control)
         elif asked.attempt and asked.attempt != run.attempt:
-            remark = f"attempt {asked.attempt} was resumed before; this is {run.attempt}"
-            self._refuse(visit, remark)
+            self._refuse(visit, _before(asked, run))
         elif self._life.awaits_children(visit):
             self._refuse(visit, "its children have not ended yet; try again when they have")
         elif (wrote := self._wrote(visit)) and not asked.repeat_writes:
@@ -66,6 +65,15 @@ class Cuts:
             self._cut(visit, control, asked, wrote)
             return
         self.give_back(visit.turn, control)
+
+    def is_stale(self, visit: Visit, control: Control) -> bool:
+        """Say of a resume that is for an earlier attempt, and came late, that it does nothing."""
+        run, asked = visit.run, control.resume
+        if asked is None or asked.attempt in {0, run.attempt}:
+            return False
+        self._nothing(visit, control, _before(asked, run))
+        self.give_back(visit.turn, control)
+        return True
 
     def discard(self, visit: Visit, control: Control) -> None:
         """Drop a failed run, and record who wanted it; anything else says why it does not."""
@@ -190,11 +198,15 @@ class Cuts:
         visit.change(reason=f"resume refused: {why}")
         visit.say("failed")
 
-    def _nothing(self, visit: Visit, control: Control) -> None:
+    def _nothing(self, visit: Visit, control: Control, why: str = "") -> None:
         run = visit.run
         state = run.ending if run.state == "closing" else run.state
         status = "waiting" if state == "open" else state
-        visit.say(status or "held", f"{control.verb} did nothing: the run is {state}")
+        visit.say(status or "held", f"{control.verb} did nothing: {why or f'the run is {state}'}")
+
+
+def _before(asked: Resume, run: Run) -> str:
+    return f"attempt {asked.attempt} was resumed before; this is {run.attempt}"
 
 
 def _told(visit: Visit) -> Spent:

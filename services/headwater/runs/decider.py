@@ -316,6 +316,8 @@ class Runs:
                 visit.change(state="paused", reason=message.reason)
                 visit.say("paused")
         elif message.verb == "resume" and run.state in {"paused", "held"}:
+            if self._cuts.is_stale(visit, message):
+                return
             visit.change(state="open", reason="")
             visit.say("waiting")
             self._holds.drain_later(visit)

@@ -286,6 +286,29 @@ def test_a_closing_run_is_not_resumed():
     assert events(world)[-1].status == "completed"
 
 
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_resume_of_an_attempt_before_does_not_undo_a_pause(control, monkeypatch):
+    """It waited at admission while another one resumed the run, and a person paused that since."""
+    if control:
+        monkeypatch.setattr(Cuts, "is_stale", lambda *_: False)
+    world, _ = failed()
+    resume(world, slot=world.run, attempt=1)
+    world.control("pause")
+    closed = len(world.messages(Closed))
+    resume(world, attempt=1)
+    resume(world, attempt=1, slot="another")
+    if control:
+        assert the_run(world).state != "paused"
+        return
+    assert the_run(world).state == "paused"
+    assert [slot.slot for slot in world.messages(Closed)[closed:]] == ["another"]
+    told = events(world)[-1]
+    why = "resume did nothing: attempt 1 was resumed before; this is 2"
+    assert (told.status, told.detail) == ("paused", why)
+    resume(world, attempt=2)
+    assert the_run(world).state == "open"
+
+
 def test_a_slot_goes_back_where_there_is_no_such_run_or_it_was_paused():
     """Nothing may hold a slot that nobody uses."""
     world = World(Shaky())
