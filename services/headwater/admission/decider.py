@@ -8,7 +8,7 @@ import itertools
 from headwater.admission.placement import Placement
 from headwater.admission.quotas import Quotas
 from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
-from headwater.admission.telling import Aside, Routes, Telling, as_seen
+from headwater.admission.telling import Aside, Routes, Telling, as_seen, with_lost
 from headwater.contracts.messages import (
     Admit,
     Closed,
@@ -294,7 +294,7 @@ class Admission:
         if isinstance(row.wanted, Reopen):
             turn.drop(Reopening(tenant=row.tenant, run=row.wanted.run))
             if error := self._gone(row.wanted.run):
-                self._telling.resume_refused(turn, row, row.wanted, error)
+                self._telling.stays_failed(turn, row, row.wanted, f"resume refused: {error}")
                 return counts
             counts = self._go_on(turn, counts, row.wanted, row.meta())
             self._pass_on(turn, row, row.wanted.run)
@@ -388,7 +388,7 @@ class Admission:
     def _forward(self, turn: Turn, control: Control, meta: Meta) -> None:
         self._check_place(control.target)
         if control.verb == "discard":
-            self._stop_waiting(turn, control.target)
+            self._discarded(turn, control.target)
         self._send(turn, control, meta)
 
     def _send(self, turn: Turn, control: Control, meta: Meta) -> str:
@@ -397,24 +397,35 @@ class Admission:
         to = Address(self._routes.inbox(run.agent), control.target, run.partition)
         return turn.send(control, to, meta=meta)
 
+    def _discarded(self, turn: Turn, run: str) -> None:
+        """Its run is told, and tells of it; of what waited with its resume it knows nothing."""
+        waiting = self._stop_waiting(turn, run)
+        if waiting is not None and waiting.controls:
+            assert isinstance(waiting.wanted, Reopen), "no task waits in a resume's name"
+            self._telling.stays_failed(turn, waiting, waiting.wanted, "it is to be discarded")
+
     def _dropped(self, turn: Turn, control: Control) -> None:
         """A run that says itself that it is no more may have asked for a slot just before."""
-        if self._stop_waiting(turn, control.target):
-            seen = as_seen(turn.meta.tenant, control.target)
-            self._telling.say(turn, "discarded", seen, turn.meta, reason=control.reason)
+        waiting = self._stop_waiting(turn, control.target)
+        if waiting is not None:
+            seen, reason = (
+                as_seen(waiting.tenant, control.target),
+                with_lost(control.reason, waiting),
+            )
+            self._telling.say(turn, "discarded", seen, turn.meta, reason=reason)
 
-    def _stop_waiting(self, turn: Turn, run: str) -> bool:
+    def _stop_waiting(self, turn: Turn, run: str) -> Queued | None:
         """Nobody resumes a run that is discarded; while that waited, its task would not be taken."""
         tenant = turn.meta.tenant
         waiting = self._waiting(turn, run)
         if waiting is None:
-            return False
+            return None
         turn.drop(Reopening(tenant=tenant, run=run))
         turn.drop(waiting)
         counts = turn.get(Tenant, tenant)
         assert counts is not None, "a tenant with held tasks has counts"
         turn.put(dataclasses.replace(counts, queued=counts.queued - 1))
-        return True
+        return waiting
 
     def _waiting(self, turn: Turn, run: str) -> Queued | None:
         """Return what waits for a slot to resume a run with, if that does."""

@@ -99,15 +99,22 @@ class Telling:
         No outcome is published: the topic of an agent that is gone may be gone with it.
         """
         turn.relay(self._aside(_as_published(admit.task, turn.now_ms), row.tenant, error))
-        lost = f"; {len(row.controls)} signals that waited with it are dropped"
-        detail = str(error) + (lost if row.controls else "")
+        detail = with_lost(str(error), row)
         self.say(turn, "quarantined", seen, row.meta(), error=error.code, detail=detail)
 
-    def resume_refused(self, turn: Turn, row: Queued, reopen: Reopen, error: PoisonError) -> None:
-        """Say of a run whose resume waited that it stays failed."""
-        seen, reason = as_seen(row.tenant, reopen.run), f"resume refused: {error}"
+    def stays_failed(self, turn: Turn, row: Queued, reopen: Reopen, why: str) -> None:
+        """Say of a run whose resume waited, and does so no more, that it stays failed."""
+        seen, reason = as_seen(row.tenant, reopen.run), with_lost(why, row)
         attempt = reopen.resume.attempt
         self.say(turn, "failed", seen, row.meta(), reason=reason, attempt=attempt)
+
+
+def with_lost(why: str, row: Queued) -> str:
+    """Return why a row waits no more, and how many words are dropped with it."""
+    if not row.controls:
+        return why
+    lost = f"{len(row.controls)} signals or resumes that waited with it are dropped"
+    return f"{why}; {lost}" if why else lost
 
 
 def as_seen(tenant: str, run: str) -> Seen:

@@ -471,7 +471,7 @@ def test_a_held_task_of_an_agent_that_is_gone_takes_no_slot():
         ("t3", "unknown-target"),
     ]
     assert told[0].detail.endswith("has no address here: this app has no agent named 'b'")
-    assert told[1].detail.endswith("; 1 signals that waited with it are dropped")
+    assert told[1].detail.endswith("; 1 signals or resumes that waited with it are dropped")
     (counts,) = world.rows.scan(Tenant)
     assert (counts.slots, counts.queued) == (1, 0)
 
@@ -701,6 +701,25 @@ def test_words_that_older_code_kept_go_on_in_nobodys_name():
     sent = [sent for sent in world.sent if isinstance(sent.message, Control)]
     assert [(one.message.name, one.meta.actor) for one in sent] == [("one", ""), ("two", "ana")]
     assert {one.meta.correlation_id for one in sent} == {"c"}
+
+
+@pytest.mark.parametrize("how", ["its agent is gone", "it is no more", "an operator discards it"])
+def test_words_that_are_dropped_with_a_resume_are_told_of(how):
+    """They were lost without a word."""
+    world, run = forgotten()
+    reopen(world, run)
+    for name in ("one", "two"):
+        world.control(run, "signal", name=name)
+    if how == "its agent is gone":
+        del world.agents["b"]
+        world.close(world.runs()[1])
+    else:
+        terms = Resume(slot=run) if how == "it is no more" else None
+        world.control(run, "discard", resume=terms)
+    told = world.messages(RunEvent)[-1]
+    assert (told.run, told.status) == (run, "discarded" if how == "it is no more" else "failed")
+    assert told.reason.endswith("2 signals or resumes that waited with it are dropped")
+    assert not [*world.rows.scan(Queued)]
 
 
 def test_signals_of_a_resume_that_waits_are_bounded():
