@@ -15,6 +15,7 @@ from headwater.contracts.messages import (
     Control,
     Reopen,
     Start,
+    Status,
     Wake,
 )
 from headwater.contracts.records import Partition, Record
@@ -294,7 +295,7 @@ class Admission:
         if isinstance(row.wanted, Reopen):
             turn.drop(Reopening(tenant=row.tenant, run=row.wanted.run))
             if error := self._gone(row.wanted.run):
-                self._telling.stays_failed(turn, row, row.wanted, f"resume refused: {error}")
+                self._telling.stays_failed(turn, row, f"resume refused: {error}")
                 return counts
             counts = self._go_on(turn, counts, row.wanted, row.meta())
             self._pass_on(turn, row, row.wanted.run)
@@ -360,12 +361,19 @@ class Admission:
             if not paused and not row.paused:
                 # Its run may have failed so long ago that its task was taken for a new one.
                 row = self._keep(turn, control, row)
-            turn.put(dataclasses.replace(row, paused=paused))
-            self._telling.say(
-                turn, "paused" if paused else "held", seen, row.meta(), reason=control.reason
-            )
-            if not paused:
-                self._release(turn, counts)
+            self._pause(turn, control, seen, row)
+
+    def _pause(self, turn: Turn, control: Control, seen: Seen, row: Queued) -> None:
+        """Have what waits for a slot wait though one be free, or no longer."""
+        paused = control.verb == "pause"
+        turn.put(dataclasses.replace(row, paused=paused))
+        attempt = row.wanted.resume.attempt if isinstance(row.wanted, Reopen) else 1
+        status: Status = "paused" if paused else "held"
+        self._telling.say(turn, status, seen, row.meta(), reason=control.reason, attempt=attempt)
+        counts = turn.get(Tenant, row.tenant)
+        assert counts is not None, "a tenant with held tasks has counts"
+        if not paused:
+            self._release(turn, counts)
 
     def _keep(self, turn: Turn, control: Control, row: Queued) -> Queued:
         """Have a word wait with what waits for a slot."""
@@ -376,14 +384,19 @@ class Admission:
         return row
 
     def _say_to(self, turn: Turn, control: Control) -> None:
-        """Forward a word to a run; a signal to one whose resume waits for a slot waits with it."""
-        waiting = None
-        if control.verb == "signal":
-            waiting = self._waiting(turn, control.target)
-        if waiting is None:
+        """Forward a word to a run, which hears none while its resume waits for a slot: that takes it."""
+        waiting = self._waiting(turn, control.target)
+        if waiting is None or control.verb == "discard":
             self._forward(turn, control, turn.meta)
-        else:
+        elif control.verb == "signal":
             self._keep(turn, control, waiting)
+        elif control.verb == "cancel":
+            self._stop_waiting(turn, control.target)
+            self._telling.stays_failed(turn, waiting, f"resume cancelled: {control.reason}")
+        elif control.verb == "pause" or waiting.paused:
+            self._pause(turn, control, as_seen(waiting.tenant, control.target), waiting)
+        else:
+            self._forward(turn, control, turn.meta)
 
     def _forward(self, turn: Turn, control: Control, meta: Meta) -> None:
         self._check_place(control.target)
@@ -401,8 +414,7 @@ class Admission:
         """Its run is told, and tells of it; of what waited with its resume it knows nothing."""
         waiting = self._stop_waiting(turn, run)
         if waiting is not None and waiting.controls:
-            assert isinstance(waiting.wanted, Reopen), "no task waits in a resume's name"
-            self._telling.stays_failed(turn, waiting, waiting.wanted, "it is to be discarded")
+            self._telling.stays_failed(turn, waiting, "it is to be discarded")
 
     def _dropped(self, turn: Turn, control: Control) -> None:
         """A run that says itself that it is no more may have asked for a slot just before."""
@@ -415,7 +427,7 @@ class Admission:
             self._telling.say(turn, "discarded", seen, turn.meta, reason=reason)
 
     def _stop_waiting(self, turn: Turn, run: str) -> Queued | None:
-        """Nobody resumes a run that is discarded; while that waited, its task would not be taken."""
+        """Nobody resumes a run that is discarded or cancelled; meanwhile its task would not be taken."""
         tenant = turn.meta.tenant
         waiting = self._waiting(turn, run)
         if waiting is None:

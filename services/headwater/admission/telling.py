@@ -102,8 +102,10 @@ class Telling:
         detail = with_lost(str(error), row)
         self.say(turn, "quarantined", seen, row.meta(), error=error.code, detail=detail)
 
-    def stays_failed(self, turn: Turn, row: Queued, reopen: Reopen, why: str) -> None:
+    def stays_failed(self, turn: Turn, row: Queued, why: str) -> None:
         """Say of a run whose resume waited, and does so no more, that it stays failed."""
+        reopen = row.wanted
+        assert isinstance(reopen, Reopen), "a task waits as a new run"
         seen, reason = as_seen(row.tenant, reopen.run), with_lost(why, row)
         attempt = reopen.resume.attempt
         self.say(turn, "failed", seen, row.meta(), reason=reason, attempt=attempt)

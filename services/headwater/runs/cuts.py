@@ -97,12 +97,13 @@ class Cuts:
         )
 
     def unheard(self, visit: Visit, control: Control) -> None:
-        """Say of a signal to a failed run that nobody hears it."""
+        """Say of a word to a failed run that nobody hears it."""
+        why = f"{control.verb} did nothing: the run has failed"
         if control.verb == "signal":
-            why = "was dropped: the run has failed; resume it, then send it again"
-            visit.change(reason=f"signal {control.name} {why}")
-            visit.writes = self._wrote(visit)
-            visit.say("failed")
+            why = f"signal {control.name} was dropped: the run has failed; resume it, then send it again"
+        visit.change(reason=why)
+        visit.writes = self._wrote(visit)
+        visit.say("failed")
 
     def give_back(self, turn: Turn, control: Control) -> None:
         """Return the slot that admission took, where nothing came of it."""

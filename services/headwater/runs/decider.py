@@ -315,6 +315,8 @@ class Runs:
             if run.state == "open":
                 visit.change(state="paused", reason=message.reason)
                 visit.say("paused")
+            elif run.state == "failed":
+                self._cuts.unheard(visit, message)
         elif message.verb == "resume" and run.state in {"paused", "held"}:
             if self._cuts.is_stale(visit, message):
                 return

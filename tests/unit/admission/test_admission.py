@@ -722,6 +722,39 @@ def test_words_that_are_dropped_with_a_resume_are_told_of(how):
     assert not [*world.rows.scan(Queued)]
 
 
+def test_a_resume_that_waits_is_cancelled():
+    """The cancel went to the run, which has failed and hears none, and the run went on later."""
+    world, run = forgotten()
+    reopen(world, run)
+    world.control(run, "signal", name="go")
+    world.control(run, "cancel", reason="no more")
+    told = world.messages(RunEvent)[-1]
+    assert (told.run, told.status, told.attempt) == (run, "failed", 1)
+    assert told.reason.startswith("resume cancelled: no more; 1 signals")
+    world.close(world.runs()[1])
+    assert world.messages(Control) == []
+    (counts,) = world.rows.scan(Tenant)
+    assert (counts.slots, counts.queued) == (1, 0)
+    reopen(world, run)
+    assert [word.verb for word in world.messages(Control)] == ["resume"], "it may be resumed again"
+
+
+def test_a_resume_that_waits_is_paused_until_it_is_resumed():
+    """The pause went to the run, which has failed and hears none, and the run went on later."""
+    world, run = forgotten()
+    reopen(world, run)
+    world.control(run, "resume", reason="again")
+    assert [word.reason for word in world.messages(Control)] == ["again"], "its run says what it is"
+    world.control(run, "pause", reason="wait")
+    told = world.messages(RunEvent)[-1]
+    assert (told.run, told.status, told.reason) == (run, "paused", "wait")
+    world.close(world.runs()[1])
+    assert len(world.messages(Control)) == 1
+    world.control(run, "resume", reason="now")
+    assert world.statuses()[-1] == "held"
+    assert world.messages(Control)[-1].resume.slot == run
+
+
 def test_signals_of_a_resume_that_waits_are_bounded():
     """As those of a held task are."""
     world, run = forgotten()

@@ -269,6 +269,17 @@ def test_a_run_that_has_not_failed_says_that_nothing_was_done(verb):
     assert the_run(world).state == "paused"
 
 
+@pytest.mark.parametrize("verb", ["cancel", "pause"])
+def test_a_failed_run_says_of_a_word_that_it_did_nothing(verb):
+    """One that comes just before the resume of which it is meant is not swallowed."""
+    world, _ = failed()
+    world.control(verb)
+    told = events(world)[-1]
+    assert (told.status, told.detail) == ("failed", events(world)[-2].detail), "as it failed"
+    assert told.reason == f"{verb} did nothing: the run has failed"
+    assert the_run(world).state == "failed"
+
+
 def test_a_closing_run_is_not_resumed():
     """It has ended well, and only waits for its children."""
 
@@ -800,7 +811,6 @@ def test_a_signal_to_a_failed_run_is_dropped_for_everybody_to_see():
     world, shaky = failed("read-a", "write-b")
     before = len(events(world))
     world.control("signal", "go")
-    world.control("cancel")
     (told,) = events(world)[before:]
     assert (told.status, told.error, told.writes) == ("failed", "ValueError", ("2 tool write-b",))
     assert told.reason.startswith("signal go was dropped: the run has failed")
