@@ -404,12 +404,13 @@ class Noting:
         return item.claim in self.known
 
     def _seal(self, item: Item, receipt: Intent | Result, kind: str) -> Draft:
+        # By the request: a run of the same id has calls of the same names, and compaction keeps one.
         meta = item.meta
-        own = digest(item.call_id, kind).hex()
+        own = digest(meta.id, kind).hex()
         return self._envelope.seal(
             Sent(
                 message=receipt,
-                to=Address(self.topic, f"{item.call_id}/{kind}", item.record.partition.number),
+                to=Address(self.topic, f"{meta.id}/{kind}", item.record.partition.number),
                 meta=dataclasses.replace(meta, id=own, causation_id=meta.id),
             )
         )

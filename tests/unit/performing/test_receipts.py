@@ -264,6 +264,59 @@ def test_a_call_that_the_run_before_began_stops_none(
     scene()
 
 
+@pytest.mark.parametrize("safety", ["paid", "irreversible"])
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_compaction_takes_no_note_of_one_run_for_another_of_its_id(
+    safety: str, control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both answers are noted, and neither is sent. The control notes them under the call's name alone.
+
+    What is paid for is asked of once more then, and what is irreversible is made again.
+    """
+    if control:
+        real = Noting._seal
+
+        def seal(self: Noting, item: Item, receipt: Intent | Result, kind: str) -> Draft:
+            draft = real(self, item, receipt, kind)
+            return dataclasses.replace(draft, key=f"{item.call_id}/{kind}".encode())
+
+        monkeypatch.setattr(Noting, "_seal", seal)
+
+    @play
+    async def scene() -> None:
+        world = World()
+        world.hands.hold(0)
+        loop = world.performing()
+        append = world.log.append
+
+        async def dead(draft: Draft) -> Any:
+            if draft.topic == INBOX:
+                await asyncio.Event().wait()
+            return await append(draft)
+
+        world.log.append = dead
+        await world.ask(number=0, safety=safety, id="first/1")
+        await settle(loop)
+        gate = world.hands.gates.pop(0)
+        await world.ask(number=0, safety=safety, id="second/2", arguments=b"another")
+        await settle(loop)
+        gate.set()
+        await settle(loop)
+        world.log.append = append
+        noted = {one.reply.attempt for one in world.receipts() if isinstance(one, Result)}
+        assert len(noted) == 2
+        world.log.compact(RECEIPTS)
+        heir = await die(world, loop)
+        await finish(heir)
+        await asyncio.sleep(LEASE_S)
+        await finish(heir)
+        assert world.hands.began == ([0, 0, 0] if control else [0, 0])
+        assert ({reply.attempt for reply in world.replies()} == noted) is not control
+        await heir.close()
+
+    scene()
+
+
 @pytest.mark.parametrize("control", [False, True], ids=["", "control"])
 def test_a_call_that_is_to_be_made_once_more_is_not_answered_by_the_run_before(
     control: bool, monkeypatch: pytest.MonkeyPatch
