@@ -55,7 +55,7 @@ class Known:
         self.lock = threading.Lock()
         """Held by whoever reads: a process that ends closes what another thread may be reading."""
         self._gained_ms = gained_ms
-        self._results: dict[_CallOf, list[Result]] = {}
+        self._results: dict[tuple[str, int], list[tuple[str, Result]]] = {}
         self._intents: dict[_CallOf, Intent] = {}
         self._inherited: set[int] = set()
         self._last: Record | None = None
@@ -74,7 +74,9 @@ class Known:
         if receipt.offset < self.next_offset or receipt.offset in self.done:
             return
         if isinstance(receipt, Result):
-            self._results.setdefault(call_of(receipt.reply, request), []).append(receipt)
+            reply = receipt.reply
+            noted = self._results.setdefault((reply.run, reply.number), [])
+            noted.append((life_of(request), receipt))
             return
         call = call_of(receipt, request)
         known = self._intents.get(call)
@@ -98,9 +100,8 @@ class Known:
         It is one to this very request, or to one that a person had sent again. A task that is
         published again after its window is a run of the same id, whose calls are others.
         """
-        noted = self._results.get(call_of(item.ask, item.meta.id), ())
-        mine = (one for one in noted if item.ask.undone or one.offset == item.record.offset)
-        return next((one.reply for one in mine), None)
+        noted = self._results.get((item.ask.run, item.ask.number), ())
+        return next((one.reply for life, one in noted if _answers(item, life, one)), None)
 
     def intent(self, item: Item) -> Intent | None:
         """Return who began a call last, as far as the log says."""
@@ -226,6 +227,19 @@ class Receipts:
                 known.note(receipt, (record.header("ce_causationid") or b"").decode())
 
 
-def call_of(of: Ask | Intent | Reply, request: str) -> _CallOf:
+def call_of(of: Ask | Intent, request: str) -> _CallOf:
     """Return which call a request is, or a note about it: of two runs of one id there may be both here."""
     return of.run, of.number, life_of(request)
+
+
+def _answers(item: Item, life: str, noted: Result) -> bool:
+    """Say whether what was noted of a call of its run and number, in this life, answers a request.
+
+    An attempt that a person named is of this run, also where only one of the two requests says its
+    life: code of before names none.
+    """
+    undone = item.ask.undone
+    if noted.reply.attempt in undone:
+        return True
+    ours = life == life_of(item.meta.id)
+    return ours and (bool(undone) or noted.offset == item.record.offset)

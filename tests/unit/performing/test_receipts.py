@@ -196,17 +196,7 @@ def test_a_call_of_another_run_of_the_same_id_is_made(
     nobody made.
     """
     if control:
-        monkeypatch.setattr(
-            Known,
-            "answer",
-            lambda known, item: next(
-                (
-                    one.reply
-                    for one in known._results.get(subject.call_of(item.ask, item.meta.id), ())
-                ),
-                None,
-            ),
-        )
+        monkeypatch.setattr(subject, "_answers", lambda *_: True)
 
     @play
     async def scene() -> None:
@@ -312,6 +302,44 @@ def test_compaction_takes_no_note_of_one_run_for_another_of_its_id(
         await finish(heir)
         assert world.hands.began == ([0, 0, 0] if control else [0, 0])
         assert ({reply.attempt for reply in world.replies()} == noted) is not control
+        await heir.close()
+
+    scene()
+
+
+def by_life_alone(item: Item, life: str, noted: Result) -> bool:
+    """Let only the lives say whether a noted answer is one to a call that is to be made once more."""
+    return life == subject.life_of(item.meta.id)
+
+
+@pytest.mark.parametrize(("first", "again"), [("old", "again/77"), ("old/77", "again")])
+@pytest.mark.parametrize("attempt", ["named", "another", "control"])
+def test_a_call_that_other_code_asked_for_first_is_not_made_once_more_if_it_was_answered(
+    first: str, again: str, attempt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one of the two requests says which life it is of: the attempt that a person named tells.
+
+    By an attempt that nobody named it may be an answer to the run before. The control goes by lives
+    alone, and what is irreversible is made a second time.
+    """
+    if attempt == "control":
+        monkeypatch.setattr(subject, "_answers", by_life_alone)
+    sent = attempt == "named"
+
+    @play
+    async def scene() -> None:
+        world = World()
+        begun, heir = await inherit(world, {"safety": "irreversible", "id": first})
+        await asyncio.sleep(LEASE_S)
+        await finish(heir)
+        assert isinstance(world.outcomes()[0], InDoubt)
+        noted = dataclasses.replace(begun, attempt="x") if attempt == "another" else begun
+        cause = (("ce_causationid", first.encode()),)
+        await world.log.append(dataclasses.replace(answer(noted), headers=cause))
+        await world.ask(number=0, safety="irreversible", id=again, undone=(begun.attempt,))
+        await finish(heir)
+        assert world.hands.began == ([0] if sent else [0, 0])
+        assert world.outcomes()[0] == Answered(value=b"late" if sent else b"0")
         await heir.close()
 
     scene()

@@ -16,7 +16,7 @@ from headwater.admission.rows import Slot, Tenant
 from headwater.contracts.messages import Answered, Closed, Control, Failed, Intent, Reply, Result
 from headwater.contracts.records import Partition
 from headwater.core.decider import Turn
-from headwater.core.messages import digest
+from headwater.core.messages import digest, life_of
 from headwater.log.local_member import LocalOwner
 from headwater.log.port import Claim, Work
 from headwater.runs import calls, journal, life
@@ -154,13 +154,13 @@ def no_precedence() -> contextlib.AbstractContextManager[None]:
     def note(self: Any, receipt: Intent | Result, request: str) -> None:
         if receipt.offset < self.next_offset or receipt.offset in self.done:
             return
-        call = call_of(receipt.reply if isinstance(receipt, Result) else receipt, request)
         if isinstance(receipt, Result):
-            self._results[call] = [receipt]
-            self._intents.pop(call, None)
+            reply, life = receipt.reply, life_of(request)
+            self._results[reply.run, reply.number] = [(life, receipt)]
+            self._intents.pop((reply.run, reply.number, life), None)
         else:
-            self._results.pop(call, None)
-            self._intents[call] = receipt
+            self._results.pop((receipt.run, receipt.number), None)
+            self._intents[call_of(receipt, request)] = receipt
 
     return instead(Known, "note", note)
 
@@ -258,7 +258,7 @@ def answer_of_another() -> contextlib.AbstractContextManager[None]:
     real = Known.answer
 
     def answer(self: Any, item: Item) -> Reply | None:
-        noted = (one.reply for results in self._results.values() for one in results)
+        noted = (one.reply for results in self._results.values() for _, one in results)
         others = (reply for reply in noted if reply.run == item.ask.run)
         other = real(self, item) or next(others, None)
         return None if other is None else dataclasses.replace(other, number=item.ask.number)
