@@ -14,6 +14,7 @@ from headwater.contracts.messages import (
     Closed,
     Control,
     Reopen,
+    Resume,
     Start,
     Status,
     Wake,
@@ -357,8 +358,8 @@ class Admission:
         else:
             if control.verb == "discard":
                 raise PoisonError("not-failed", f"{seen.task_id} has not begun: cancel it instead")
-            paused = control.verb == "pause"
-            if not paused and not row.paused:
+            ends_pause = row.paused and control.resume in (None, Resume())
+            if control.verb == "resume" and not ends_pause:
                 # Its run may have failed so long ago that its task was taken for a new one.
                 row = self._keep(turn, control, row)
             self._pause(turn, control, seen, row)

@@ -651,6 +651,18 @@ def test_a_resume_of_a_held_task_waits_with_it():
     assert world.sent[-1].message == control, "behind the start"
 
 
+@pytest.mark.parametrize("terms", [Resume(attempt=1), Resume(added=Spent(steps=5))])
+def test_a_resume_on_terms_of_a_paused_task_waits_with_it(terms):
+    """It ended the pause, and its terms were lost: the run that it was for stayed failed."""
+    world, run = forgotten()
+    world.admit("t1", agent="b")
+    world.control(run, "pause")
+    world.control(run, "resume", resume=terms)
+    world.close(world.runs()[1])
+    assert world.started()[-1] == "t1"
+    assert [word.resume for word in world.messages(Control)] == [terms]
+
+
 @pytest.mark.parametrize("room", [False, True])
 def test_words_to_what_waits_for_a_slot_wait_with_it(room):
     """Those to the task that came again, and those to the resume that took its place, in order, once."""
