@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 
 from headwater.admission.placement import Placement
 from headwater.admission.quotas import Quotas
@@ -152,7 +153,7 @@ class Admission:
         counts = self._release(turn, counts)
         if self._has_room(turn, counts):
             self._go_on(turn, counts, reopen, turn.meta)
-            self._pass_on(turn, task, run)
+            self._pass_on(turn, () if task is None else task.words(), run)
             return
         turn.put(Reopening(tenant=tenant, run=run))
         self._queue(turn, counts, reopen, task)
@@ -299,7 +300,7 @@ class Admission:
                 self._telling.stays_failed(turn, row, f"resume refused: {error}")
                 return counts
             counts = self._go_on(turn, counts, row.wanted, row.meta())
-            self._pass_on(turn, row, row.wanted.run)
+            self._pass_on(turn, row.words(), row.wanted.run)
             return counts
         seen = turn.get(Seen, row.tenant, row.wanted.task_id)
         assert seen is not None, "a held task is remembered"
@@ -308,13 +309,15 @@ class Admission:
             self._telling.task_refused(turn, row, row.wanted, seen, error)
             return counts
         turn.put(dataclasses.replace(seen, queued=-1))
+        # A resume is for a run that failed before. Behind the start it would be for this one's failure.
+        self._pass_on(turn, [word for word in row.words() if word[0].verb == "resume"], seen.run)
         counts = self._start(turn, counts, row.wanted, seen.run, row.meta())
-        self._pass_on(turn, row, seen.run)
+        self._pass_on(turn, [word for word in row.words() if word[0].verb != "resume"], seen.run)
         return counts
 
-    def _pass_on(self, turn: Turn, row: Queued | None, run: str) -> None:
-        """Send what was said to what waited, behind what lets it go, in the name of who said it."""
-        for control, meta in row.words() if row is not None else ():
+    def _pass_on(self, turn: Turn, words: Iterable[tuple[Control, Meta]], run: str) -> None:
+        """Send what was said to what waited, in order, in the name of who said it."""
+        for control, meta in words:
             self._send(turn, dataclasses.replace(control, target=run), meta)
 
     def _wake(self, turn: Turn, wake: Wake) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Iterable
 
 import pytest
 
 import headwater
 from headwater.admission.decider import Admission
 from headwater.admission.quotas import Quotas
-from headwater.contracts.messages import Control, Resume
+from headwater.contracts.messages import Control, Resume, Start
 from headwater.contracts.records import Draft
-from headwater.core.decider import Sent
+from headwater.core.decider import Sent, Turn
 from headwater.core.messages import Meta
 from headwater.runs.cuts import Cuts
 from headwater.runs.life import Life
@@ -390,3 +391,36 @@ def test_word_to_a_failed_run_that_nobody_resumed_is_refused_for_everybody_to_se
 
     why = "signal go was dropped: the run has failed; resume it, then send it again"
     assert asyncio.run(main()) == ("failed", "" if control else why)
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_resume_of_a_held_new_task_resumes_no_failure_that_nobody_saw(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is for a run that failed before. The control sends it behind the start, as it was."""
+    if control:
+        behind = Admission._pass_on
+        late: list[object] = []
+
+        def pass_on(
+            self: Admission, turn: Turn, words: Iterable[tuple[Control, Meta]], run: str
+        ) -> None:
+            late.extend(words)
+            if turn.sent and any(
+                isinstance(getattr(one, "message", 0), Start) for one in turn.sent
+            ):
+                behind(self, turn, late, run)
+
+        monkeypatch.setattr(Admission, "_pass_on", pass_on)
+    BROKEN[:] = ["it"]
+
+    async def main() -> list[int]:
+        async with App(app, parts={"quotas": Quotas(default=1)}) as test:
+            blocker = await test.start(waits, "x")
+            run = await test.start(mendable, "it", id="t-1")
+            await said_at_once(test, run, "resume")
+            await test.signal(blocker, "go", "on")
+            assert run.status == "failed"
+            return [event.attempt for event in run.events if event.status == "failed"]
+
+    assert asyncio.run(main()) == ([1, 2] if control else [1])
