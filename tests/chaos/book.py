@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from confluent_kafka import (
     Consumer,
@@ -41,6 +41,38 @@ READ_S_MAX = 120.0
 SLACK_MS = 2
 """Clocks of one machine, rounded to milliseconds."""
 _MODEL = "small"
+
+
+def acts(
+    deeds: Iterable[Deed], keys: Mapping[str, str], deaths: Collection[Death]
+) -> Iterator[Act]:
+    """Return what calls did to the world.
+
+    Args:
+        deeds: What happened outside, in order.
+        keys: Calls that were told no key, by question.
+        deaths: Who died or stood still, and when.
+    """
+    handed: dict[tuple[str, str], int] = {}
+    for deed in deeds:
+        if deed.event == HANDED:
+            handed[deed.key, deed.holder] = deed.at_ms
+        elif deed.event == BEGUN and deed.name in SAFETIES:
+            key = deed.key or keys.get(deed.what, "")
+            began_ms = handed.get((key, deed.holder), deed.at_ms)
+            yield Act(
+                key=key,
+                name=deed.name,
+                safety=SAFETIES[deed.name],
+                holder=deed.holder,
+                at_ms=deed.at_ms,
+                began_ms=began_ms,
+                order_key="ordered" if deed.name == "file" else "",
+                late=any(
+                    death.who == deed.holder and began_ms <= death.at_ms <= deed.at_ms
+                    for death in deaths
+                ),
+            )
 
 
 class Reading:
@@ -82,7 +114,7 @@ class Reading:
             agents=dict(app.app.agents) if replays else {},
             slack_ms=SLACK_MS,
         )
-        self.book.acts = [*self._acts(deeds)]
+        self.book.acts = [*acts(deeds, self._models(), deaths)]
 
     @property
     def records(self) -> int:
@@ -134,29 +166,14 @@ class Reading:
         for read in self.book.of("quarantine"):
             yield f"{read.record.partition.topic} has a record of {read.header('ce_id')}"
 
-    def _acts(self, deeds: Sequence[Deed]) -> Iterator[Act]:
-        """Return what calls did; a model is told no key, but each question asks it once."""
-        keys = {
+    def _models(self) -> dict[str, str]:
+        """Return calls of models by question: a model is told no key, but each question asks it once."""
+        return {
             self._number(read.header("ce_correlationid")): key
             for key, reads in self.book.asks.items()
             for read in reads
             if getattr(read.message, "name", "") == _MODEL
         }
-        handed: dict[tuple[str, str], int] = {}
-        for deed in deeds:
-            if deed.event == HANDED:
-                handed[deed.key, deed.holder] = deed.at_ms
-            elif deed.event == BEGUN and deed.name in SAFETIES:
-                key = deed.key or keys.get(deed.what, "")
-                yield Act(
-                    key=key,
-                    name=deed.name,
-                    safety=SAFETIES[deed.name],
-                    holder=deed.holder,
-                    at_ms=deed.at_ms,
-                    began_ms=handed.get((key, deed.holder)),
-                    order_key="ordered" if deed.name == "file" else "",
-                )
 
     def _number(self, event_id: str) -> str:
         question = self._asked.get(event_id)

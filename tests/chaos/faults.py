@@ -33,6 +33,7 @@ class Quiet:
     replays = True
     pause_s = 0.0
     own_broker = False
+    open_max = 400
 
     def seats(self, run: Run) -> list[Seat]:
         """Two processes that each run everything."""
@@ -236,6 +237,8 @@ class EndsMet(Timed):
 
 STAY_S = 3.0
 """A guest joins, the group settles twice, and it takes turns for the rest of it."""
+STORM_OPEN, STORM_PAY_MS = 30, 3_000
+"""Few tasks at once, a third of which take long: there are some under way whenever partitions move."""
 
 
 class Storm(Timed):
@@ -245,8 +248,13 @@ class Storm(Timed):
         times: How many of each.
     """
 
+    open_max = STORM_OPEN
     _guest = ""
     _since_s = 0.0
+
+    def settings(self, run: Run) -> Mapping[str, str]:
+        """Have payments take long."""
+        return {app.PAY_MS: str(STORM_PAY_MS)}
 
     def tend(self, run: Run, share: float) -> None:
         """Have whoever has come go again, once it has worked for a while on what it was given."""

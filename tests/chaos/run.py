@@ -25,7 +25,6 @@ QUIET = {"reconnect.backoff.max.ms": 500, "error_cb": lambda _: None, "log_level
 """For clients of our own: a broker that is away is the fault, and comes back."""
 TENANTS = 5
 ACCOUNTS = 200
-OPEN_MAX = 400
 """How many tasks are under way at once."""
 TWICE_EACH = 7
 """One of so many tasks is published twice."""
@@ -52,6 +51,8 @@ class Fault(Protocol):
     """For how long nothing ends while it is met."""
     own_broker: bool
     """Whether it needs a broker that has nothing of other runs: a killed one looks all of it through."""
+    open_max: int
+    """How many tasks are published and have not ended."""
 
     def seats(self, run: Run) -> list[Seat]:
         """Return the fleet's processes."""
@@ -196,7 +197,7 @@ class Run:
 
     def _publish(self, producer: Producer) -> None:
         shape = app.app.agents[AGENT].input
-        room = min(self.tasks, len(self._ended) + OPEN_MAX)
+        room = min(self.tasks, len(self._ended) + self._fault.open_max)
         for number in range(len(self._asked), room):
             question = app.Question(number=number, account=f"account-{number % ACCOUNTS}")
             event_id = f"q-{number}"
