@@ -11,7 +11,8 @@ import pytest
 import headwater
 from headwater.admission.decider import Admission
 from headwater.admission.quotas import Quotas
-from headwater.contracts.messages import Control, Resume, Start
+from headwater.admission.rows import Slot
+from headwater.contracts.messages import Control, Reopen, Resume, Start
 from headwater.contracts.records import Draft
 from headwater.core.decider import Sent, Turn
 from headwater.core.messages import Meta
@@ -424,3 +425,34 @@ def test_a_resume_of_a_held_new_task_resumes_no_failure_that_nobody_saw(
             return [event.attempt for event in run.events if event.status == "failed"]
 
     assert asyncio.run(main()) == ([1, 2] if control else [1])
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control"])
+def test_a_resume_whose_runs_slot_was_lost_has_it_and_goes_on(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went to and fro between its run and admission without end, which the control cuts short."""
+    gone_back, again, closed = 0, Admission._again, Admission._closed
+
+    def counted(self: Admission, turn: Turn, reopen: Reopen, slot: Slot) -> None:
+        nonlocal gone_back
+        gone_back += 1
+        if control:
+            slot = dataclasses.replace(slot, asked=())
+        if gone_back < 20:
+            again(self, turn, reopen, slot)
+
+    monkeypatch.setattr(Admission, "_again", counted)
+    BROKEN[:] = ["it"]
+
+    async def main() -> str:
+        async with App(app) as test:
+            monkeypatch.setattr(Admission, "_closed", lambda *_: None)
+            run = await test.start(mendable, "it", id="t-1")
+            monkeypatch.setattr(Admission, "_closed", closed)
+            BROKEN.clear()
+            await said_at_once(test, run, "resume")
+            return run.status
+
+    assert asyncio.run(main()) == ("failed" if control else "completed")
+    assert gone_back == (20 if control else 2)
