@@ -6,9 +6,10 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
+from headwater.admission.memory import Memory, arm
 from headwater.admission.placement import Placement
 from headwater.admission.quotas import Quotas
-from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
+from headwater.admission.rows import Queued, Reopening, Seen, Slot, Tenant
 from headwater.admission.telling import Aside, Routes, Telling, as_seen, with_lost
 from headwater.contracts.messages import (
     Admit,
@@ -27,8 +28,6 @@ from headwater.core.state import State
 from headwater.errors import PoisonError
 
 Message = Admit | Control | Reopen | Closed | Wake
-_GONE_S = 86_400
-"""How long a held task is remembered whose agent this app no longer has."""
 _ASKED_MAX = 100
 """Resumes that may be on their way back to one run, so that each goes back once."""
 CONTROLS_MAX = 1_000
@@ -66,8 +65,7 @@ class Admission:
         self._placement = placement
         self._quotas = quotas
         self._telling = Telling(routes, aside)
-        self._bucket_ms = bucket_ms
-        self._expiries_max = expiries_max
+        self._memory = Memory(routes, bucket_ms=bucket_ms, expiries_max=expiries_max)
         self._releases_max = releases_max
 
     def react(self, turn: Turn, message: Message) -> None:
@@ -118,15 +116,15 @@ class Admission:
         count = self._routes.partitions(admit.agent)
         place = self._placement.place(tenant, admit.task_id, count)
         run = str(RunId(admit.agent, place, admit.task_id))
-        self._check_place(run)
+        self._routes.check_place(run)
         if self._is_open(turn, tenant, run):
             return  # forgotten while its run is still open, or is to be again: not a new task
         seen = Seen(
             tenant=tenant, task_id=admit.task_id, agent=admit.agent, digest=admit.digest, run=run
         )
-        until = self._until(turn, admit.agent)
+        until = self._memory.until(turn, admit.agent)
         if known is None:
-            self._remember(turn, seen, until)
+            self._memory.remember(turn, seen, until)
         else:
             seen = dataclasses.replace(seen, until=until)
         counts = self._release(turn, counts)  # a quota that was raised serves who waits first
@@ -141,7 +139,7 @@ class Admission:
     def _reopen(self, turn: Turn, reopen: Reopen) -> None:
         """Take a slot for a failed run that is resumed, or have it wait for one; once."""
         tenant, run = turn.meta.tenant, reopen.run
-        self._check_place(run)
+        self._routes.check_place(run)
         slot = turn.get(Slot, tenant, run)
         if slot is not None:
             self._again(turn, reopen, slot)
@@ -278,7 +276,7 @@ class Admission:
                 counts = self._let_go(turn, counts, row)
             left -= len(rows)
         if left < 0:
-            self._arm(turn, "release", counts.tenant, turn.now_ms)
+            arm(turn, "release", counts.tenant, turn.now_ms)
         return counts
 
     def _first(self, turn: Turn, counts: Tenant, at_most: int) -> list[Queued]:
@@ -296,7 +294,7 @@ class Admission:
         turn.put(counts)
         if isinstance(row.wanted, Reopen):
             turn.drop(Reopening(tenant=row.tenant, run=row.wanted.run))
-            if error := self._gone(row.wanted.run):
+            if error := self._routes.gone(row.wanted.run):
                 self._telling.stays_failed(turn, row, f"resume refused: {error}")
                 return counts
             counts = self._go_on(turn, counts, row.wanted, row.meta())
@@ -304,7 +302,7 @@ class Admission:
             return counts
         seen = turn.get(Seen, row.tenant, row.wanted.task_id)
         assert seen is not None, "a held task is remembered"
-        if error := self._gone(seen.run):
+        if error := self._routes.gone(seen.run):
             turn.put(dataclasses.replace(seen, digest=b"", queued=-1))  # so that it may come again
             self._telling.task_refused(turn, row, row.wanted, seen, error)
             return counts
@@ -323,7 +321,7 @@ class Admission:
     def _wake(self, turn: Turn, wake: Wake) -> None:
         what, whose = wake.name
         if what == "expiry":
-            self._expire(turn, int(whose))
+            self._memory.expire(turn, int(whose))
             return
         counts = turn.get(Tenant, whose)
         assert counts is not None, "a tenant with held tasks has counts"
@@ -403,7 +401,7 @@ class Admission:
             self._forward(turn, control, turn.meta)
 
     def _forward(self, turn: Turn, control: Control, meta: Meta) -> None:
-        self._check_place(control.target)
+        self._routes.check_place(control.target)
         if control.verb == "discard":
             self._discarded(turn, control.target)
         self._send(turn, control, meta)
@@ -450,57 +448,3 @@ class Admission:
             return None
         queued = turn.scan(Queued, tenant)
         return next(of for of in queued if isinstance(of.wanted, Reopen) and of.wanted.run == run)
-
-    def _check_place(self, target: str) -> None:
-        """Refuse a run's id that has no address here."""
-        run = RunId.parse(target)
-        if run is None:
-            raise _homeless(target)
-        if error := self._gone(target):
-            raise error
-        if run.partition >= self._routes.partitions(run.agent):
-            raise _homeless(target)
-
-    def _gone(self, target: str) -> PoisonError | None:
-        """Return why nobody takes what waited for a slot, if its agent is gone.
-
-        Its partition was there when it came. Here an inbox may be known as it was before it grew.
-        """
-        run = RunId.parse(target)
-        assert run is not None, target
-        if run.agent in self._routes.dedupe_s:
-            return None
-        return _homeless(target, f": this app has no agent named {run.agent!r}")
-
-    def _until(self, turn: Turn, agent: str) -> int:
-        """Return the bucket of time in which a task's window ends that begins now."""
-        due_ms = turn.now_ms + self._routes.dedupe_s.get(agent, _GONE_S) * 1000
-        return due_ms // self._bucket_ms + 1
-
-    def _remember(self, turn: Turn, seen: Seen, until: int) -> None:
-        """Have a task forgotten when its time is over: one timer per bucket of time, one end per task."""
-        turn.put(Expiry(bucket=until, tenant=seen.tenant, task_id=seen.task_id))
-        self._arm(turn, "expiry", until, until * self._bucket_ms)
-
-    def _arm(self, turn: Turn, what: str, whose: str | int, due_ms: int) -> None:
-        if turn.get(Timer, what, whose) is None:
-            turn.put(Timer(name=(what, whose), due_ms=due_ms, meta=turn.meta))
-
-    def _expire(self, turn: Turn, bucket: int) -> None:
-        rows = list(itertools.islice(turn.scan(Expiry, bucket), self._expiries_max + 1))
-        for row in rows[: self._expiries_max]:
-            turn.drop(row)
-            seen = turn.get(Seen, row.tenant, row.task_id)
-            assert seen is not None, "a task is forgotten by its own expiry alone"
-            if seen.queued >= 0:
-                self._remember(turn, seen, self._until(turn, seen.agent))
-            elif seen.until > bucket:
-                self._remember(turn, seen, seen.until)
-            else:
-                turn.drop(seen)
-        if len(rows) > self._expiries_max:
-            self._arm(turn, "expiry", bucket, turn.now_ms)
-
-
-def _homeless(target: str, why: str = "") -> PoisonError:
-    return PoisonError("unknown-target", f"run {target!r} has no address here{why}")

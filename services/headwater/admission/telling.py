@@ -34,6 +34,35 @@ class Routes:
     partitions: Callable[[str], int]
     dedupe_s: Mapping[str, int]
 
+    def check_place(self, target: str) -> None:
+        """Refuse a run's id that has no address here.
+
+        Raises:
+            PoisonError: It is no run's id, or there is no such agent or partition.
+        """
+        run = RunId.parse(target)
+        if run is None:
+            raise _homeless(target)
+        if error := self.gone(target):
+            raise error
+        if run.partition >= self.partitions(run.agent):
+            raise _homeless(target)
+
+    def gone(self, target: str) -> PoisonError | None:
+        """Return why nobody takes what waited for a slot, if its agent is gone.
+
+        Its partition was there when it came. Here an inbox may be known as it was before it grew.
+        """
+        run = RunId.parse(target)
+        assert run is not None, target
+        if run.agent in self.dedupe_s:
+            return None
+        return _homeless(target, f": this app has no agent named {run.agent!r}")
+
+
+def _homeless(target: str, why: str = "") -> PoisonError:
+    return PoisonError("unknown-target", f"run {target!r} has no address here{why}")
+
 
 class Telling:
     """Tells of tasks.

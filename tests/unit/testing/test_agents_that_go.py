@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 import headwater
-from headwater.admission.decider import Admission
 from headwater.admission.quotas import Quotas
+from headwater.admission.telling import Routes
 from headwater.assembly import Platform
 from headwater.contracts.quarantine import reason
 from headwater.contracts.wanted import Wanted
@@ -54,7 +54,7 @@ def test_tenant_keeps_its_slot_though_a_held_task_has_no_agent_any_more(
 ) -> None:
     """The control lets the task go to an inbox that nobody reads: no task of its tenant begins again."""
     if control:
-        monkeypatch.setattr(Admission, "_gone", lambda *_: None)
+        monkeypatch.setattr(Routes, "gone", lambda *_: None)
 
     async def main() -> str:
         async with App(before, parts={"quotas": Quotas(default=1)}) as test:
