@@ -204,7 +204,7 @@ def cancel_overtaking() -> contextlib.AbstractContextManager[None]:
 
     def held(self: Any, turn: Turn, control: Control, seen: Any, row: Any) -> None:
         del row
-        self._forward(turn, dataclasses.replace(control, target=seen.run))
+        self._forward(turn, dataclasses.replace(control, target=seen.run), turn.meta)
 
     return instead(Admission, "_control_held", held)
 
