@@ -182,3 +182,14 @@ def test_a_users_model_may_hold_values() -> None:
     )
     assert Model(ask=ask).ask is ask
     assert Model.model_validate_json(Model(ask=ask).model_dump_json()).ask == ask
+
+
+def test_a_value_has_the_same_hash_in_every_process() -> None:
+    """Sets of them have one order then; msgspec's own takes in where the type lies in memory."""
+
+    class Place(Frozen):
+        number: int
+        epoch: int = 0
+
+    assert hash(Place(3, 1)) == hash((3, 1))
+    assert len({Place(3, 1), Place(3, 1), Place(3)}) == 2

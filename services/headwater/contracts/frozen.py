@@ -39,6 +39,14 @@ class Frozen(msgspec.Struct, frozen=True):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]] = _OfTwin()  # type: ignore[assignment] # it gives one
     __dataclass_params__: ClassVar[Any] = _OfTwin()
 
+    def __hash__(self) -> int:
+        """Return what its fields make, as a dataclass does.
+
+        msgspec's own takes in where the type lies in memory, so that sets of these have another order in
+        each process, and a seed of the simulator another history.
+        """
+        return hash(msgspec.structs.astuple(self))
+
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: Any, handler: pydantic.GetCoreSchemaHandler
