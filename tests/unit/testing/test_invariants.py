@@ -510,6 +510,32 @@ def test_a_call_that_its_run_leaves_is_not_sent_by_that(book: Book) -> None:
     assert violations(instead(book, change), {12}) == []
 
 
+@pytest.mark.parametrize(
+    ("more", "violated"),
+    [
+        ([("held", 1), ("failed", 1)], []),
+        ([("held", 1), ("failed", 2)], [2]),
+        ([("started", 1), ("failed", 1)], [2]),
+    ],
+    ids=["told again while its resume waits", "resumed", "another of its id"],
+)
+def test_a_failure_is_one_however_often_it_is_told(
+    book: Book, more: list[tuple[Any, int]], violated: list[int]
+) -> None:
+    """Who speaks to a failed run is told once more how it did; another attempt or run of the id ends anew."""
+    record = next(
+        r for r in book.records if r.value and is_a(RunEvent, status="failed")(_message(book, r))
+    )
+    failed = _message(book, record)
+    told = [dataclasses.replace(failed, status=status, attempt=n) for status, n in more]
+    later = [
+        dataclasses.replace(record, offset=10_000 + n, value=book.codec.encode(event))
+        for n, event in enumerate(told)
+    ]
+    found = violations(with_records(book, [*book.records, *later]), {2})
+    assert [violation.number for violation in found] == violated
+
+
 def test_what_a_process_that_stood_still_does_late_is_nobodys_promise(book: Book) -> None:
     """Between the last check and the socket no machine can help."""
     late = dataclasses.replace(paid(book), late=True)

@@ -11,6 +11,8 @@ from headwater.contracts.records import Partition
 from headwater.core.allowance import Allowance, ceiling, minus, plus
 from headwater.testing.invariants.book import ENDED, ENDINGS, Book, Read, agent_of
 
+BEGINNINGS = frozenset({"accepted", "started"})
+"""What begins another run of an id, if there was one."""
 STANDING = frozenset({"held", "paused"})
 """Where a task may stay for as long as people like."""
 
@@ -87,12 +89,15 @@ def one_outcome_a_run(book: Book) -> Iterator[str]:
     """One committed outcome a run, and the one its life tells; children included."""
     told: dict[str, list[str]] = {}
     for events in book.life.values():
-        before = ""
+        ended = "", 0
         for event in events:
-            # Who speaks to a run that has ended is told once more how it did.
-            if event.status in ENDINGS and event.status != before:
-                told.setdefault(event.run, []).append(event.status)
-            before = event.status
+            # Who speaks to a run that has ended is told once more how it did, while a resume waits too.
+            if event.status in ENDINGS:
+                if ended != (event.status, event.attempt):
+                    told.setdefault(event.run, []).append(event.status)
+                ended = event.status, event.attempt
+            elif event.status in BEGINNINGS:
+                ended = "", 0
     for run in sorted({*told, *book.outcomes}):
         found = [read.header("ce_type").rpartition(".")[2] for read in book.outcomes.get(run, ())]
         if _final(found) > 1 or found != told.get(run, []):
