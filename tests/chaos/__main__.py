@@ -29,6 +29,8 @@ CONTROL_TASKS = 500
 FIRST = 2
 UNTOLD = frozenset({"the fault", "processes"})
 """What does not hold of a control's run, and shows nothing of the protection."""
+RESTLESS = frozenset({"1", "7"})
+"""Neither do these by themselves: nobody waits until a control's run is at rest."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,7 @@ class Matrix:
         for seed in range(part.seed, part.seed + CONTROL_SEEDS):
             verdict = self._play(dataclasses.replace(part, seed=seed), tasks)
             wrong = [rule for rule in verdict.violations if rule not in UNTOLD]
-            if wrong and verdict.met:  # otherwise it was the machine's fault
+            if verdict.met and {*wrong} - RESTLESS:  # otherwise it was the machine's fault
                 rules = ", ".join(wrong) + (f"; seed {seed}" if seed > part.seed else "")
                 break
         row = Row(cell=part.cell.name, messages=self._messages, controls={part.control: rules})
