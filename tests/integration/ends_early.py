@@ -1,8 +1,8 @@
-"""A member that ends while an assignment waits to be told: `ends_early BOOTSTRAP NAME [WITHOUT]`.
+"""A member that ends while an assignment waits to be told: `ends_early BOOTSTRAP NAME JOIN_S [WITHOUT]`.
 
 A process of its own: one that stands does so inside the client, and holds the interpreter's lock, so that
-nothing in it can end it. `WITHOUT` takes a protection out: the `poll` before the end, or the `guard` that
-has whoever is told while it ends not ask.
+nothing in it can end it. Its client has `JOIN_S` to join. `WITHOUT` takes a protection out: the `poll` before
+the end, or the `guard` that has whoever is told while it ends not ask.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from confluent_kafka import Consumer
 
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_owner import KafkaOwner
-
-JOIN_S = 4.0
-"""How long a client may take to join."""
 
 
 class Untold:
@@ -39,20 +36,17 @@ class Asking(KafkaOwner):
     _closed = property(lambda _: False, lambda *_: None)
 
 
-def main(bootstrap: str, own: str, without: str = "") -> None:
-    """Join, end without a poll, and say so."""
+def main(bootstrap: str, own: str, join_s: str, without: str = "") -> None:
+    """Join, and end without a poll."""
     log = KafkaLog(KafkaConfig(bootstrap=bootstrap))
     owner: Any = log.own([f"{own}.inbox"], group=f"{own}.group", instance="a")
-    time.sleep(JOIN_S)  # its client joins by itself; nobody polls
+    time.sleep(float(join_s))  # its client joins by itself; nobody polls
     if without == "poll":
         owner._consumer = Untold(owner._consumer)
     elif without == "guard":
         owner.__class__ = Asking
-    sys.stdout.write("ends\n")
-    sys.stdout.flush()
     owner.close()
     log.close()
-    sys.stdout.write("ended\n")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
@@ -26,8 +28,8 @@ DELAY_S = 0.8
 POLL_MS = 50
 TRIES = 5
 """How often the control tries to seek within the client's look-up, on a machine that may be busy."""
-END_S = 15.0
-"""How long a member may take to end."""
+END_S = 40.0
+"""How long members may take to join and to end."""
 
 
 class Shelf:
@@ -168,19 +170,39 @@ def test_a_member_that_ends_while_an_assignment_waits_to_be_told_ends_in_good_or
     """The client tells of it inside its close, where the group's metadata cannot be asked for.
 
     The first control is told of it there and asks: it stands for ever. The second asks whenever it is told.
+    Whether an assignment waits at a moment is chance, so several members end, each at another one.
     """
+    ended = []
+    with contextlib.ExitStack() as stack:
+        members = [
+            stack.enter_context(_ends_early(kafka, join_s, without))
+            for join_s in (2.0, 2.5, 3.0, 3.5, 4.5, 5.0)
+        ]
+        until_s = time.monotonic() + END_S
+        for member in members:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                member.wait(max(0.0, until_s - time.monotonic()))
+            ended.append(member.poll() == 0)
+    assert all(ended) is not bool(without), ended
+
+
+@contextlib.contextmanager
+def _ends_early(kafka: str, join_s: float, without: str) -> Iterator[subprocess.Popen[bytes]]:
     own = f"ends-{uuid.uuid4().hex[:8]}"
     admin = KafkaAdmin(KafkaConfig(bootstrap=kafka))
     admin.create(f"{own}.inbox", partitions=1, replication=1, config={})
     admin.begin_group(f"{own}.group", {f"{own}.inbox": 1})
-    command = [sys.executable, "-m", "tests.integration.ends_early", kafka, own, without]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as early:
-        assert early.stdout is not None
-        assert early.stdout.readline() == b"ends\n"
+    command = [
+        sys.executable,
+        "-m",
+        "tests.integration.ends_early",
+        kafka,
+        own,
+        str(join_s),
+        without,
+    ]
+    with subprocess.Popen(command) as member:
         try:
-            status = early.wait(END_S)
-        except subprocess.TimeoutExpired:
-            status = None
-            early.kill()
-        said = early.stdout.read()
-    assert ((status, said) == (0, b"ended\n")) is not bool(without)
+            yield member
+        finally:
+            member.kill()
