@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from headwater.doors import answers
+from headwater.doors import answers, bodies
 
 _PATHS = {
     "/api/v1/runs": "List runs",
@@ -52,32 +52,6 @@ _QUERIES: dict[str, tuple[str, ...]] = {
 _WAITS = ("wait_s",)
 """What may be said where something is sent, and its end can be waited for."""
 _NUMBERS = frozenset({"since_ms", "older_than_s", "limit", "wait_s"})
-_SENT = ("cancel", "pause", "resume", "discard", "replay", "edit", "{name}")
-"""What a path ends with where something is sent."""
-
-_DECISION = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["digest"],
-                "properties": {
-                    "digest": {
-                        "type": "string",
-                        "description": "Of the arguments that were looked at",
-                    },
-                    "reason": {"type": "string"},
-                    "by": {
-                        "type": "string",
-                        "description": "Who decides, where there are no tokens",
-                    },
-                    "value": {"description": "For happened: what the call returned"},
-                },
-            }
-        }
-    },
-}
 
 
 class Described(Protocol):
@@ -115,8 +89,7 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
             }
         }
     for path, summary in _PATHS.items():
-        decided = path.startswith("/api/v1/approvals/{approval}/")
-        sent = decided or path.endswith(_SENT)
+        body = bodies.of(path)
         named = [part[1:-1] for part in path.split("/") if part.startswith("{")]
         responses = answers.of(path)
         operation: dict[str, Any] = {
@@ -135,9 +108,9 @@ def describe(inputs: Mapping[str, Described]) -> dict[str, Any]:
             ],
             "responses": responses,
         }
-        if decided:
-            operation["requestBody"] = _DECISION
-        paths[path] = {"post" if sent else "get": operation}
+        if body is not None:
+            operation["requestBody"] = body
+        paths[path] = {"get" if body is None else "post": operation}
     info = {"title": "headwater", "version": "1"}
     return {
         "openapi": "3.1.0",

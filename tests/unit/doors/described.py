@@ -1,8 +1,9 @@
-"""A client of a gateway that holds each answer against the OpenAPI document."""
+"""A client of a gateway that holds each request it takes, and each answer, against the OpenAPI document."""
 
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
@@ -25,9 +26,9 @@ class Described:
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._paths = document["paths"]
+        self._paths = copy.deepcopy(document["paths"])
         schemas = copy.deepcopy(document["components"]["schemas"])
-        for of in _schemas(schemas):
+        for of in _schemas([schemas, self._paths]):
             if "properties" in of:
                 of.setdefault("additionalProperties", False)  # what it does not tell is a finding
         self._schemas = {"components": {"schemas": schemas}}
@@ -48,6 +49,19 @@ class Described:
         assert [media] == [*told["content"]], f"{method} {path}: {status} as {media}"
         if media in (JSON, PROBLEM):
             schema = {**told["content"][media]["schema"], **self._schemas}
+            jsonschema.Draft202012Validator(schema).validate(body)
+
+    def check_sent(self, method: str, path: str, body: Any) -> None:
+        """Hold what was sent, and taken, against the document.
+
+        Raises:
+            jsonschema.ValidationError: The document does not tell of such a body.
+        """
+        told = (self._operation(method, path) or {}).get("requestBody")
+        if told is None:
+            assert body is None, f"{method} {path} takes no body in any document"
+        elif body is not None or told["required"]:
+            schema = {**told["content"][JSON]["schema"], **self._schemas}
             jsonschema.Draft202012Validator(schema).validate(body)
 
     def _operation(self, method: str, path: str) -> Any:
@@ -73,6 +87,9 @@ def hooks(inputs: Mapping[str, openapi.Described]) -> Hooks:
         request = response.request
         path = request.url.raw_path.decode().partition("?")[0]
         judge.check(request.method, path, response.status_code, media, body)
+        if response.is_success and not path.startswith("/api/v1/agents/"):
+            sent = request.content
+            judge.check_sent(request.method, path, json.loads(sent) if sent else None)
 
     return {"response": [hold]}
 

@@ -79,6 +79,27 @@ def test_the_judge_finds_what_it_does_not_say(
         Described(openapi.describe({})).check("GET", path, status, media, body)
 
 
+@pytest.mark.parametrize(
+    ("path", "good", "bad"),
+    [
+        ("/api/v1/runs/t/resume", {"add_usd": 0.5, "attempt": 2}, {"add_usd": "much"}),
+        ("/api/v1/runs/t/cancel", None, {"why": "late"}),
+        ("/api/v1/runs/t/signals/go", {"value": [1]}, {"values": 1}),
+        ("/api/v1/dlq/replay", {"ids": ["a"], "rate": 10}, {"topic": "x"}),
+        ("/api/v1/dlq/hw.dlq.a.v1:0@1/edit", {"value": None}, None),
+        ("/api/v1/approvals/a/deny", {"digest": "d"}, {"reason": "no"}),
+        ("/livez", None, {}),
+    ],
+)
+def test_the_judge_knows_what_is_sent(path: str, good: object, bad: object) -> None:
+    """By which every request that the tests of the doors make, and that is taken, is held."""
+    judge = Described(openapi.describe({}))
+    method = "GET" if path == "/livez" else "POST"
+    judge.check_sent(method, path, good)
+    with pytest.raises((AssertionError, jsonschema.ValidationError)):
+        judge.check_sent(method, path, bad)
+
+
 def test_a_run_is_answered_as_the_document_says() -> None:
     """Field by field what the view gives, calls included."""
     index = RunIndex("hw.evt.runs.v1")
