@@ -254,6 +254,14 @@ def test_a_filter_takes_what_it_names() -> None:
         assert not wanted.takes(of, why), wanted
 
 
+def test_an_id_of_nothing_means_no_record() -> None:
+    """Most kept records name no run; an empty name, of a shell's variable that was not set, is not theirs."""
+    of = record(("__dlq.errors.topic", b"ns.cmd.triage.v1"))
+    why = quarantine.reason(of)
+    assert why.run == ""
+    assert not Wanted(runs=frozenset({""})).takes(of, why)
+
+
 def test_a_filter_knows_where_to_look() -> None:
     """Places of one topic bound what is read; a run's letter can be anywhere."""
     wanted = Wanted(places=frozenset({(_KEPT, 7), (_KEPT, 9), (_CMD, 1)}))

@@ -39,7 +39,7 @@ class Wanted:
     def takes(self, record: Record, why: Reason) -> bool:
         """Say whether a record is meant."""
         if (self.places or self.runs) and not (
-            (record.partition, record.offset) in self.places or why.run in self.runs
+            (record.partition, record.offset) in self.places or (why.run and why.run in self.runs)
         ):
             return False
         return (
