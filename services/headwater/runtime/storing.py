@@ -122,8 +122,6 @@ class RocksStore:
 
     def replace(self, life: Life, rows: Mapping[bytes, bytes], stamp: Stamp) -> None:
         """Keep these rows instead of whatever was there; without its stamp a store counts as none."""
-        with self._lock:
-            self._remove_lives(life.place)
 
         def write(store: Rdict) -> None:
             items = [*rows.items()]
@@ -131,7 +129,7 @@ class RocksStore:
                 self._write(store, dict(items[start : start + _ROWS_MAX]), None)
             self._write(store, {}, stamp)
 
-        self._using(life, write, create=True)
+        self._using(life, write, afresh=True)
         self._bound(life)
 
     def advance(
@@ -166,13 +164,18 @@ class RocksStore:
             batch.put(_STAMP, _FORMAT.pack(_VERSION, stamp.next_offset, stamp.caught_up_ms))
         store.write(batch)
 
-    def _using(self, life: Life, use: Callable[[Rdict], T], *, create: bool = False) -> T | None:
-        """Open a store, use it, close it; one that breaks is thrown away, and `None` comes back."""
+    def _using(self, life: Life, use: Callable[[Rdict], T], *, afresh: bool = False) -> T | None:
+        """Open a store, use it, close it; one that breaks is thrown away, and `None` comes back.
+
+        What is to be afresh has nothing of what another thread has written since it was asked for.
+        """
         directory = self._directory(life)
         with self._lock:
-            if life in self._broken or not (create or directory.exists()):
+            if life in self._broken or not (afresh or directory.exists()):
                 return None
             try:
+                if afresh:
+                    self._remove_lives(life.place)
                 directory.mkdir(parents=True, exist_ok=True)
                 store = Rdict(str(directory), Options(raw_mode=True))
                 try:

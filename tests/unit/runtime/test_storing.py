@@ -10,6 +10,7 @@ import logging
 import pathlib
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -350,6 +351,28 @@ def test_a_later_write_from_an_old_base_is_not_taken(tmp_path: pathlib.Path) -> 
     store.advance(life, stamps[0], {b"a": b"2"}, stamps[2])
     store.advance(life, stamps[0], {b"a": b"1"}, stamps[1])
     assert store.load(life) == (stamps[2], {b"a": b"2"})
+
+
+def test_two_that_replace_at_once_leave_the_rows_of_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim that is lost and gained before its store was written is restored twice, on two threads.
+
+    What the second found dropped must not come back with what the first had.
+    """
+    store, life = RocksStore(tmp_path, bytes_max=BYTES_MAX), Life(place=PLACE, topic_id="t")
+    using = store._using
+    first = [lambda: store.replace(life, {b"a": b"1"}, Stamp(next_offset=1, caught_up_ms=1))]
+
+    def overtaken(*args: Any, **options: Any) -> Any:
+        if first:
+            first.pop()()
+        return using(*args, **options)
+
+    monkeypatch.setattr(store, "_using", overtaken)
+    second = Stamp(next_offset=2, caught_up_ms=1)
+    store.replace(life, {b"b": b"1"}, second)
+    assert store.load(life) == (second, {b"b": b"1"})
 
 
 def test_a_store_that_followed_just_now_waits_its_time(bench: Bench) -> None:
