@@ -111,13 +111,21 @@ class Answering:
         """Begin nothing that others can do."""
         self._doing.stop()
 
-    async def reply(self, item: Item, *, wanted: Callable[[], bool], attempt: str = "") -> Reply:
+    async def reply(
+        self,
+        item: Item,
+        *,
+        wanted: Callable[[], bool],
+        attempt: str = "",
+        again: Callable[[], bool] = lambda: True,
+    ) -> Reply:
         """Try a call until there is an answer; whatever the effector's code raises is one.
 
         Args:
             item: The request.
             wanted: Whether this process is still the one to try it again.
             attempt: Id of the attempt, if it was noted already.
+            again: Whether what was noted still lets it be tried again; to ask what happened it need not.
 
         Raises:
             PoisonError: The request cannot be understood.
@@ -125,7 +133,7 @@ class Answering:
         """
         attempt_id, began_ms = attempt or self._draw(), self._clock()
         try:
-            result = await self._tries(item, attempt_id, wanted)
+            result = await self._tries(item, attempt_id, lambda: wanted() and again())
         except _UnsureError as unsure:
             found = await self.settle(item, attempt_id, began_ms, wanted=wanted)
             return found or await self._reply(item, attempt_id, unsure.failed)

@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 
 from headwater.contracts.messages import Failed, InDoubt, Intent, Reply, Result
 from headwater.contracts.records import Draft
@@ -102,6 +102,7 @@ class Noting:
         self._unbegun: deque[str] = deque(maxlen=UNBEGUN_MAX)
         self._pulse: asyncio.Future[None] | None = None
         self._alones: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._parting: frozenset[Claim] = frozenset()
         self._looked_ms = clock()
         self._settled_ms = 0
         self._stopping = False
@@ -134,18 +135,30 @@ class Noting:
             if isinstance(intended, Reply):
                 return intended
             attempt = intended
-        elif item.safety is not Safety.READ:
-            late = await self._awake(item)
-            if late is not None:
-                return late
+        elif (late := await self._awake(item)) is not None:
+            return late
         item.begun = True
         try:
             reply = await self._answering.reply(
-                item, wanted=lambda: self._mine(item), attempt=attempt
+                item,
+                wanted=lambda: self._mine(item),
+                attempt=attempt,
+                again=lambda: self._leased(item),
             )
             return await self._note(item, reply)
+        except AbandonedError:
+            if self._leased(item) or not self._mine(item):
+                raise
         finally:
             self._held.pop(item, None)
+        return await self._anew(item, attempt)
+
+    async def _anew(self, item: Item, attempt: str) -> Reply:
+        """Note a call again whose lease ran out between two tries: another may have begun it since."""
+        if item.safety is Safety.IRREVERSIBLE:
+            self._unbegun.append(attempt)  # or it would not have been tried again
+        item.begun = False
+        return await self._noted(item)
 
     @contextlib.asynccontextmanager
     async def _alone(self, call_id: str) -> AsyncIterator[None]:
@@ -185,14 +198,18 @@ class Noting:
             if not one.written.done():
                 one.written.set_result(there)
 
-    def hand_over(self, items: Iterable[Item]) -> list[Draft]:
-        """Return the notes of calls under way that have none, for whoever gets their partitions."""
+    def hand_over(self, claims: Collection[Claim], items: Iterable[Item]) -> list[Draft]:
+        """Return the notes of calls under way that have none, for whoever gets their partitions.
+
+        Until this process has polled, no other call begins there unnoted.
+        """
         if not self.topic:
             return []
+        self._parting |= frozenset(claims)
         new = {
             item: self._new(item)
             for item in items
-            if item.begun and not item.ended and item not in self._held
+            if item.claim in claims and item.begun and not item.ended and item not in self._held
         }
         self._held |= new
         return [self.draft(item, intent) for item, intent in new.items()]
@@ -235,9 +252,10 @@ class Noting:
     async def _awake(self, item: Item) -> Reply | None:
         """Wait, where this process stood still, until it knows what it lost; return an heir's answer.
 
-        A call that is noted before it begins needs none of this: its note tells.
+        So does whoever would begin on a claim that is about to go. A call that is noted before it begins
+        needs none of this: its note tells. What stood still makes reads at once.
         """
-        while self._still():
+        while item.claim in self._parting or (item.safety is not Safety.READ and self._still()):
             await self._looked()
             known = self.known.get(item.claim)
             if known is None or self._stopping:
@@ -257,6 +275,7 @@ class Noting:
         """Have those who wait for a lease, or for this process to settle, look again: it has polled."""
         self._still()
         self._looked_ms = self._clock()
+        self._parting = frozenset()
         pulse, self._pulse = self._pulse, None
         if pulse is not None and not pulse.done():
             pulse.set_result(None)
@@ -402,6 +421,11 @@ class Noting:
 
     def _mine(self, item: Item) -> bool:
         return item.claim in self.known
+
+    def _leased(self, item: Item) -> bool:
+        """Say whether nobody else can have begun a call that was noted here, if it was."""
+        intent = self._held.get(item)
+        return intent is None or self._clock() < intent.until_ms
 
     def _seal(self, item: Item, receipt: Intent | Result, kind: str) -> Draft:
         # By the request: a run of the same id has calls of the same names, and compaction keeps one.

@@ -315,8 +315,7 @@ class Performing:
 
         That is a fact and no beginning, so it needs no transaction.
         """
-        items = [item for item in self._under_way.values() if item.claim in claims]
-        drafts = self._noting.hand_over(items)
+        drafts = self._noting.hand_over(claims, self._under_way.values())
         if drafts:
             logger.info("%s hands %d calls under way over", self._name, len(drafts))
         await asyncio.gather(*(self._renew(draft) for draft in drafts))

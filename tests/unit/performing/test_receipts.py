@@ -895,6 +895,48 @@ def test_only_not_done_permits_a_repeat(error: Exception, outcome: Any, tries: i
     scene()
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_call_whose_lease_ran_out_between_two_tries_is_not_simply_tried_again(lost: bool) -> None:
+    """Another may have made it since: who stood still notes it anew, or finds that it is not its own."""
+
+    class Careful(Hands):
+        async def verify(self, call: Any, ask: Any, attempt: Any) -> None:
+            return None
+
+    @play
+    async def scene() -> None:
+        tries = [NotDone("later", retry_after_s=30)]
+
+        async def busy_once(call: Any, ask: Any, attempt: Any) -> Done:
+            if tries:
+                raise tries.pop()
+            return Done(value=attempt.id.encode())
+
+        world = World(Careful(busy_once))
+        frozen = world.performing()
+        await world.ask(safety="irreversible")
+        await settle(frozen)
+        assert world.sleeps == [30]
+        heirs = []
+        if lost:
+            world.log.evict(world.workers[0])
+            heirs = [world.performing("b")]
+            await settle(*heirs)
+        await asyncio.sleep(LEASE_S)
+        await settle(*heirs)
+        await asyncio.sleep(31 - LEASE_S)
+        await finish(*heirs, frozen)
+        assert world.hands.began == [0, 0]
+        (reply,) = world.replies()
+        noted = [one.attempt for one in world.receipts() if isinstance(one, Intent)]
+        assert len(noted) == 2
+        assert reply.outcome == Answered(value=noted[1].encode())
+        for one in (*heirs, frozen):
+            await one.close()
+
+    scene()
+
+
 @play
 async def test_an_irreversible_call_that_did_not_happen_after_all_is_a_failure():
     """`verify` says so, and the agent may decide to call again."""
@@ -1050,6 +1092,38 @@ def test_a_call_handed_over_while_its_answer_is_on_its_way_keeps_its_heir_waitin
         assert world.marked() == 1
         await loop.close()
         await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize("goes", [True, False])
+@pytest.mark.parametrize("safety", ["read", "paid", "write"])
+def test_nothing_begins_unnoted_between_the_notes_and_the_loss(safety: str, goes: bool) -> None:
+    """What was noted is what the heir waits for; a call that a slot is free for only then is the heir's."""
+
+    @play
+    async def scene() -> None:
+        world = World(bounds=Bounds(calls_max=1, mark_ms_min=0))
+        world.hands.hold(0, 1)
+        loop = world.performing()
+        await world.ask(safety=safety)
+        await world.ask(safety=safety)
+        await settle(loop)
+        await loop._part(loop.claims)
+        world.hands.gates[0].set()
+        for _ in range(50):  # the consumer's thread settles marks meanwhile
+            await asyncio.sleep(0)
+        heirs = []
+        if goes:
+            world.log.evict(world.workers[0])
+            heirs = [world.performing("b")]
+        await settle(*heirs)
+        world.hands.gates[1].set()
+        await finish(*heirs, loop)
+        assert world.hands.began == [0, 1]
+        assert world.outcomes() == {0: Answered(value=b"0"), 1: Answered(value=b"1")}
+        for one in (*heirs, loop):
+            await one.close()
 
     scene()
 
