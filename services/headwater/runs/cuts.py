@@ -150,7 +150,9 @@ class Cuts:
         back = _back(taken, numbers, by_limit=bool(run.cancelling))
         if not journal:
             back.append(Redelivery(delivery=Begin(signals=visit.opened.signals)))
-        elif not back:  # the timer that was dropped as it failed is armed by a delivery
+        elif not back and any(isinstance(entry.delivery, Begin) for entry in journal):
+            # The timer that was dropped as it failed is armed by a delivery. A run that could not begin
+            # as it was resumed before has its beginning waiting.
             back.append(Redelivery(delivery=Tick()))
         cut = Cut(
             attempt=again.attempt,

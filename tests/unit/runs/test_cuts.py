@@ -661,6 +661,24 @@ def test_a_task_that_came_too_late_begins_when_it_is_resumed():
     assert world.outcomes()[-1] == ("worker.completed", b"A+B")
 
 
+def test_a_run_that_could_not_begin_begins_however_often_it_is_resumed():
+    """A cut is no beginning: what goes to a function before that would stop the worker, and each heir."""
+    shaky = Shaky()
+    shaky.broken = False
+    world = World(shaky, entries_max=1)
+    world.start(deadline_ms=world.now_ms)
+    for _ in range(2):
+        granted(world)
+        assert events(world)[-1].error == "journal-full"
+    world.options["entries_max"] = 10
+    world.crash()
+    granted(world)
+    world.answer(1, b"A")
+    world.answer(2, b"B")
+    assert world.outcomes()[-1] == ("worker.completed", b"A+B")
+    assert len(world.rows) == 0
+
+
 def test_a_deadline_that_is_still_to_come_holds():
     """A resume before the deadline does not lift it."""
     world, _ = (World(Shaky()), None)
