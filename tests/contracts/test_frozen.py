@@ -193,3 +193,16 @@ def test_a_value_has_the_same_hash_in_every_process() -> None:
 
     assert hash(Place(3, 1)) == hash((3, 1))
     assert len({Place(3, 1), Place(3, 1), Place(3)}) == 2
+
+
+def test_a_value_that_has_fields_from_above_is_told_to_name_them() -> None:
+    """Its twin would lack their types; what `dataclasses` says of that names no way out."""
+
+    class Above(Frozen):
+        x: int
+
+    class Below(Above):
+        y: int = 0
+
+    with pytest.raises(AssertionError, match="Below has x from a class above: let it name all"):
+        dataclasses.replace(Below(1), y=2)

@@ -75,8 +75,11 @@ def _reader(of: type[Frozen]) -> pydantic.TypeAdapter[Any]:
 @functools.cache
 def _twin(of: type[Frozen]) -> type:
     """Return a dataclass of the same name and fields."""
+    fields = msgspec.structs.fields(of)
+    theirs = [field.name for field in fields if field.name not in of.__annotations__]
+    assert not theirs, f"{of.__name__} has {', '.join(theirs)} from a class above: let it name all"
     space: dict[str, Any] = {"__annotations__": of.__annotations__}
-    for field in msgspec.structs.fields(of):
+    for field in fields:
         given: dict[str, Any] = {"kw_only": field.name not in of.__match_args__}
         if field.default is not msgspec.NODEFAULT:
             given["default"] = field.default
