@@ -94,7 +94,10 @@ class Admission:
     def refused(
         self, turn: Turn, record: Record, message: Message | None, error: PoisonError
     ) -> None:
-        """Nothing was open yet, so nothing is to be closed."""
+        """Nothing was open yet, so nothing is to be closed; whoever resumes a run looks at its events."""
+        if isinstance(message, Reopen) and RunId.parse(message.run) is not None:
+            row = Queued.of(turn.meta, message, -1)
+            self._telling.stays_failed(turn, row, f"resume refused: {error}")
 
     def forget(self, partition: Partition) -> None:
         """Nothing is kept beside the rows."""
@@ -149,15 +152,16 @@ class Admission:
         counts = turn.get(Tenant, tenant) or Tenant(tenant=tenant)
         counts, task = self._unqueue(turn, counts, run)
         counts = self._release(turn, counts)
-        if self._has_room(turn, counts):
+        paused = task is not None and task.paused
+        if self._has_room(turn, counts) and not paused:
             self._go_on(turn, counts, reopen, turn.meta)
             self._pass_on(turn, () if task is None else task.words(), run)
             return
         turn.put(Reopening(tenant=tenant, run=run))
         self._queue(turn, counts, reopen, task)
-        self._telling.say(
-            turn, "held", as_seen(tenant, run), turn.meta, reason=f"resume, {self._over(tenant)}"
-        )
+        status: Status = "paused" if paused else "held"
+        reason = f"resume, {'paused' if paused else self._over(tenant)}"
+        self._telling.say(turn, status, as_seen(tenant, run), turn.meta, reason=reason)
 
     def _again(self, turn: Turn, reopen: Reopen, slot: Slot) -> None:
         """Ask a run that has a slot again whether it is to be resumed, behind whatever that was sent with.
@@ -210,7 +214,9 @@ class Admission:
     ) -> None:
         row = Queued.of(turn.meta, wanted, counts.queued_next)
         if task is not None:
-            row = dataclasses.replace(row, controls=task.controls, senders=task.senders)
+            row = dataclasses.replace(
+                row, paused=task.paused, controls=task.controls, senders=task.senders
+            )
         turn.put(row)
         turn.put(
             dataclasses.replace(

@@ -376,7 +376,8 @@ def test_refusals_and_lost_partitions_leave_nothing_behind():
     world = World()
     turn = Turn(world.rows, at=Position("i", "t", 0, 1), meta=Meta(id="", tenant=""), now_ms=0)
     record = Record(partition=Partition("t", 0), offset=1, time_ms=0, key=None, value=b"")
-    world.decider.refused(turn, record, None, PoisonError("x", "y"))
+    for message in (None, Closed(slot="s"), Reopen(run="no run", resume=Resume())):
+        world.decider.refused(turn, record, message, PoisonError("x", "y"))
     world.decider.forget(Partition("t", 0))
     assert turn.sent == []
 
@@ -831,6 +832,42 @@ def test_a_resume_leaves_a_task_alone_that_waits_for_another_run():
     (seen,) = [seen for seen in world.rows.scan(Seen) if seen.task_id == "t1"]
     reopen(world, f"b.{RunId.parse(seen.run).partition}.t1")
     assert [type(row.wanted) for row in world.rows.scan(Queued)] == [Admit, Reopen]
+
+
+@pytest.mark.parametrize("room", [False, True])
+def test_a_resume_whose_task_came_first_and_is_paused_waits_for_who_paused_it(room):
+    """It took the task's place and its signals, and went on though a person had said that it wait."""
+    world, run = forgotten()
+    world.admit("t1", agent="b")
+    world.control(run, "pause")
+    if room:
+        world.employ(3)
+    reopen(world, run)
+    assert (world.statuses()[-1], world.messages(RunEvent)[-1].reason) == (
+        "paused",
+        "resume, paused",
+    )
+    for other in world.runs()[1:3]:
+        world.close(other)
+    assert world.messages(Control) == []
+    world.control(run, "resume")
+    (word,) = world.messages(Control)
+    assert word.resume.slot == run
+
+
+@pytest.mark.parametrize("run", ["nobody.0.x", "a.9.x"])
+def test_a_run_whose_request_for_a_slot_is_refused_says_so(run):
+    """Its operator was told that it is resumed, and looks at its events."""
+    world = World()
+    meta = Meta(id="m", tenant="t")
+    turn = Turn(world.rows, at=Position("i", "t", 0, 1), meta=meta, now_ms=0)
+    record = Record(partition=Partition("t", 0), offset=1, time_ms=0, key=None, value=b"")
+    wanted = Reopen(run=run, resume=Resume(attempt=2))
+    world.decider.refused(turn, record, wanted, PoisonError("unknown-target", "no such place"))
+    (sent,) = turn.sent
+    told = sent.message
+    assert (told.run, told.status, told.attempt) == (run, "failed", 2)
+    assert told.reason == "resume refused: no such place"
 
 
 @pytest.mark.parametrize("run", ["no run", "nobody.0.x", "a.9.x"])
