@@ -10,6 +10,7 @@ from headwater.core.allowance import NOTHING, minus, plus, raised
 from headwater.core.decider import Turn
 from headwater.core.execution import Answer, Begin, Cancel, Cut, Parked, Released, Tick
 from headwater.core.messages import Address
+from headwater.errors import PoisonError
 from headwater.runs.holds import Holds
 from headwater.runs.life import Life
 from headwater.runs.people import People
@@ -104,6 +105,11 @@ class Cuts:
         visit.change(reason=why)
         visit.writes = self._wrote(visit)
         visit.say("failed")
+
+    def refused(self, visit: Visit, error: PoisonError) -> None:
+        """Say of a run whose resume was refused as a record that it stays failed."""
+        if visit.run.state == "failed":
+            self._refuse(visit, str(error))
 
     def give_back(self, turn: Turn, control: Control) -> None:
         """Return the slot that admission took, where nothing came of it."""

@@ -42,6 +42,8 @@ from headwater.runs.visit import RUN_TIMER, Visit
 logger = logging.getLogger(__name__)
 
 Message = Start | Reply | Control | Wake | Drain | Decided
+_SWITCHES = frozenset({"pause", "resume", "discard"})
+"""Words that are not delivered to a run's function."""
 
 
 class Runs:
@@ -125,14 +127,11 @@ class Runs:
                 logger.warning("%s for %s, which is not here, is ignored", message.verb, run_id)
                 self._cuts.give_back(turn, message)
             return
-        if turn.meta.tenant != visit.opened.tenant:
-            logger.warning("a message of tenant %r for %s is ignored", turn.meta.tenant, run_id)
-            return
         if isinstance(message, Control):
             visit.actor = turn.meta.actor
         if isinstance(message, Drain):
             self._drain(visit)
-        elif isinstance(message, Control) and message.verb in {"pause", "resume", "discard"}:
+        elif isinstance(message, Control) and message.verb in _SWITCHES:
             self._switch(visit, message)
         elif visit.run.ending:
             if isinstance(message, (Reply, Decided)):
@@ -150,18 +149,25 @@ class Runs:
     def refused(
         self, turn: Turn, record: Record, message: Message | None, error: PoisonError
     ) -> None:
-        """A start that is refused gives its slot back or answers its parent; a run stuck on it fails."""
+        """A start that is refused gives its slot back or answers its parent; a run stuck on a message fails.
+
+        A word that its function never hears leaves the run as it is.
+        """
         if isinstance(message, Start):
             self._refuse_start(turn, message, error)
             return
         visit = None if message is None else self._visit_of(turn, message)
         kept = _unkept(message, error) if message and error.code == UNKEEPABLE else message
-        if message is None or visit is None or visit.run.ending:
+        switch = isinstance(message, Control) and message.verb in _SWITCHES
+        if message is None or visit is None or visit.run.ending or switch:
             logger.warning("record %s@%d is refused: %s", record.partition, record.offset, error)
             if visit is not None and isinstance(kept, Reply):
                 self._late_refused(visit, kept, error)
             elif isinstance(message, Control):
                 self._cuts.give_back(turn, message)
+                if visit is not None and message.verb == "resume":
+                    self._cuts.refused(visit, error)
+                    visit.write(Address(self._events, visit.run.run))
             return
         if kept is not None and not isinstance(kept, Drain):
             self._holds.keep(visit, kept)  # a resume delivers it again
@@ -194,8 +200,14 @@ class Runs:
     def _visit_of(
         self, turn: Turn, message: Reply | Control | Wake | Drain | Decided
     ) -> Visit | None:
-        """Return the run that a message is for; none for an answer to the run of its id before it."""
+        """Return the run that a message is for; none for an answer to the run of its id before it.
+
+        Nor is there any for another tenant, whatever becomes of the message.
+        """
         visit = self._visit(turn, _run_of(message))
+        if visit is not None and turn.meta.tenant != visit.opened.tenant:
+            logger.warning("tenant %r has no run %s", turn.meta.tenant, visit.run.run)
+            return None
         if visit is None or not isinstance(message, Reply) or visit.asked_for(message):
             return visit
         logger.warning(

@@ -904,6 +904,32 @@ def test_a_resume_that_is_refused_gives_its_slot_back(monkeypatch):
     assert len(world.messages(Closed)) == before
     resume(world, slot=world.run)
     assert world.messages(Closed)[before:] == [Closed(slot=world.run)]
+    told = events(world)[-2:]
+    assert [(event.status, event.reason) for event in told] == [
+        ("failed", "resume refused: the log refuses what this record leads to")
+    ] * 2
+    world.control("signal")
+    assert len(events(world)) == 4, "whoever wrote that looks at what became of the record"
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "discard"])
+def test_a_word_that_is_refused_as_a_record_fails_no_run_and_cancels_none(verb, monkeypatch):
+    """It failed the run, waited with it, and was delivered as a cancellation once that went on."""
+    shaky = Shaky()
+    shaky.broken = False
+    world = World(shaky)
+    world.start()
+
+    def refuse(turn, message):
+        raise PoisonError(UNWRITABLE, "the log refuses what this record leads to")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.decider, "react", refuse)
+        world.control(verb)
+    assert (the_run(world).state, the_run(world).held) == ("open", 0)
+    world.answer(1, b"A")
+    world.answer(2, b"B")
+    assert world.outcomes() == [("worker.completed", b"A+B")]
 
 
 def test_a_held_answer_of_a_read_is_delivered():

@@ -786,6 +786,20 @@ def test_full_journal_fails_the_run():
     world.take(Control(target="worker.0.none", verb="cancel"))
 
 
+def test_a_message_of_another_tenant_that_is_refused_fails_no_run(monkeypatch):
+    """What a stranger sends changes nothing, whether it is taken or quarantined."""
+    world = World(two_calls)
+    world.start()
+
+    def refuse(turn, message):
+        raise PoisonError("bad", "processes die of it")
+
+    monkeypatch.setattr(world.decider, "react", refuse)
+    world.control("cancel", tenant="evil")
+    assert (of(world, Run)[0].state, of(world, Run)[0].held) == ("open", 0)
+    assert world.outcomes() == []
+
+
 def test_refusal_of_a_message_for_no_run_is_only_logged(caplog):
     """A record nobody can decode changes no run."""
     world = World(two_calls)
