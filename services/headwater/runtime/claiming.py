@@ -205,18 +205,28 @@ class Claiming:
             self._thread.shutdown(wait=False)
 
     def _part(self, claims: Collection[Claim]) -> None:
-        """Have the event loop say what is under way, on the consumer's thread, which waits for it."""
+        """Have the event loop say what is under way, on the consumer's thread, which waits for it.
+
+        What was answered since the last mark is marked: reads leave no receipts.
+        """
         if self._loop is None:
             return
-        said = asyncio.run_coroutine_threadsafe(self._parting(claims), self._loop)
+        said = asyncio.run_coroutine_threadsafe(self._parted(claims), self._loop)
         try:
-            said.result(PART_S)
+            for claim, (value, done_set) in said.result(PART_S).items():
+                self._worker.mark(claim, value, done_set)
         except TimeoutError:
             said.cancel()
             logger.warning(
                 "%s gave partitions up before it had noted all calls under way: they may be made again",
                 self._name,
             )
+
+    async def _parted(self, claims: Collection[Claim]) -> dict[Claim, tuple[int, str]]:
+        """Note what is under way of claims that go to others; return how far those are."""
+        await self._parting(claims)
+        marks = [mark for claim in claims if (mark := self._marks.get(claim)) is not None]
+        return {mark.claim: (mark.value, mark.done_set) for mark in marks if mark.marking()}
 
     def _forget(self, claims: Iterable[Claim]) -> None:
         for claim in claims:

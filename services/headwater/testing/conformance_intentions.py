@@ -94,7 +94,7 @@ class IntentionClaims:
         assert world.log.committed(group, claim.partition) == (2, "later")
 
     def test_who_gives_a_claim_up_is_told_while_it_holds(self, world: World) -> None:
-        """Before an heir has a partition, its owner can still say what goes on there."""
+        """Before an heir has a partition, its owner can still say what goes on there, and mark."""
         topic, notes = world.topic(partitions=2), world.topic("notes")
         group = world.group(topic)
         worker, first = world.work(topic, group, "a")
@@ -105,6 +105,8 @@ class IntentionClaims:
             told.append(frozenset(claims))
             assert {*claims} <= {*first.claims.values()}
             put(world.log, Draft(topic=notes, value=b"told"))
+            for claim in claims:
+                worker.mark(claim, 0, "told")
 
         worker.parting(parting)
         _, second = world.work(topic, group, "b")
@@ -117,6 +119,8 @@ class IntentionClaims:
 
         until(moved, "a partition of its own")
         assert told == [frozenset(first.lost)]
+        (lost,) = first.lost
+        assert world.log.committed(group, lost.partition) == (0, "told")
         world.close(first, leave=True)
         assert {claim for claims in told for claim in claims} >= {*first.gained}
 

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.performing.world import (
     CODEC,
     GROUP,
+    HOUR_MS,
     INBOX,
     RECEIPTS,
     REQUESTS,
@@ -1126,6 +1127,32 @@ def test_nothing_begins_unnoted_between_the_notes_and_the_loss(safety: str, goes
             await one.close()
 
     scene()
+
+
+def test_what_was_answered_since_the_last_mark_is_marked_before_a_partition_goes() -> None:
+    """A read leaves no receipt, so that its heir knows of it by the mark alone."""
+
+    async def scene() -> None:
+        world = World(bounds=Bounds(mark_ms_min=HOUR_MS))
+        world.hands.hold(0)
+        loop = world.performing()
+        await settle(loop)
+        await world.ask(safety="read")
+        await world.ask(safety="read")
+        await settle(loop)
+        assert [*world.outcomes()] == [1]
+        await asyncio.to_thread(loop._claiming._part, loop.claims)  # as the consumer's thread does
+        world.log.evict(world.workers[0])
+        heir = world.performing("b")
+        await settle(heir)
+        world.hands.gates[0].set()
+        await settle(loop, heir)
+        assert world.hands.began == [0, 1]
+        assert world.outcomes() == {0: Answered(value=b"0"), 1: Answered(value=b"1")}
+        await loop.close()
+        await heir.close()
+
+    asyncio.run(scene())
 
 
 @pytest.mark.parametrize(("safety", "waits"), [("read", False), ("irreversible", True)])
