@@ -117,15 +117,15 @@ class Answering:
         *,
         wanted: Callable[[], bool],
         attempt: str = "",
-        again: Callable[[], bool] = lambda: True,
+        again: Callable[[], bool] | None = None,
     ) -> Reply:
         """Try a call until there is an answer; whatever the effector's code raises is one.
 
         Args:
             item: The request.
-            wanted: Whether this process is still the one to try it again.
+            wanted: Whether this process is still the one to ask what happened.
             attempt: Id of the attempt, if it was noted already.
-            again: Whether what was noted still lets it be tried again; to ask what happened it need not.
+            again: Whether it is still the one to try it again; by default where it is wanted.
 
         Raises:
             PoisonError: The request cannot be understood.
@@ -133,7 +133,7 @@ class Answering:
         """
         attempt_id, began_ms = attempt or self._draw(), self._clock()
         try:
-            result = await self._tries(item, attempt_id, lambda: wanted() and again())
+            result = await self._tries(item, attempt_id, again or wanted)
         except _UnsureError as unsure:
             found = await self.settle(item, attempt_id, began_ms, wanted=wanted)
             return found or await self._reply(item, attempt_id, unsure.failed)

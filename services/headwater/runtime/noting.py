@@ -143,11 +143,11 @@ class Noting:
                 item,
                 wanted=lambda: self._mine(item),
                 attempt=attempt,
-                again=lambda: self._leased(item),
+                again=lambda: self._goes_on(item),
             )
             return await self._note(item, reply)
         except AbandonedError:
-            if self._leased(item) or not self._mine(item):
+            if self._goes_on(item) or not self._mine(item):
                 raise
         finally:
             self._held.pop(item, None)
@@ -422,10 +422,10 @@ class Noting:
     def _mine(self, item: Item) -> bool:
         return item.claim in self.known
 
-    def _leased(self, item: Item) -> bool:
-        """Say whether nobody else can have begun a call that was noted here, if it was."""
+    def _goes_on(self, item: Item) -> bool:
+        """Say whether a call may be tried again: under its lease, whosever the partition is by now."""
         intent = self._held.get(item)
-        return intent is None or self._clock() < intent.until_ms
+        return self._mine(item) if intent is None else self._clock() < intent.until_ms
 
     def _seal(self, item: Item, receipt: Intent | Result, kind: str) -> Draft:
         # By the request: a run of the same id has calls of the same names, and compaction keeps one.

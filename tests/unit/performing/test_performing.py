@@ -291,8 +291,8 @@ def test_without_the_check_both_owners_try(monkeypatch):
     """The control: the old owner tries once more beside the new one."""
     real = subject.Answering.reply
 
-    async def wanted_always(self, item, *, wanted, **more):
-        return await real(self, item, wanted=lambda: True, **more)
+    async def wanted_always(self, item, **more):
+        return await real(self, item, **{**more, "again": lambda: True})
 
     monkeypatch.setattr(subject.Answering, "reply", wanted_always)
 

@@ -1097,6 +1097,37 @@ def test_a_call_handed_over_while_its_answer_is_on_its_way_keeps_its_heir_waitin
     scene()
 
 
+@play
+async def test_a_call_that_is_to_be_tried_again_is_so_under_its_lease_while_others_have_the_partition():
+    """Its heir waits for it: left alone it would be in doubt, though its process knows what it did."""
+    tries = [NotDone("too many", retry_after_s=30)]
+
+    async def busy_once(call, ask, attempt):
+        if tries:
+            raise tries.pop()
+        return Done(value=b"paid")
+
+    world = World(Hands(busy_once))
+    loop = world.performing()
+    await world.ask(safety="irreversible")
+    await settle(loop)
+    assert world.sleeps == [30]
+    draining = asyncio.create_task(loop.drain(600))
+    await asyncio.sleep(1)
+    heir = world.performing("b")
+    for _ in range(60):
+        await heir.step()
+        await asyncio.sleep(1)
+    assert heir.claims
+    await draining
+    await finish(heir)
+    assert world.hands.began == [0, 0]
+    assert world.outcomes() == {0: Answered(value=b"paid")}
+    assert world.marked() == 1
+    await loop.close()
+    await heir.close()
+
+
 @pytest.mark.parametrize("goes", [True, False])
 @pytest.mark.parametrize("safety", ["read", "paid", "write"])
 def test_nothing_begins_unnoted_between_the_notes_and_the_loss(safety: str, goes: bool) -> None:
