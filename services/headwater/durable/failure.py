@@ -26,12 +26,14 @@ _SECRETS = re.compile(
 
 
 def redact(text: str) -> str:
-    """Return text with what looks like a secret replaced by `***`.
+    """Return text with what looks like a secret replaced by `***`, and halves of surrogate pairs escaped.
+
+    Words quote what they are about, such as the name of a file that is no UTF-8, and are to travel.
 
     >>> redact("401 for api_key=sk-123456789")
     '401 for api_key=***'
     """
-    return _SECRETS.sub(_hide, text)
+    return _SECRETS.sub(_hide, text).encode("utf-8", "backslashreplace").decode()
 
 
 class ToldError(Exception):

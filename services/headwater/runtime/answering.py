@@ -170,7 +170,9 @@ class Answering:
             )
         except AbandonedError:
             raise
-        except Exception:
+        except BaseException as error:
+            if not _is_its_own(error):
+                raise
             logger.exception("whether %s happened cannot be found out", item.call_id)
         if isinstance(result, InDoubt):
             logger.warning("nobody knows whether %s of %s happened", item.ask.name, item.call_id)
@@ -302,11 +304,6 @@ class Answering:
             if item.safety is Safety.IRREVERSIBLE:
                 return self._failed(item, error)
             raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise  # we are told to stop; anything else was the effector's own doing
-            return self._failed(item, error)
         except TimeoutError as error:
             if not quiet.expired():
                 return self._failed(item, error)
@@ -321,8 +318,10 @@ class Answering:
                     "what it did is not undone",
                 ),
             )
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever users' code raises is the call's answer
-            return self._failed(item, error)
+        except BaseException as error:
+            if not _is_its_own(error):
+                raise
+            return self._failed(item, error)  # whatever users' code raises is the call's answer
         finally:
             going_on = False
 
@@ -391,3 +390,11 @@ class Answering:
             await self._append(self._envelope.seal(Sent(message=token, to=to, meta=item.meta)))
         except TransientError as error:
             logger.warning("a token of %s is lost: %s", item.call_id, error)
+
+
+def _is_its_own(error: BaseException) -> bool:
+    """Say whether what users' code ended with was its own doing; else this process is told to stop."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or not task.cancelling()
+    return not isinstance(error, (GeneratorExit, KeyboardInterrupt))

@@ -379,8 +379,12 @@ class Performing:
             return self._answering.refusal(item, error)
 
     async def _send(self, item: Item, reply: Reply) -> None:
-        """Append a reply; a request that cannot be answered at all is kept for people."""
-        draft = self._answering.seal(item, reply)
+        """Append a reply; a request that cannot be answered, or not so, is kept for people."""
+        try:
+            draft = self._answering.seal(item, reply)
+        except PoisonError as error:
+            await self._keep(item.record, error)
+            draft = self._answering.seal(item, self._answering.refusal(item, error))
         try:
             await self._append(draft)
         except PoisonError as error:

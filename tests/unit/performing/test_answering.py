@@ -7,7 +7,16 @@ import logging
 
 import pytest
 from stamina import instrumentation
-from tests.unit.performing.world import BEGIN_MS, TOKENS, Hands, World, finish, play, settle
+from tests.unit.performing.world import (
+    BEGIN_MS,
+    QUARANTINE,
+    TOKENS,
+    Hands,
+    World,
+    finish,
+    play,
+    settle,
+)
 
 from headwater.contracts.messages import Answered, Failed, InDoubt, Usage
 from headwater.core.effector import Done, Safety
@@ -227,6 +236,8 @@ class UnprintableError(Exception):
         (TimeoutError("its own"), "TimeoutError", "its own"),
         (SystemExit(3), "SystemExit", "3"),
         (KeyError("k" * 5_000), "KeyError", ("'" + "k" * 5_000)[:2_000]),
+        (OSError("no file a\udcff"), "OSError", "no file a\\udcff"),
+        (type("Out", (BaseException,), {"__module__": "builtins"})("of time"), "Out", "of time"),
     ],
 )
 def test_whatever_an_effector_raises_is_the_answer(error, name, detail):
@@ -238,6 +249,30 @@ def test_whatever_an_effector_raises_is_the_answer(error, name, detail):
         assert world.outcomes() == {0: Failed(error=name, detail=detail)}
         assert world.hands.began == [0]
         assert world.marked() == 1
+
+    scene()
+
+
+@pytest.mark.parametrize("safety", ["read", "write"])
+def test_an_answer_that_cannot_be_written_fails_its_call_alone(safety):
+    """Its request is kept for people; the run is told, and the process goes on with the next."""
+
+    @play
+    async def scene():
+        async def behave(call, ask, attempt):
+            return Done(value=b"", usage=Usage(model="m" * 1_000_000 if ask.number == 0 else "m"))
+
+        world = World(Hands(behave))
+        loop = world.performing()
+        await world.ask(safety=safety)
+        await world.ask(safety=safety)
+        await finish(loop)
+        outcomes = world.outcomes()
+        assert outcomes[0].error == "too-large"
+        assert outcomes[1] == Answered(value=b"")
+        assert len(world.records(QUARANTINE)) == 1
+        assert world.marked() == 2
+        await loop.close()
 
     scene()
 

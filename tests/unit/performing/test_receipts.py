@@ -835,6 +835,8 @@ def test_who_is_told_to_end_hands_over_nothing_that_it_cannot_read_on_for(
         (InDoubt(since_ms=0), InDoubt, [0]),
         (ValueError("no such account"), InDoubt, [0]),
         (TransientError("away"), InDoubt, [0]),
+        (SystemExit(1), InDoubt, [0]),
+        (asyncio.CancelledError(), InDoubt, [0]),
     ],
 )
 def test_verify_is_asked_before_a_person_is(verified: Any, outcome: Any, begun: list[int]) -> None:
@@ -842,7 +844,7 @@ def test_verify_is_asked_before_a_person_is(verified: Any, outcome: Any, begun: 
 
     class Careful(Hands):
         async def verify(self, call: Any, ask: Any, attempt: Any) -> Any:
-            if isinstance(verified, Exception):
+            if isinstance(verified, BaseException):
                 raise verified
             return verified
 
