@@ -147,7 +147,9 @@ class Admission:
         if slot is not None:
             self._again(turn, reopen, slot)
             return
-        if turn.get(Reopening, tenant, run) is not None:
+        waiting = self._waiting(turn, run)
+        if waiting is not None:
+            self._second(turn, reopen, waiting)
             return
         counts = turn.get(Tenant, tenant) or Tenant(tenant=tenant)
         counts, task = self._unqueue(turn, counts, run)
@@ -159,9 +161,20 @@ class Admission:
             return
         turn.put(Reopening(tenant=tenant, run=run))
         self._queue(turn, counts, reopen, task)
+        self._tell_waits(turn, reopen, paused=paused)
+
+    def _second(self, turn: Turn, reopen: Reopen, waiting: Queued) -> None:
+        """The same word twice is one; on other terms it is dropped, and told of."""
+        assert isinstance(waiting.wanted, Reopen), "that is what waits"
+        if waiting.wanted.resume != reopen.resume:
+            more = "; one on other terms was dropped"
+            self._tell_waits(turn, reopen, more, paused=waiting.paused)
+
+    def _tell_waits(self, turn: Turn, reopen: Reopen, more: str = "", *, paused: bool) -> None:
         status: Status = "paused" if paused else "held"
-        reason = f"resume, {'paused' if paused else self._over(tenant)}"
-        self._telling.say(turn, status, as_seen(tenant, run), turn.meta, reason=reason)
+        reason = f"resume, {'paused' if paused else self._over(turn.meta.tenant)}{more}"
+        seen, attempt = as_seen(turn.meta.tenant, reopen.run), reopen.resume.attempt
+        self._telling.say(turn, status, seen, turn.meta, reason=reason, attempt=attempt)
 
     def _again(self, turn: Turn, reopen: Reopen, slot: Slot) -> None:
         """Ask a run that has a slot again whether it is to be resumed, behind whatever that was sent with.

@@ -446,6 +446,25 @@ def test_a_resume_over_quota_waits_in_its_turn():
     assert [row.slots for row in world.rows.scan(Tenant)] == [0]
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_second_resume_on_other_terms_is_told_of(paused):
+    """It was dropped without a word, and who had given it more to spend waited for that."""
+    world = World(quota=1)
+    world.admit("t1")
+    reopen(world)
+    if paused:
+        world.control("a.1.old", "pause", reason="wait")
+    said = len(world.messages(RunEvent))
+    reopen(world)
+    assert len(world.messages(RunEvent)) == said, "the same word twice is one"
+    reopen(world, added=Spent(steps=5))
+    (told,) = world.messages(RunEvent)[said:]
+    assert (told.run, told.status) == ("a.1.old", "paused" if paused else "held")
+    waits = "paused" if paused else "quota: 1 runs open"
+    assert told.reason == f"resume, {waits}; one on other terms was dropped"
+    assert len([*world.rows.scan(Queued)]) == 1
+
+
 def test_a_held_task_of_an_agent_that_is_gone_stops_nobody():
     """Its time is over while it waits, and the app was rolled to one without its agent."""
     world = World(quota=1)
