@@ -270,9 +270,7 @@ async def _run(
         return await cast("Awaitable[Any]", function(*call, *args, **kwargs))
     loop = asyncio.get_running_loop()
     near = tuple(_from_thread(one, loop) for one in call)
-    occupy = occupying.get()
-    if occupy is None:
-        return await asyncio.to_thread(function, *near, *args, **kwargs)
+    occupy = occupying.get() or (lambda: _nothing)
     return await asyncio.to_thread(_occupied, occupy, function, *near, *args, **kwargs)
 
 
@@ -286,8 +284,14 @@ def _occupied(
     leave = occupy()
     try:
         return function(*args, **kwargs)
+    except StopIteration as error:  # which no future takes: its call would not end
+        raise RuntimeError("the function raised StopIteration") from error
     finally:
         leave()
+
+
+def _nothing() -> None:
+    """Nobody watches the thread."""
 
 
 def _from_thread(call: Call[Any], loop: asyncio.AbstractEventLoop) -> Call[Any]:

@@ -131,6 +131,28 @@ def test_a_sync_tool_does_not_hold_the_others(app):
     assert all(isinstance(result, Done) for result in asyncio.run(scene()))
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_tool_that_runs_out_of_what_it_iterates_over_fails(app, kind):
+    """No future takes a `StopIteration`: without another error around it the call would never end."""
+    if kind == "async":
+
+        @app.tool(effect="read")
+        async def first() -> str:
+            return next(iter([]))
+    else:
+
+        @app.tool(effect="read")
+        def first() -> str:
+            return next(iter([]))
+
+    async def scene():
+        tools = Tools("default", {"first": first})
+        await asyncio.wait_for(perform(tools, asking("first", first.parameters.encode({}))), 1)
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        asyncio.run(scene())
+
+
 def test_a_tool_that_takes_too_long_is_ended(app):
     """`timeout_s` bounds one try; what it wrote is not undone. The control has no limit."""
     ended = []
