@@ -166,13 +166,19 @@ class Tool(Generic[P, T]):
             ... async def paid(account: str, cents: int) -> str | None: ...
 
         Raises:
-            SettingsError: The tool is not irreversible, has one already, or the parameters differ.
+            SettingsError: The tool is not irreversible, has one already, or the parameters differ; or its
+                result may be `None`, which would pass for a call that did not happen.
         """
         what = f"tool {self.name}: verify"
         if self.safety is not Safety.IRREVERSIBLE:
             raise SettingsError(f"{what} belongs to effect='irreversible'; others are called again")
         if self.verifier is not None:
             raise SettingsError(f"{what} is declared twice")
+        if self._may_be_none():
+            raise SettingsError(
+                f"{what} says None of a call that did not happen, and the tool's result may be that too: "
+                "have the tool return something"
+            )
         parameters = [*inspect.signature(function).parameters.values()]
         calls = bool(parameters) and _is_call(what, parameters[0], hints(what, function))
         mine = [p.name for p in (parameters[1:] if calls else parameters)]
@@ -183,6 +189,13 @@ class Tool(Generic[P, T]):
             )
         self.verifier, self._verifier_wants_call = function, calls
         return function
+
+    def _may_be_none(self) -> bool:
+        try:
+            self.encode(cast("T", None))
+        except PoisonError:
+            return False
+        return True
 
     async def found(self, call: Call[Any], kwargs: Mapping[str, Any]) -> T | None:
         """Ask `verify` what a call led to, in the tools role; `None` if it never happened."""

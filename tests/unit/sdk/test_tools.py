@@ -265,6 +265,17 @@ def test_verify_is_refused_where_it_cannot_work() -> None:
         tool.verify(lambda account, cents: None)
 
 
+def test_verify_is_refused_where_none_would_say_both() -> None:
+    """A call that happened and returned `None` would be made again, as one that did not happen."""
+
+    async def quiet(account: str) -> str | None:
+        return None
+
+    tool = headwater.App("own").tool(effect="irreversible")(quiet)
+    with pytest.raises(headwater.SettingsError, match="None of a call that did not happen"):
+        tool.verify(lambda account: None)
+
+
 async def good(key: uuid.UUID) -> bool:
     return True
 
