@@ -115,6 +115,8 @@ class RocksStore:
             if stamp is None:
                 return None
             rows = cast("dict[bytes, bytes]", dict(store.items()))
+            if _last(store) not in rows:
+                raise OSError("not all of its rows can be read")
             del rows[_STAMP]
             return stamp, rows
 
@@ -248,6 +250,13 @@ def _stamp(store: Rdict) -> Stamp | None:
     if version != _VERSION:
         return None
     return Stamp(next_offset=next_offset, caught_up_ms=caught_up_ms)
+
+
+def _last(store: Rdict) -> bytes | None:
+    """Return the last key: going through the rows ends without a word where one cannot be read."""
+    at = store.iter()
+    at.seek_to_last()
+    return cast("bytes", at.key()) if at.valid() else None
 
 
 def _size(directory: pathlib.Path) -> int:

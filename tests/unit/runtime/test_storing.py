@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
+import random
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -316,6 +317,24 @@ def test_a_broken_store_is_thrown_away_and_left_alone(
     assert caplog.text.count("not used until the next start") == 1
     assert bench.restart() == [Count(name="a")]
     assert bench.starts == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.9])
+def test_a_store_of_which_some_rows_cannot_be_read_is_not_used(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, place: float
+) -> None:
+    """A bit that a disk has lost costs the store, never a row: those behind it would be missing."""
+    life, stamp = Life(place=PLACE, topic_id="t"), Stamp(next_offset=1, caught_up_ms=1)
+    kept = {b"%05d" % n: random.Random(n).randbytes(100) for n in range(2_000)}
+    store = RocksStore(tmp_path, bytes_max=BYTES_MAX)
+    store.replace(life, kept, stamp)
+    assert store.load(life) == (stamp, kept)
+    file = max(tmp_path.glob("*/*/*/*.sst"), key=lambda one: one.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    file.write_bytes(data)
+    assert RocksStore(tmp_path, bytes_max=BYTES_MAX).load(life) is None
+    assert "thrown away" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written_costs_nothing_but_the_store(
