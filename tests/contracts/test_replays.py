@@ -151,6 +151,14 @@ def test_a_dead_letter_becomes_a_new_task() -> None:
     assert bare.headers[:2] == (("x", b"y"), ("ce_id", b"hw.quarantine.cmd.triage.v1:0@7/r1"))
 
 
+@pytest.mark.parametrize("given", [(), (("ce_tenantid", None),), (("ce_tenantid", b""),)])
+def test_a_dead_letter_whose_task_named_no_tenant_is_its_runs(given: Headers) -> None:
+    """An empty one counts as absent, and must not stand beside another: that would be refused."""
+    draft = again(letter(*given))
+    assert isinstance(draft, Draft)
+    assert [value for name, value in draft.headers if name == "ce_tenantid"] == [b"t1"]
+
+
 def test_one_maker_serves_a_whole_topic() -> None:
     """Each letter has the mark of its own place."""
     maker = Anew(replay="r1", topic=_CMD.topic)

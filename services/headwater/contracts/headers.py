@@ -9,6 +9,7 @@ import datetime
 import re
 
 from headwater.contracts.records import Headers
+from headwater.contracts.replays import ADDED_BYTES_MAX, ADDED_MAX, MARK
 from headwater.errors import PoisonError
 
 HEADERS_MAX = 64
@@ -26,18 +27,21 @@ _YEARS_MS = (0, 253_402_300_799_999)
 
 
 def sizes(key: bytes | None, headers: Headers) -> None:
-    """Refuse a record whose key or headers are over the limits.
+    """Refuse a record whose key or headers are over the limits, beside what a replay adds.
 
     Raises:
         PoisonError: `too-large`.
     """
     if key is not None and len(key) > KEY_BYTES_MAX:
         raise PoisonError("too-large", f"the key has {len(key)} bytes; at most {KEY_BYTES_MAX}")
-    if len(headers) > HEADERS_MAX:
-        raise PoisonError("too-large", f"{len(headers)} headers; at most {HEADERS_MAX}")
+    most, bytes_most = HEADERS_MAX, HEADERS_BYTES_MAX
+    if any(name == MARK + "id" for name, _ in headers):
+        most, bytes_most = most + ADDED_MAX, bytes_most + ADDED_BYTES_MAX
+    if len(headers) > most:
+        raise PoisonError("too-large", f"{len(headers)} headers; at most {most}")
     total = sum(len(name.encode()) + len(value or b"") for name, value in headers)
-    if total > HEADERS_BYTES_MAX:
-        raise PoisonError("too-large", f"headers of {total} bytes; at most {HEADERS_BYTES_MAX}")
+    if total > bytes_most:
+        raise PoisonError("too-large", f"headers of {total} bytes; at most {bytes_most}")
 
 
 def unique(headers: Headers) -> dict[str, bytes | None]:

@@ -10,6 +10,10 @@ from headwater.contracts.records import Draft, Headers, Partition, Record
 MARK = "__replay."
 """What a replay adds: its id, and the place of the kept record."""
 WORDS_BYTES_MAX = 256
+ADDED_MAX = 7
+"""How many headers a replay adds at most: its marks, and the id and tenant of who had none."""
+ADDED_BYTES_MAX = 2_048
+"""And how many bytes."""
 _MARKS = frozenset(
     {
         MARK + "id",
@@ -148,9 +152,11 @@ class Anew:
             name = one[0]
             if name in _ANEW:
                 continue
-            kept.append(one)
-            if name == "ce_tenantid" and one[1]:
+            if name == "ce_tenantid":
+                if not one[1]:
+                    continue
                 tenant = None
+            kept.append(one)
         if tenant:
             kept.append(("ce_tenantid", tenant))
         place = self._place_of(record)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.doors.test_gateway import Claim, World, run, triage
 
+from headwater.contracts.headers import HEADERS_BYTES_MAX, HEADERS_MAX
 from headwater.contracts.records import Draft, Record
 from headwater.doors.callers import Caller
 
@@ -262,6 +263,33 @@ def test_a_dead_letter_is_replayed_as_a_new_run_once():
         assert sent.header("ce_deadline") is None
 
     run(body)
+
+
+def test_a_record_that_has_all_the_headers_it_may_have_is_replayed_too():
+    """What a replay adds, and adds once, is over no limit of its producer's."""
+    given = {"ce_tenantid": b"t", **{f"x-{n}": b"?" for n in range(HEADERS_MAX - 2)}}
+    full = given | {"pad": b"?" * (HEADERS_BYTES_MAX - _size(given) - 3)}
+
+    async def body(world: World) -> None:
+        await spoil(world, b"rubbish", good("break"), **full)
+        for _ in range(2):
+            await operate(world, "quarantine/replay", {"all": True})
+            await operate(world, "dlq/replay", {"all": True})
+        kept = (await world.http.get("/api/v1/quarantine")).json()["records"]
+        letters = (await world.http.get("/api/v1/dlq")).json()["records"]
+        assert [one["code"] for one in kept] == ["wrong-magic"] * 3
+        assert sorted(one["deliveries"] for one in letters) == [1, 2, 3]
+        over = Draft(topic=CMD, key=b"k", value=good(), headers=(*full.items(), ("one", b"more")))
+        await world.t.log.append(over)
+        await world.go_on()
+        kept = (await world.http.get("/api/v1/quarantine")).json()["records"]
+        assert kept[0]["code"] == "too-large"
+
+    run(body)
+
+
+def _size(headers: dict[str, bytes]) -> int:
+    return sum(len(name) + len(value) for name, value in headers.items())
 
 
 def test_the_same_replay_is_one_task_where_nobody_remembers_it():
