@@ -102,6 +102,16 @@ def test_marks_are_replaced_when_a_record_comes_back_again() -> None:
     assert dict(draft.headers)["__dlq.errors.delivery.count"] == b"2"
 
 
+def test_marks_are_replaced_where_a_record_comes_back_from_a_foreign_topic_too() -> None:
+    """Others keep them among the headers that the record had."""
+    first = sent(refused(("ce_id", b"1")))
+    theirs: Headers = (("__connect.errors.topic", b"t"), ("__connect.errors.offset", b"3"))
+    draft = sent(record(*first.headers, *theirs))
+    names = [name for name, _ in draft.headers]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if name.startswith("__connect")]
+
+
 @pytest.mark.parametrize("given", [(), (("ce_id", None),), (("ce_id", b""),)])
 def test_a_record_without_an_id_gets_that_of_its_first_place(given: Headers) -> None:
     """An empty one counts as absent, and must not stand beside another: that would be refused."""

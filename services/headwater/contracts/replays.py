@@ -43,8 +43,9 @@ def original(record: Record) -> Headers:
     headers = record.headers
     begins = _begins(headers)
     if begins == len(headers):
-        return tuple(one for one in headers if not one[0].startswith(FAMILIES))
-    headers = headers[:begins]
+        headers = tuple(one for one in headers if not one[0].startswith(FAMILIES))
+    else:
+        headers = headers[:begins]
     names = {name for name, _ in headers}
     if MARK + "id" in names:
         headers = tuple(one for one in headers if one[0] not in _MARKS)
