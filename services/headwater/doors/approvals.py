@@ -22,7 +22,7 @@ from headwater.core.decider import Sent
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta
 from headwater.doors import given
-from headwater.doors.callers import Caller, caller_of
+from headwater.doors.callers import Caller, caller_of, only_tenant
 from headwater.doors.problems import ProblemError
 from headwater.errors import PoisonError
 from headwater.log.port import Log
@@ -103,7 +103,7 @@ class Approvals:
         """Return what people are asked, the soonest to expire first."""
         caller, query = caller_of(request, self.callers), request.query_params
         found = self.index.find(
-            tenant=caller.tenant or query.get("tenant", ""),
+            tenant=only_tenant(caller, query.get("tenant", "")),
             status=query.get("status", ""),
             run=query.get("run", ""),
             to=query.get("to", ""),
@@ -164,7 +164,7 @@ class Approvals:
 
     def _known(self, request: Request, caller: Caller) -> dict[str, Any]:
         approval = request.path_params["approval"]
-        tenant = caller.tenant or request.query_params.get("tenant", "")
+        tenant = only_tenant(caller, request.query_params.get("tenant", ""))
         found = self.index.get(approval, tenant=tenant)
         if found is None:
             raise ProblemError(

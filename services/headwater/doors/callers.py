@@ -6,10 +6,12 @@ import dataclasses
 import hmac
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import Request
 
+from headwater.contracts import headers as hygiene
 from headwater.doors.problems import ProblemError
 from headwater.errors import SettingsError
 
@@ -41,21 +43,44 @@ def read(file: pathlib.Path | None) -> dict[str, Caller]:
         return {}
     try:
         given = json.loads(file.read_text())
-        callers = {token: _caller(**who) for token, who in given.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if not isinstance(given, dict) or not given:
+            raise ValueError("it names no token")
+        return {token: _caller(number, who) for number, (token, who) in enumerate(given.items(), 1)}
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(
-            f"HEADWATER_HTTP__TOKENS_FILE {file}: {error}; it is a JSON object of "
+            f"HEADWATER_HTTP__TOKENS_FILE {file}: {why}; it is a JSON object of "
             'token: {"tenant": ..., "actor": ..., "groups": [...]}'
         ) from error
-    if not callers:
-        raise SettingsError(f"HEADWATER_HTTP__TOKENS_FILE {file}: it names no token")
-    return callers
 
 
-def _caller(tenant: str = "", actor: str = "", groups: Sequence[str] = ()) -> Caller:
-    if not isinstance(groups, list | tuple) or not all(isinstance(name, str) for name in groups):
-        raise ValueError(f"groups {groups!r} is no list of names")
+def _caller(number: int, who: Any) -> Caller:
+    """Return what the file says of a token, which errors count and do not name: it is a secret."""
+    of = f"token {number}"
+    if not isinstance(who, dict):
+        raise ValueError(f"{of}: what it names is no object")  # noqa: TRY004 - a file that says so is no bug
+    if unknown := who.keys() - {"tenant", "actor", "groups"}:
+        raise ValueError(f"{of}: there is no field {min(unknown)!r}")
+    tenant, actor, groups = who.get("tenant", ""), who.get("actor", ""), who.get("groups", [])
+    if tenant != "" and not (isinstance(tenant, str) and hygiene.valid_tenant(tenant)):
+        raise ValueError(f"{of}: tenant {tenant!r}: 1 to 64 of a-z 0-9 . _ -")
+    if not isinstance(actor, str):
+        raise ValueError(f"{of}: actor {actor!r} is no name")  # noqa: TRY004 - likewise
+    if not isinstance(groups, list) or not all(isinstance(name, str) for name in groups):
+        raise ValueError(f"{of}: groups {groups!r} is no list of names")
     return Caller(tenant=tenant, actor=actor, groups=tuple(groups))
+
+
+def only_tenant(caller: Caller, named: str) -> str:
+    """Return whose things alone are meant, of a tenant that may be named; empty is everybody's.
+
+    Raises:
+        ProblemError: They are another tenant's than the token's.
+    """
+    if caller.tenant and named not in ("", caller.tenant):
+        detail = f"tenant {named!r}: the token is of tenant {caller.tenant!r}, and has to do with no other"
+        raise ProblemError(403, "Not yours", detail)
+    return caller.tenant or named
 
 
 def caller_of(request: Request, callers: Mapping[str, Caller]) -> Caller:

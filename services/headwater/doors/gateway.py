@@ -24,7 +24,7 @@ from headwater.core.decider import Sent
 from headwater.core.envelope import Envelope
 from headwater.core.messages import Address, Meta, task_id
 from headwater.doors import given, openapi
-from headwater.doors.callers import Caller, caller_of
+from headwater.doors.callers import Caller, caller_of, only_tenant
 from headwater.doors.kept import Kept, KeptDoor
 from headwater.doors.problems import HANDLERS, ProblemError
 from headwater.durable import confine
@@ -206,7 +206,7 @@ class Gateway:
         caller, query = self._caller(request), request.query_params
         older_s = given.number(request, "older_than_s", 0.0, 1e9)
         runs = self._of.index.find(
-            tenant=caller.tenant or query.get("tenant", ""),
+            tenant=only_tenant(caller, query.get("tenant", "")),
             agent=query.get("agent", ""),
             status=query.get("status", ""),
             waiting_for=query.get("waiting_for", ""),

@@ -20,7 +20,7 @@ from headwater.contracts.shape import Shape
 from headwater.contracts.topics import Names
 from headwater.contracts.wanted import Wanted, place_of, tenant_of
 from headwater.doors import given
-from headwater.doors.callers import Caller
+from headwater.doors.callers import Caller, only_tenant
 from headwater.doors.problems import ProblemError
 from headwater.doors.shelf import Shelf
 from headwater.errors import HeadwaterError, PoisonError, TransientError
@@ -150,13 +150,14 @@ class KeptDoor:
             raise ProblemError(
                 422, "Nothing was changed", "the value is the same: replay the record instead"
             )
+        one = frozenset({(record.partition, record.offset)})
         wish = self._wish(
             told,
             caller,
             "replay",
             letters=self._is_letter(record),
             topics=(record.partition.topic,),
-            wanted=Wanted(places=frozenset({(record.partition, record.offset)})),
+            wanted=Wanted(places=one, tenant=caller.tenant),
             value=value,
             original=record.value,
         )
@@ -293,8 +294,7 @@ class KeptDoor:
     def _letters(self, told: Mapping[str, Any], caller: Caller) -> tuple[tuple[str, ...], Wanted]:
         """Return the topics of dead letters that are meant, and which of theirs: a tenant's own alone."""
         wanted = self._wanted(told)
-        if caller.tenant:
-            wanted = dataclasses.replace(wanted, tenant=caller.tenant)
+        wanted = dataclasses.replace(wanted, tenant=only_tenant(caller, wanted.tenant))
         agent = str(told.get("agent") or "")
         agents = [self._agent(agent)] if agent else [*self._of.agents]
         return tuple(self._of.names.dlq(name) for name in agents), wanted
@@ -332,7 +332,10 @@ class KeptDoor:
     def _operator(self, request: Request) -> Caller:
         caller = self._caller(request)
         if caller.tenant:
-            raise ProblemError(403, "Not yours", "quarantine holds records of every tenant")
+            detail = (
+                "quarantine holds records of every tenant, so it wants a token that names no tenant"
+            )
+            raise ProblemError(403, "Not yours", detail)
         return caller
 
     def _shape(self, record: Record, to: str) -> tuple[str, Shape[Any] | None]:

@@ -46,7 +46,8 @@ async def _problem(request: Request, error: Exception) -> Response:
         case TransientError():
             return problem(503, "The log is away", str(error), "away")
         case HTTPException():
-            return problem(error.status_code, error.detail, f"{request.method} {request.url.path}")
+            asked = f"{request.method} {request.url.path}"
+            return problem(error.status_code, error.detail, f"{asked}: see /openapi.json")
         case _:
             return problem(500, "Something broke here", type(error).__name__)
 

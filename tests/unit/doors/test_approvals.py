@@ -167,6 +167,7 @@ def test_tenants_see_their_own() -> None:
     async def body(world: World) -> None:
         asked = await world.asked()
         assert (await world.get("", "eve")).json() == {"approvals": []}
+        assert (await world.get("", "eve", tenant="t1")).status_code == 403
         assert (await world.get(f"/{asked['id']}", "eve")).status_code == 404
         assert (await world.get("", "operator")).json() == {"approvals": [asked]}
         assert (await world.get("", "operator", tenant="t2")).json() == {"approvals": []}
@@ -312,9 +313,21 @@ def test_a_tokens_file_names_groups(tmp_path: Any) -> None:
     file.write_text('{"s": {"tenant": "t1", "actor": "ana", "groups": ["payments"]}}')
     assert callers.read(file) == {"s": Caller(tenant="t1", actor="ana", groups=("payments",))}
     assert callers.read(None) == {}
-    for wrong in ('{"s": {"groups": "payments"}}', '{"s": {"group": []}}', "{}", "[]", "{"):
+    for wrong, words in {
+        '{"s": {"groups": "payments"}}': "token 1: groups 'payments' is no list of names",
+        '{"a": {}, "s": {"group": []}}': "token 2: there is no field 'group'",
+        '{"s": {"tenant": "T 1"}}': "token 1: tenant 'T 1': 1 to 64 of",
+        '{"s": {"tenant": null}}': "token 1: tenant None: 1 to 64 of",
+        '{"s": {"actor": 7}}': "token 1: actor 7 is no name",
+        '{"ana": "s3cret"}': "token 1: what it names is no object",
+        "{}": "it names no token",
+        "[]": "it names no token",
+        "{": "line 1 column 2",
+    }.items():
         file.write_text(wrong)
-        with pytest.raises(SettingsError, match="HEADWATER_HTTP__TOKENS_FILE"):
+        with pytest.raises(SettingsError, match="HEADWATER_HTTP__TOKENS_FILE") as refused:
             callers.read(file)
+        assert words in str(refused.value)
+        assert "s3cret" not in str(refused.value)
     with pytest.raises(SettingsError, match="HEADWATER_HTTP__TOKENS_FILE"):
         callers.read(tmp_path / "none")

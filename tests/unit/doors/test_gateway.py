@@ -314,8 +314,13 @@ def test_tokens_name_tenant_and_actor():
         assert mine["outcome"] == "a/ana: hello"
         theirs = (await world.http.get(told["url"], headers=bearer("secret-b"))).json()
         assert theirs["status"] == "unknown"
-        listed = (await world.http.get("/api/v1/runs?tenant=a", headers=bearer("secret-b"))).json()
+        listed = (await world.http.get("/api/v1/runs", headers=bearer("secret-b"))).json()
         assert listed["runs"] == []
+        refused = await world.http.get("/api/v1/runs?tenant=a", headers=bearer("secret-b"))
+        assert refused.status_code == 403
+        assert "tenant 'a': the token is of tenant 'b'" in refused.json()["detail"]
+        same = await world.http.get("/api/v1/runs?tenant=b", headers=bearer("secret-b"))
+        assert same.json()["runs"] == []
         for token, status in (("secret-a", 403), ("operator", 200)):
             answer = await world.http.get("/api/v1/quarantine", headers=bearer(token))
             assert answer.status_code == status

@@ -482,10 +482,21 @@ def test_tenants_touch_their_own_dead_letters_alone():
         assert (await world.http.get(one, **bearer("b"))).status_code == 404
         assert (await world.http.get(one, **bearer("a"))).status_code == 200
         for verb in ("replay", "resume", "discard"):
-            told = {"ids": [letter["id"], letter["run"]], "tenant": "a"}
+            told = {"ids": [letter["id"], letter["run"]]}
             found = await operate(world, f"dlq/{verb}", told, **bearer("b"))
             assert found["done"] == 0, verb
-        mine = await operate(world, "dlq/replay", {"all": True}, **bearer("a"))
+            answer = await world.http.post(
+                f"/api/v1/dlq/{verb}", json={"tenant": "b"}, **bearer("a")
+            )
+            assert answer.status_code == 403, "another tenant's are none of one's own"
+            assert "tenant 'b'" in answer.json()["detail"]
+        assert (await world.http.get("/api/v1/dlq?tenant=b", **bearer("a"))).status_code == 403
+        edited = await operate(
+            world, f"dlq/{letter['id']}/edit", {"value": {"text": "x"}}, **bearer("a")
+        )
+        assert (edited["done"], edited["tenant"]) == (1, "a"), "who edits sees what comes of it"
+        told = {"all": True, "again": True}
+        mine = await operate(world, "dlq/replay", told, **bearer("a"))
         assert (mine["done"], mine["actor"]) == (1, "ana")
         url = f"/api/v1/operations/{mine['operation']}"
         assert (await world.http.get(url, **bearer("b"))).status_code == 404
