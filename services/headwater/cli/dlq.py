@@ -90,7 +90,13 @@ def replay(
 
 @app.command(cls=shell.Command)
 @options.gathered(kept.wanted, without=["topic"])
-def discard(of: kept.Wanted, *, rate: kept.Rate = "", operation: kept.OperationName = "") -> None:
+def discard(
+    of: kept.Wanted,
+    *,
+    rate: kept.Rate = "",
+    again: kept.Again = False,
+    operation: kept.OperationName = "",
+) -> None:
     """Drop failed runs for good; who did it and why is kept."""
-    body = of.body(rate=rate, operation=operation)
+    body = of.body(rate=rate, again=again, operation=operation)
     kept.operate(f"{PATH}/discard", of, body, ask="Discard {n} failed runs?")

@@ -77,7 +77,7 @@ class Chosen:
             "error": self.error,
         }
         if self.since:
-            found["since_ms"] = shell.now_ms() - seconds(self.since) * 1_000
+            found["since_ms"] = shell.now_ms() - seconds(self.since, "--since") * 1_000
         return {name: value for name, value in found.items() if value}
 
     def need_some(self, *, all_: bool) -> None:
@@ -179,6 +179,7 @@ def listed(
         [*columns],
         [[of.get(name) for name in columns.values()] for of in records],
         keep=["id", "run"],
+        text="message",
     )
     shell.note_more(len(records), limit)
 
@@ -231,7 +232,9 @@ def per_second(text: str) -> float:
     except ValueError:
         found = 0.0
     if found <= 0:
-        raise shell.RefusedError(f"{text!r} is no rate: write 50/s", status=shell.WRONG_USAGE)
+        raise shell.RefusedError(
+            f"--rate: {text!r} is no rate: write 50/s", status=shell.WRONG_USAGE
+        )
     return found
 
 
@@ -272,7 +275,9 @@ def _refuse_nothing(ids: Sequence[str], found: Mapping[str, Any]) -> None:
         raise shell.RefusedError(f"nothing is kept as {', '.join(ids)}: `list` shows what is")
     verb = str(found["action"])
     if any(not str(one["why"]).startswith(f"{verb} by ") for one in found["reasons"]):
-        raise shell.RefusedError(f"nothing was {_DONE.get(verb, verb)}: see why above")
+        before = verb != "resume" and [*found["skipped"]] == ["done before"]
+        hint = ", and --again, which does it all the same" if before else ""
+        raise shell.RefusedError(f"nothing was {_DONE.get(verb, verb)}: see why above{hint}")
 
 
 def edited(path: str, of: Wanted, body: Mapping[str, Any]) -> None:

@@ -68,7 +68,9 @@ def replay(
 
 @app.command(cls=shell.Command)
 @options.gathered(kept.wanted)
-def discard(of: kept.Wanted, *, operation: kept.OperationName = "") -> None:
+def discard(
+    of: kept.Wanted, *, again: kept.Again = False, operation: kept.OperationName = ""
+) -> None:
     """Note that nobody wants records any more. Who said so and why is kept, and so are they."""
-    body = of.body(operation=operation)
+    body = of.body(again=again, operation=operation)
     kept.operate(f"{PATH}/discard", of, body, ask="Discard {n} records?")

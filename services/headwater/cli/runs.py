@@ -79,7 +79,7 @@ def list_(
         "tenant": tenant,
         "status": status,
         "waiting_for": waiting_for,
-        "older_than_s": str(seconds(older_than)) if older_than else "",
+        "older_than_s": str(seconds(older_than, "--older-than")) if older_than else "",
         "limit": str(limit),
     }
     with connect() as gateway:
@@ -279,23 +279,25 @@ def parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        hint = f"; a string needs quotes of its own: '\"{text}\"'" if text.isidentifier() else ""
+        plain = text.replace(" ", "_").isidentifier()
+        hint = f"; a string needs quotes of its own: '\"{text}\"'" if plain else ""
         raise shell.RefusedError(
             f"{where}: {error.msg.removesuffix(' at')} at column {error.colno}{hint}",
             status=shell.WRONG_USAGE,
         ) from error
 
 
-def seconds(text: str) -> int:
+def seconds(text: str, where: str) -> int:
     """Read a length of time such as `90s`, `15m`, `2h` or `1d`, in seconds.
 
     Raises:
-        RefusedError: It is none.
+        RefusedError: It is none; the message says where.
     """
     found = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if found is None:
         raise shell.RefusedError(
-            f"{text!r} is no length of time: write 90s, 15m, 2h or 1d", status=shell.WRONG_USAGE
+            f"{where}: {text!r} is no length of time: write 90s, 15m, 2h or 1d",
+            status=shell.WRONG_USAGE,
         )
     return int(found[1]) * _UNITS_S[found[2]]
 

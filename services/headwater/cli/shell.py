@@ -26,6 +26,7 @@ FAILED = 1
 WRONG_USAGE = 2
 _GAP = 2
 _CELL_MIN = 5
+_TEXT_MIN = 16
 
 
 class Format(StrEnum):
@@ -116,6 +117,7 @@ def table(
     *,
     keep: Sequence[str] = (),
     spare: Sequence[str] = (),
+    text: str = "",
 ) -> None:
     """Print a table that fits the terminal, or 80 columns in a pipe.
 
@@ -124,12 +126,17 @@ def table(
         rows: Cells.
         keep: Headings of columns that are never cut, for what people copy.
         spare: Headings of columns that are left out where not all of the others fit beside them.
+        text: Heading of the last column if it is of long texts: left out where too little of them would
+            fit beside the others.
     """
     console = out()
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     widths = _widths(columns, cells)
-    if spare and sum(widths) + len(widths) - 1 > console.width:
-        shown_at = [number for number, name in enumerate(columns) if name not in spare]
+    left_out = {*spare} if sum(widths) + len(widths) - 1 > console.width else set()
+    if text and sum(widths[:-1]) + len(widths) - 1 + min(widths[-1], _TEXT_MIN) > console.width:
+        left_out.add(text)
+    if left_out:
+        shown_at = [number for number, name in enumerate(columns) if name not in left_out]
         columns = [columns[number] for number in shown_at]
         cells = [[row[number] for number in shown_at] for row in cells]
         widths = _widths(columns, cells)

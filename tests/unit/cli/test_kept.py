@@ -219,8 +219,62 @@ def test_a_list_leaves_room_for_the_class_and_says_when_a_filter_takes_nothing(
         "id": "hw.dlq.a.v1:0@7",
         "run": "a.0." + "f" * 32,
         "code": "headwater.errors.BudgetExceeded",
+        "message": "tool note would pass the run's limit of 6 steps",
     }
     door.on("GET", "/api/v1/dlq", {"records": [of]}, {"records": []})
-    assert "Budg" in hw("dlq", "list").out
+    assert "BudgetExc" in hw("dlq", "list").out
     assert hw("dlq", "list", "--error", "Budget").err == "no dead letter fits these options\n"
     assert hw("dlq", "list").err == "there are no dead letters\n"
+
+
+def test_a_list_shows_messages_where_there_is_room(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a wide terminal as much of them as fits; in a narrow one the class is worth more."""
+    of = {
+        "id": "hw.dlq.a.v1:0@7",
+        "run": "a.0." + "f" * 32,
+        "code": "ValueError",
+        "message": "w" * 90,
+    }
+    door.on("GET", "/api/v1/dlq", {"records": [of]})
+    for width, shown in (("80", False), ("100", True)):
+        monkeypatch.setenv("COLUMNS", width)
+        listed = hw("dlq", "list").out
+        assert ("www" in listed, "ValueError" in listed) == (shown, True)
+        assert max(len(line) for line in listed.splitlines()) <= int(width)
+
+
+@pytest.mark.parametrize("noun", ["dlq", "quarantine"])
+def test_a_discard_of_what_was_replayed_has_to_be_meant(door: Door, hw: Hw, noun: str) -> None:
+    """The refusal names the option, and the option is passed on."""
+    one = f"hw.{noun}.a.v1:0@7"
+    before = {"skipped": {"done before": 1}, "reasons": [{"id": one, "why": "replay by ana"}]}
+    ready(door, f"{noun}/discard", action="discard", done=0, **before)
+    ran = hw(noun, "discard", one, "--yes")
+    assert ran.status == 1
+    assert ran.err.endswith("see why above, and --again, which does it all the same\n")
+    assert hw(noun, "discard", one, "--yes", "--again").status == 1
+    assert [asked.body["again"] for asked in door.asked if asked.body] == [False, True]
+
+
+def test_a_resume_of_what_was_replayed_names_no_option(door: Door, hw: Hw) -> None:
+    """It has none: the task would be done twice."""
+    before = {"skipped": {"done before": 1}, "reasons": [{"id": "a.0.x", "why": "replay by ana"}]}
+    ready(door, "dlq/resume", action="resume", done=0, **before)
+    assert hw("dlq", "resume", "a.0.x").err.splitlines()[-1].endswith("see why above")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--since", "2hh"], "--since: '2hh' is no length of time"),
+        (["--all", "--rate", "fast"], "--rate: 'fast' is no rate"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_option(
+    door: Door, hw: Hw, option: list[str], words: str
+) -> None:
+    """One line, wrong usage, and nothing asked of the gateway."""
+    ran = hw("dlq", "replay", *option, "--yes")
+    assert (ran.status, words in ran.err, ran.err.count("\n"), door.asked) == (2, True, 1, [])

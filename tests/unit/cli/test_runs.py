@@ -145,7 +145,7 @@ def test_list_prints_one_json_document(door: Door, hw: Hw) -> None:
         (["--status", "complted"], "did you mean 'completed'?"),
         (["--status", "started"], "no status 'started'"),
         (["--waiting-for", "signals"], "did you mean 'signal'? There are: approval, signal, sleep"),
-        (["--older-than", "soon"], "'soon' is no length of time"),
+        (["--older-than", "soon"], "--older-than: 'soon' is no length of time"),
         (["--stauts", "held"], "No such option: --stauts"),
         (["--limit", "0"], "greater than or equal to 1"),
     ],
