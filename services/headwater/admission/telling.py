@@ -118,7 +118,8 @@ class Telling:
             meta=row.meta(),
             headers=(("ce_runid", seen.run.encode()),),
         )
-        self.say(turn, "cancelled", seen, row.meta(), reason=control.reason, error="Cancelled")
+        reason = with_lost(control.reason, row)
+        self.say(turn, "cancelled", seen, row.meta(), reason=reason, error="Cancelled")
 
     def task_refused(
         self, turn: Turn, row: Queued, admit: Admit, seen: Seen, error: PoisonError

@@ -614,6 +614,8 @@ def test_a_run_that_waits_to_go_on_takes_one_slot_if_its_task_comes_again(resume
     (counts,) = world.rows.scan(Tenant)
     assert (counts.slots, counts.queued) == (0, 0)
     assert not [*world.rows.scan(Queued)]
+    world.expire(until_ms=world.now_ms + 2 * DAY_MS)
+    assert not [*world.rows.scan(Seen)], "nobody waits, so all are forgotten"
 
 
 def test_a_resume_whose_task_came_first_goes_back_to_its_run():
@@ -712,13 +714,46 @@ def test_words_that_waited_go_on_in_the_name_of_who_said_them(reopened):
     world, run = forgotten()
     world.admit("t1", agent="b")
     go = Control(target=run, verb="signal", name="go")
-    world.take(go, actor="ben", correlation_id="d", deadline_ms=7, carried=(("ce_subject", b"s"),))
+    ben = {"actor": "ben", "correlation_id": "d", "deadline_ms": 7, "traceparent": b"ben's"}
+    world.take(go, carried=(("ce_subject", b"s"),), **ben)
     if reopened:
         reopen(world, run)
     world.take(Closed(slot=world.runs()[1]), actor="mallory", correlation_id="x", deadline_ms=5)
     (meta,) = [sent.meta for sent in world.sent if getattr(sent.message, "name", "") == "go"]
     assert (meta.actor, meta.correlation_id, meta.deadline_ms) == ("ben", "d", 7)
     assert (meta.carried, meta.tenant) == ((("ce_subject", b"s"),), "t")
+    assert meta.traceparent == b"ben's"
+
+
+@pytest.mark.parametrize("wanted", ["task", "resume"])
+def test_what_waited_goes_on_in_the_name_of_who_asked_for_it(wanted):
+    """Not in that of the run whose slot it gets, nor for its time."""
+    world, run = forgotten()
+    named = {"actor": "ben", "correlation_id": "d", "deadline_ms": 7}
+    if wanted == "task":
+        task = Task(value=b"v")
+        world.take(Admit(agent="a", task_id="t4", digest=b"d", task=task), **named)
+    else:
+        world.take(Reopen(run=run, resume=Resume()), **named)
+    before = len(world.sent)
+    world.take(Closed(slot=world.runs()[1]), actor="mallory", deadline_ms=5)
+    metas = [sent.meta for sent in world.sent[before:]]
+    assert metas
+    assert {(meta.actor, meta.correlation_id, meta.deadline_ms) for meta in metas} == {
+        ("ben", "d", 7)
+    }
+
+
+def test_a_quota_that_was_raised_serves_who_waits_before_a_resume():
+    """As it does before a task."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.admit("t2")
+    world.employ(2)
+    reopen(world)
+    assert (world.started(), world.messages(Control)) == (["t1", "t2"], [])
+    world.close(world.runs()[0])
+    assert [word.resume.slot for word in world.messages(Control)] == ["a.1.old"]
 
 
 def test_words_that_older_code_kept_go_on_in_nobodys_name():
@@ -755,6 +790,18 @@ def test_words_that_are_dropped_with_a_resume_are_told_of(how):
     assert not [*world.rows.scan(Queued)]
 
 
+def test_words_that_are_dropped_with_a_held_task_are_told_of():
+    """One of them may be a resume of the run that failed before; nobody else says what became of it."""
+    world, run = forgotten()
+    world.admit("t1", agent="b")
+    world.control(run, "signal", name="one")
+    world.control(run, "resume", resume=Resume(attempt=1))
+    world.control(run, "cancel", reason="no more")
+    told = world.messages(RunEvent)[-1]
+    assert (told.run, told.status) == (run, "cancelled")
+    assert told.reason == "no more; 2 signals or resumes that waited with it are dropped"
+
+
 def test_a_resume_that_waits_is_cancelled():
     """The cancel went to the run, which has failed and hears none, and the run went on later."""
     world, run = forgotten()
@@ -775,12 +822,12 @@ def test_a_resume_that_waits_is_cancelled():
 def test_a_resume_that_waits_is_paused_until_it_is_resumed():
     """The pause went to the run, which has failed and hears none, and the run went on later."""
     world, run = forgotten()
-    reopen(world, run)
+    world.take(Reopen(run=run, resume=Resume(attempt=3)))
     world.control(run, "resume", reason="again")
     assert [word.reason for word in world.messages(Control)] == ["again"], "its run says what it is"
     world.control(run, "pause", reason="wait")
     told = world.messages(RunEvent)[-1]
-    assert (told.run, told.status, told.reason) == (run, "paused", "wait")
+    assert (told.run, told.status, told.reason, told.attempt) == (run, "paused", "wait", 3)
     world.close(world.runs()[1])
     assert len(world.messages(Control)) == 1
     world.control(run, "resume", reason="now")
