@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from headwater.contracts.approvals import Decided
+from headwater.contracts.approvals import Decided, Decision
 from headwater.contracts.messages import (
     Closed,
     Control,
@@ -161,7 +161,7 @@ class Runs:
         switch = isinstance(message, Control) and message.verb in _SWITCHES
         if message is None or visit is None or visit.run.ending or switch:
             logger.warning("record %s@%d is refused: %s", record.partition, record.offset, error)
-            if visit is not None and isinstance(kept, Reply):
+            if visit is not None and isinstance(kept, Reply | Decided):
                 self._late_refused(visit, kept, error)
             elif isinstance(message, Control):
                 self._cuts.give_back(turn, message)
@@ -175,8 +175,10 @@ class Runs:
         self._life.end(visit, ended, cut=visit.run.seq + 1)
         visit.write(Address(self._events, visit.run.run))
 
-    def _late_refused(self, visit: Visit, reply: Reply, error: PoisonError) -> None:
+    def _late_refused(self, visit: Visit, reply: Reply | Decided, error: PoisonError) -> None:
         """A run that has ended waits for its children, and a refused answer of one is its last.
+
+        A failed run waits for answers and decisions once it is resumed, and each comes once.
 
         Where it was the word to the parent that cannot be written, the parent is told that.
         """
@@ -394,12 +396,16 @@ def _run_of(message: Reply | Control | Wake | Drain | Decided) -> str:
     return str(message.name[-1])
 
 
-def _unkept(message: Message, error: PoisonError) -> Reply | None:
+def _unkept(message: Message, error: PoisonError) -> Reply | Decided | None:
     """Return what a resume delivers instead of a message that cannot be kept: no call waits for ever."""
-    if not isinstance(message, Reply):
-        return None
     detail = f"the answer, or what it led to, could not be written, and is in quarantine: {error}"
-    return dataclasses.replace(message, outcome=Failed(error=error.name, detail=detail))
+    if isinstance(message, Reply):
+        return dataclasses.replace(message, outcome=Failed(error=error.name, detail=detail))
+    if isinstance(message, Decided):
+        said = message.decision
+        decision: Decision = "given-up" if said == "happened" else said
+        return dataclasses.replace(message, decision=decision, value=b"", reason=detail)
+    return None
 
 
 def _nothing() -> None:

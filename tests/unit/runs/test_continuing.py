@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.sdk.host import info
 
+from headwater.contracts.approvals import Withdraw
 from headwater.contracts.messages import Ask, Closed, Control, Limits, ReplyTo, Resume, Spent
 from headwater.core.decider import Timer
 from headwater.core.execution import Begin
 from headwater.runs.rows import Entry, Held, OpenCall, Opened, Run
 from headwater.sdk.app import App
 
+from .test_people import Careful, Petitioned
 from .world import World, call
 
 
@@ -171,6 +173,41 @@ def test_open_calls_are_withdrawn_and_booked_when_answered():
     world.crash()
     world.answer(5)
     assert [ask.number for ask in world.messages(Ask)] == [2, 3, 5, 6]
+
+
+def test_nobody_is_asked_about_a_journal_that_has_ended():
+    """The decision would send a call for which the fresh function does not wait."""
+
+    async def function(session):
+        asyncio.ensure_future(call(session, "write-b"))  # noqa: RUF006 - the session keeps it
+        await call(session, "read-a")
+        session.continue_as(b"again")
+
+    world = Petitioned(function, judge=Careful())
+    world.start()
+    world.answer(1)
+    (withdrawn,) = world.messages(Withdraw)
+    assert withdrawn.approval == world.petition.approval
+    assert (world.row.asking, world.row.reserved) == (0, Spent())
+    world.decided("approved")
+    assert [ask.name for ask in world.messages(Ask)] == ["read-a"]
+
+
+def test_a_letter_names_what_journals_before_have_written():
+    """Whoever replays it has to know what would be done again."""
+
+    async def function(session):
+        if not session.calls_made:
+            await call(session, "write-a")
+            session.continue_as(b"again")
+        raise ValueError("bad luck")
+
+    world = World(function)
+    world.start()
+    world.answer(1)
+    world.drain()
+    assert world.statuses()[-1] == "failed"
+    assert dict(world.drafts[-1].headers)["writes"] == b"1 tool write-a"
 
 
 async def listen_then_continue(session):

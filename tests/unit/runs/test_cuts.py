@@ -105,6 +105,9 @@ def test_a_resume_asks_admission_for_a_slot_first():
     assert asks.causation_id == f"m{world.offset}", (
         "so admission knows a word of its own that came back"
     )
+    world.take(Control(target=world.run, verb="resume"), deadline_ms=7)
+    (_, asks) = [sent.meta for sent in world.sent if isinstance(sent.message, Reopen)]
+    assert asks.deadline_ms == 7, "it is the operator's word and not the task's"
 
 
 def test_a_resumed_run_buys_nothing_again_and_reuses_no_number():
@@ -380,6 +383,22 @@ def test_a_resume_waits_until_the_children_have_ended():
     assert world.messages(Closed)[-1].spent == Spent(), "a child's bill is booked once"
 
 
+def test_a_child_that_was_never_sent_keeps_no_run_from_going_on():
+    """Whoever was asked about it had not answered: nobody will, so nothing waits for that."""
+
+    async def parent(session):
+        asyncio.ensure_future(call(session, "child", "agent"))  # noqa: RUF006 - the session keeps it
+        await call(session, "read-a")
+        raise ValueError("bad luck")
+
+    world = Petitioned(parent, judge=Careful())
+    world.start()
+    world.answer(1)
+    assert world.messages(Closed) == [Closed(slot="slot1", spent=Spent(steps=1))]
+    resume(world)
+    assert len(world.messages(Reopen)) == 1
+
+
 def test_an_answer_of_a_child_that_waited_as_its_run_failed_is_delivered():
     """It came while the run was paused, behind what broke it; its bill is booked once."""
     world = World(parent := Parent())
@@ -450,6 +469,44 @@ def test_a_run_whose_turn_could_not_be_written_gets_its_answer_again(code, told,
     granted(world)
     assert world.outcomes()[-1] == ("worker.completed", told)
     assert events(world)[-1].tokens == 7
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(
+    ("code", "told"), [(UNWRITABLE, b"receipt"), (UNKEEPABLE, b"InDoubt: nobody knows")]
+)
+def test_a_decision_that_was_refused_is_heard_after_a_resume(code, told, ended, monkeypatch):
+    """It is taken once, so whoever waits for it would wait for ever."""
+
+    class Pays:
+        broken = True
+
+        async def __call__(self, session):
+            paid = asyncio.ensure_future(pays(session))
+            await call(session, "read-a")
+            if self.broken:
+                raise ValueError("bad luck")
+            return await paid
+
+    def refuse(turn, message):
+        raise PoisonError(code, "the log refuses what this record leads to")
+
+    world = Petitioned(agent := Pays())
+    world.start()
+    agent.broken = ended
+    world.in_doubt(2)
+    if ended:
+        world.answer(1)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(world.decider, "react", refuse)
+        world.decided("happened", value=b"receipt")
+    assert the_run(world).state == "failed"
+    agent.broken = False
+    granted(world)
+    if not ended:
+        world.answer(1)
+    assert world.outcomes()[-1][1].startswith(told)
+    assert len(world.rows) == 0
 
 
 async def leaving_its_child(session):
@@ -711,8 +768,39 @@ def test_a_cancellation_by_a_person_stands():
     assert events(world)[-1].status == "failed"
     tidy.broken = False
     granted(world)
+    assert the_run(world).cleanup == 0, "what it asks is of its steps for that"
     world.answer(3)
     assert events(world)[-1].status == "cancelled"
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_cancellation_by_a_person_is_none_of_the_limit_that_was_taken_back(before):
+    """Said while the run tidied, it is delivered again; said after its resume, it is what ends it."""
+
+    class Tidy:
+        broken = True
+
+        async def __call__(self, session):
+            try:
+                await call(session, "read-a")
+            except asyncio.CancelledError:
+                if self.broken:
+                    await call(session, "read-tidy")
+                raise
+
+    world = World(tidy := Tidy(), limits=Limits(wall_ms=1_000))
+    world.start()
+    world.wake()
+    if before:
+        world.control("cancel")
+    else:
+        world.answer(2)
+    assert (events(world)[-1].status, events(world)[-1].error) == ("failed", "BudgetExceeded")
+    tidy.broken = False
+    granted(world)
+    if not before:
+        world.control("cancel")
+    assert (events(world)[-1].status, events(world)[-1].error) == ("cancelled", "Cancelled")
 
 
 def test_a_cancellation_that_broke_the_run_is_delivered_again():
@@ -993,6 +1081,7 @@ def test_time_that_people_took_before_a_cut_is_no_time_after_it():
         broken = True
 
         async def __call__(self, session):
+            await call(session, "write-first")
             paid = asyncio.ensure_future(call(session, "write-pay"))
             await call(session, "read-a")
             if self.broken:
@@ -1003,7 +1092,10 @@ def test_time_that_people_took_before_a_cut_is_no_time_after_it():
     world = Petitioned(calm := Breaks(), judge=Careful(), limits=Limits(wall_ms=10_000))
     world.start()
     world.now_ms += 5_000
+    world.decided("approved")
     world.answer(1)
+    assert the_run(world).waited_ms == 5_000
+    world.answer(2)
     assert events(world)[-1].status == "failed"
     calm.broken = False
     world.now_ms += 100_000

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.runs.test_people import Careful, Petitioned, pays
 from tests.unit.runs.world import World, call
 
+from headwater.contracts.approvals import Petition
 from headwater.contracts.messages import Answered, Ask, Reply, Spent, Start, Usage
 from headwater.durable.running import Session
 from headwater.errors import PoisonError
@@ -156,6 +157,24 @@ def test_the_answer_of_a_child_of_the_run_before_is_not_taken(
         world.answer(1, b"of b", spent=Spent())
     assert world.outcomes()[1:] == [("worker.completed", b"of a" if control else b"of b")]
     world.take(answer)
+
+
+def test_a_decision_about_the_run_before_lets_no_call_pass() -> None:
+    """Its petition has another id, though it asks the same; so it is asked anew, and decided anew."""
+
+    class Pays(Task):
+        async def __call__(self, session: Session) -> bytes:
+            return await pays(session, "irreversible-pay")
+
+    agent = Pays()
+    world = Petitioned(agent, judge=Careful())
+    second_life(agent, world=world)
+    before, now = world.messages(Petition)
+    assert (before.number, before.digest) == (now.number, now.digest)
+    world.decided("approved", before)
+    assert world.messages(Ask) == []
+    world.decided("approved", now)
+    assert len(world.messages(Ask)) == 1
 
 
 def test_an_answer_to_a_request_that_does_not_say_which_run_it_is_from_is_taken() -> None:
