@@ -263,8 +263,13 @@ def operate(path: str, of: Wanted, body: Mapping[str, Any], *, ask: str = "") ->
     _refuse_nothing(body.get("ids") or (), found)
 
 
-def _refuse_nothing(ids: Sequence[str], found: Mapping[str, Any]) -> None:
+def _refuse_nothing(ids: Sequence[str], found: Mapping[str, Any], *, same: str = "") -> None:
     """Say that nothing was done to what was named; what was done before is done, and so is the command.
+
+    Args:
+        ids: What was named.
+        found: The operation as it ended.
+        same: What it is called where it was done; the operation's verb if empty.
 
     Raises:
         RefusedError: None of it is there, or it may not be done to any of it.
@@ -274,7 +279,8 @@ def _refuse_nothing(ids: Sequence[str], found: Mapping[str, Any]) -> None:
     if not found["skipped"]:
         raise shell.RefusedError(f"nothing is kept as {', '.join(ids)}: `list` shows what is")
     verb = str(found["action"])
-    if any(not str(one["why"]).startswith(f"{verb} by ") for one in found["reasons"]):
+    same = same or verb
+    if any(not str(one["why"]).startswith(f"{same} by ") for one in found["reasons"]):
         before = verb != "resume" and [*found["skipped"]] == ["done before"]
         hint = ", and --again, which does it all the same" if before else ""
         raise shell.RefusedError(f"nothing was {_DONE.get(verb, verb)}: see why above{hint}")
@@ -305,7 +311,7 @@ def edited(path: str, of: Wanted, body: Mapping[str, Any]) -> None:
     _tell(found, of.output)
     if found["state"] == "failed":
         raise shell.RefusedError(found["error"])
-    _refuse_nothing([record], found)
+    _refuse_nothing([record], found, same="edit")
 
 
 def _edit(text: str) -> str:

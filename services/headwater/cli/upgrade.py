@@ -141,7 +141,8 @@ def rollback(of: Word) -> None:
             "older code replays the runs that it wrote, and holds those that it does not understand",
             *(
                 [
-                    f"{shell.count(there[record.version], 'member')} of {record.version} should be stopped"
+                    f"{shell.count(there[record.version], 'member')} of {record.version} take runs until "
+                    "their processes are stopped"
                 ]
                 if there[record.version]
                 else []
@@ -168,6 +169,11 @@ def _say(
         return
     if not of.dry_run:
         print(f"version {record.version} is {record.state}")
+        if running := _members(platform)[record.version] if record.state == "withdrawn" else 0:
+            members = f"{shell.count(running, 'member')} of {record.version}"
+            shell.note(
+                f"{members} still take runs: stop these processes, they do not end by themselves"
+            )
         return
     why = f": {record.reason}" if record.reason else ""
     print(f"would write {record.version} as {record.state}, by {record.actor}{why}")

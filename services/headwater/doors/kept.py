@@ -107,8 +107,8 @@ class KeptDoor:
         self._operator(request)
         told = dict(request.query_params)
         topics, wanted = self._records(told)
-        if told.get("topic") and not await asyncio.to_thread(self._of.shelf.has, topics):
-            raise ProblemError(404, "No such topic", f"there is no topic {told['topic']!r} here")
+        if told.get("topic"):
+            await self._need(topics, str(told["topic"]))
         return await self._list(request, topics, wanted)
 
     async def show_quarantine(self, request: Request) -> Response:
@@ -139,11 +139,12 @@ class KeptDoor:
 
     async def _edit(self, request: Request, caller: Caller, record: Record) -> Response:
         told = await self._told(request)
-        agent, shape = self._shape(record, str(told.get("to") or ""))
+        _, shape = self._shape(record, str(told.get("to") or ""))
         if shape is None:
             raise ProblemError(
-                422, "Nothing to encode it with", f"{agent or 'no agent'} has no input type here"
-            )
+                422, "Nothing to encode it with", "no agent takes records of this topic: say --to "
+                "where it is to go, replay it as it is, or discard it",
+            )  # fmt: skip
         value = shape.encode(shape.from_json(json.dumps(told.get("value"))))
         before = self._decoded(record)["decoded"]
         if before is not None and shape.encode(shape.from_json(json.dumps(before))) == value:
@@ -197,6 +198,15 @@ class KeptDoor:
             raise ProblemError(404, "No such operation", detail)
         return JSONResponse(found)
 
+    async def _need(self, topics: Sequence[str], named: str) -> None:
+        """Refuse a topic that somebody named and that is not there.
+
+        Raises:
+            ProblemError: It is not.
+        """
+        if not await asyncio.to_thread(self._of.shelf.has, topics):
+            raise ProblemError(404, "No such topic", f"there is no topic {named!r} here")
+
     async def _list(self, request: Request, topics: Sequence[str], wanted: Wanted) -> Response:
         limit = int(given.number(request, "limit", 50, LIST_MAX))
         found = await asyncio.to_thread(self._of.shelf.newest, topics, wanted, limit=max(1, limit))
@@ -231,6 +241,9 @@ class KeptDoor:
                 422, "Dead letters", "a dead letter of a run is dealt with under dlq: its task was taken "
                 "once, so sent back as it was it would be taken for the same one",
             )  # fmt: skip
+        for name, among in (("topic", topics), ("to", (str(told.get("to") or ""),))):
+            if told.get(name) and not letters:
+                await self._need(among, str(told[name]))
         if told.get("all") is not True and not _narrow(told):
             raise ProblemError(
                 422, "Everything?", "name records by ids, topic, agent, tenant, error or since_ms; "

@@ -258,6 +258,20 @@ def test_a_discard_of_what_was_replayed_has_to_be_meant(door: Door, hw: Hw, noun
     assert [asked.body["again"] for asked in door.asked if asked.body] == [False, True]
 
 
+@pytest.mark.parametrize(("before", "status"), [("edit", 0), ("replay", 1)])
+def test_an_edit_of_what_was_replayed_as_it_was_is_none(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch, before: str, status: int
+) -> None:
+    """A second time the same is done; what went back unmended is not."""
+    one = "hw.quarantine.cmd.a.v1:0@7"
+    door.on("GET", f"/api/v1/quarantine/{one}", {"id": one, "decoded": {"n": 1}, "undecoded": ""})
+    skipped = {"skipped": {"done before": 1}, "reasons": [{"id": one, "why": f"{before} by ana"}]}
+    ready(door, f"quarantine/{one}/edit", done=0, **skipped)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "sed -i s/1/2/")
+    assert hw("quarantine", "replay", one, "--edit").status == status
+
+
 def test_a_resume_of_what_was_replayed_names_no_option(door: Door, hw: Hw) -> None:
     """It has none: the task would be done twice."""
     before = {"skipped": {"done before": 1}, "reasons": [{"id": "a.0.x", "why": "replay by ana"}]}

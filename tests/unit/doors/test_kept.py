@@ -192,7 +192,7 @@ def test_an_edit_that_changes_nothing_or_has_no_type_is_refused():
         same = await world.http.post(path, json={"value": shown["decoded"]})
         assert (same.status_code, "the same" in same.json()["detail"]) == (422, True)
         other = await world.http.post(path, json={"value": 1, "to": "elsewhere"})
-        assert other.status_code == 422
+        assert (other.status_code, "say --to" in other.json()["detail"]) == (422, True)
 
     run(body)
 
@@ -223,8 +223,10 @@ def test_a_record_whose_origin_is_not_there_says_so():
         assert not [name for name, _ in sent.headers if name.startswith("kafka_dlt-")]
         to = {"topic": "legacy.dlq", "to": CMD, "again": True}
         assert (await operate(world, "quarantine/replay", to))["done"] == 2
-        missing = await operate(world, "quarantine/replay", {"topic": "nowhere"})
-        assert (missing["state"], "nowhere" in missing["error"]) == ("failed", True)
+        for typed in ({"topic": "nowhere"}, {"topic": "legacy.dlq", "to": "nowhere"}):
+            for verb in ("replay", "discard"):
+                refused = await world.http.post(f"/api/v1/quarantine/{verb}", json=typed)
+                assert (refused.status_code, "'nowhere'" in refused.text) == (404, True)
 
     run(body)
 
