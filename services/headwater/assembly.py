@@ -23,7 +23,7 @@ from headwater.contracts import messages, quarantine
 from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
 from headwater.contracts.ctl import ShardTable
-from headwater.contracts.records import Draft, Record
+from headwater.contracts.records import Draft, Partition, Record
 from headwater.contracts.topics import Names
 from headwater.core.blobs import Blobs
 from headwater.core.decider import Decider, Timer
@@ -191,6 +191,7 @@ class Platform:
                 events=names.evt,
                 life=names.evt("runs"),
                 partitions=lambda agent: self.log.partitions(names.inbox(agent)),
+                has=self._has,
                 dedupe_s={name: agent.dedupe_s for name, agent in self.app.agents.items()},
             ),
             placement=self.parts.placement,
@@ -211,9 +212,7 @@ class Platform:
         """Build the loop of approvals."""
         names = self.names
         decider = Approvals(
-            ApprovalRoutes(
-                inbox=names.inbox, events=names.evt("approvals"), partitions=self._partitions
-            )
+            ApprovalRoutes(inbox=names.inbox, events=names.evt("approvals"), has=self._has)
         )
         return self._deciding(
             decider, "approvals", [names.inbox("approvals")], state=names.state("approvals")
@@ -335,10 +334,10 @@ class Platform:
             return None
         return Large(inline_bytes_max=blobs.inline_bytes_max, bytes_max=blobs.bytes_max)
 
-    def _partitions(self, agent: str) -> int:
-        """Return how many inbox partitions an agent has; 0 for one that this app has not."""
+    def _has(self, agent: str, number: int) -> bool:
+        """Return whether an agent has such an inbox partition; one that this app has not has none."""
         known = agent in self.app.agents
-        return self.log.partitions(self.names.inbox(agent)) if known else 0
+        return known and self.log.has(Partition(self.names.inbox(agent), number))
 
     def _place(self, tenant: str, agent: str, task_id: str) -> int:
         count = self.log.partitions(self.names.inbox(agent))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from headwater.contracts.records import Partition
-from headwater.errors import SettingsError
+from headwater.contracts.records import Draft, Partition
+from headwater.errors import PoisonError, SettingsError, WorkRefusedError
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_offsets import Offsets
+from headwater.log.port import Claim, Work
 from headwater.testing.conformance_world import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-append")]
@@ -50,6 +52,22 @@ def test_a_topic_grows_and_changes(admin: KafkaAdmin, name: str) -> None:
 
     until(changed, "the change: a broker tells it a moment after it has taken it")
     assert admin.topics([name])[name].config["retention.ms"] == "60000"
+
+
+def test_a_partition_is_there_as_soon_as_its_topic_has_grown(
+    admin: KafkaAdmin, kafka: str, name: str
+) -> None:
+    """For a process that counted before, too, which goes on placing as it did."""
+    admin.create(name, partitions=1, replication=1, config={})
+    log = KafkaLog(KafkaConfig(bootstrap=kafka))
+    try:
+        assert [log.has(Partition(name, number)) for number in (0, 3)] == [True, False]
+        admin.grow(name, 4)
+        until(lambda: log.has(Partition(name, 3)), "a look at the topic: one a second")
+        assert [log.has(Partition(name, number)) for number in (1, 4)] == [True, False]
+        assert log.partitions(name) == 1
+    finally:
+        log.close()
 
 
 def test_what_the_cluster_refuses_is_said_in_its_own_words(admin: KafkaAdmin, name: str) -> None:
@@ -125,3 +143,58 @@ def test_the_brokers_settings_and_our_rights_can_be_seen(admin: KafkaAdmin, name
     sweep = admin.broker_settings()["transaction.abort.timed.out.transaction.cleanup.interval.ms"]
     assert int(sweep) > 0
     assert {"READ", "WRITE", "DESCRIBE"} <= admin.allowed(name)
+
+
+def test_an_append_to_a_partition_that_is_new_is_taken(
+    admin: KafkaAdmin, kafka: str, name: str
+) -> None:
+    """A producer knows a topic as it was up to a minute ago; who names a partition may know more."""
+    admin.create(name, partitions=1, replication=1, config={})
+
+    async def main() -> Partition:
+        log = KafkaLog(KafkaConfig(bootstrap=kafka))
+        try:
+            await log.append(Draft(topic=name, key=b"k", value=b"v", partition=0))
+            admin.grow(name, 4)
+            until(lambda: log.has(Partition(name, 3)), "a look at the topic: one a second")
+            where, _ = await log.append(Draft(topic=name, key=b"k", value=b"v", partition=3))
+            with pytest.raises(PoisonError, match="does not take this record"):
+                await log.append(Draft(topic=name, key=b"k", value=b"v", partition=9))
+            return where
+        finally:
+            log.close()
+
+    assert asyncio.run(main()) == Partition(name, 3)
+
+
+def test_work_for_a_partition_that_is_new_is_taken(
+    admin: KafkaAdmin, kafka: str, name: str
+) -> None:
+    """As what is appended to it is; what goes to no partition is refused."""
+    for topic in (f"{name}.inbox", name):
+        admin.create(topic, partitions=1, replication=1, config={})
+    admin.begin_group(f"{name}.group", {f"{name}.inbox": 1})
+    log = KafkaLog(KafkaConfig(bootstrap=kafka))
+    owner = log.own([f"{name}.inbox"], group=f"{name}.group", instance="a")
+    try:
+        gained: list[Claim] = []
+
+        def joined() -> bool:
+            gained.extend(owner.poll(records_max=1, wait_ms=50).gained)
+            return bool(gained)
+
+        until(joined, "the partition")
+
+        def work(partition: int) -> list[Work]:
+            draft = Draft(topic=name, key=b"k", value=b"v", partition=partition)
+            return [Work(claim=gained[0], next_offset=0, drafts=[draft])]
+
+        assert owner.commit(work(0)) == {*gained}
+        admin.grow(name, 4)
+        until(lambda: log.has(Partition(name, 3)), "a look at the topic: one a second")
+        assert owner.commit(work(3)) == {*gained}
+        with pytest.raises(WorkRefusedError):
+            owner.commit(work(9))
+    finally:
+        owner.close()
+        log.close()

@@ -24,7 +24,8 @@ class Routes:
         inbox: Agent's name to its inbox topic.
         events: Agent's name to its outcome topic.
         life: The life-cycle topic.
-        partitions: Agent's name to how many inbox partitions it has.
+        partitions: Agent's name to how many inbox partitions it had when it was counted.
+        has: Whether an agent, by its name, has an inbox partition now.
         dedupe_s: Agent's name to how long its tasks are remembered.
     """
 
@@ -32,6 +33,7 @@ class Routes:
     events: Callable[[str], str]
     life: str
     partitions: Callable[[str], int]
+    has: Callable[[str, int], bool]
     dedupe_s: Mapping[str, int]
 
     def check_place(self, target: str) -> None:
@@ -45,7 +47,7 @@ class Routes:
             raise _homeless(target)
         if error := self.gone(target):
             raise error
-        if run.partition >= self.partitions(run.agent):
+        if not self.has(run.agent, run.partition):
             raise _homeless(target)
 
     def gone(self, target: str) -> PoisonError | None:

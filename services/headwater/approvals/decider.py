@@ -37,12 +37,12 @@ class Routes:
     Args:
         inbox: Agent's name to its inbox topic.
         events: The topic of approvals' events.
-        partitions: Agent's name to how many inbox partitions it has; 0 for one that is not there.
+        has: Whether an agent, by its name, has an inbox partition; none has one that is not there.
     """
 
     inbox: Callable[[str], str]
     events: str
-    partitions: Callable[[str], int]
+    has: Callable[[str, int], bool]
 
 
 class Approvals:
@@ -89,7 +89,7 @@ class Approvals:
 
     def _ask(self, turn: Turn, petition: Petition) -> None:
         tenant, run = turn.meta.tenant, RunId.parse(petition.run)
-        if run is None or run.partition >= self._routes.partitions(run.agent):
+        if run is None or not self._routes.has(run.agent, run.partition):
             raise PoisonError("unknown-target", f"run {petition.run!r} has no address here")
         if turn.get(Approval, tenant, petition.approval) is not None:
             return

@@ -14,7 +14,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.admin import OffsetSpec, TopicDescription
 
 from headwater.contracts.records import Draft, Partition
 from headwater.errors import SettingsError, TransientError
@@ -38,6 +38,8 @@ _STABLE_S = 60.0
 """How long an open transaction may hold an offset back; by then the broker has aborted it."""
 _UNSTABLE_WAIT_S = 0.02
 _AWAY_WAIT_S_MAX = 5.0
+_GROWN_S = 1.0
+"""How long a topic is taken not to have grown; what names a partition of none may come at any rate."""
 
 
 class KafkaLog:
@@ -57,6 +59,8 @@ class KafkaLog:
         self._offsets = Offsets(config)
         self._ids: dict[str, str] = {}
         self._counts: dict[str, int] = {}
+        self._grown: dict[str, int] = {}
+        self._grown_s: dict[str, float] = {}
         self._closing = threading.Event()
         self._away = False
         """Whether nobody answered when `answers` asked last."""
@@ -209,6 +213,21 @@ class KafkaLog:
             found = self._counts[topic]
         return found
 
+    def has(self, partition: Partition) -> bool:
+        """Return whether there is such a partition now; where none is known, the cluster is asked again.
+
+        What says how many partitions a topic has goes on saying what it said first.
+        """
+        topic, number, now_s = partition.topic, partition.number, time.monotonic()
+        try:
+            known = max(self.partitions(topic), self._grown.get(topic, 0))
+            if number >= known and now_s - self._grown_s.get(topic, -_GROWN_S) >= _GROWN_S:
+                self._grown_s[topic] = now_s
+                known = self._grown[topic] = len(self._look(topic).partitions)
+        except SettingsError:
+            return False
+        return number < known
+
     def close(self) -> None:
         """Write what is still to be written, and stop."""
         self._closing.set()
@@ -219,16 +238,19 @@ class KafkaLog:
         return Unowned(self._admin, topics, group=group, config=self.config)
 
     def _describe(self, topic: str) -> None:
-        def ask() -> None:
+        found = self._look(topic)
+        self._ids[topic] = str(found.topic_id)
+        self._counts[topic] = len(found.partitions)
+
+    def _look(self, topic: str) -> TopicDescription:
+        def ask() -> TopicDescription:
             answer = self._admin.describe_topics(
                 TopicCollection([topic]), request_timeout=self.config.call_s
             )
-            found = answer[topic].result()
-            self._ids[topic] = str(found.topic_id)
-            self._counts[topic] = len(found.partitions)
+            return answer[topic].result()
 
         try:
-            self._patiently(f"topic {topic}", ask)
+            return self._patiently(f"topic {topic}", ask)
         except KafkaException as failure:
             raise kafka_errors.no_topic(topic, failure.args[0].str()) from failure
 

@@ -55,6 +55,7 @@ class Appender:
             except RuntimeError:
                 logger.debug("%s was written for an event loop that has ended", draft.topic)
 
+        looked = False
         while True:
             try:
                 producer.produce(
@@ -71,7 +72,10 @@ class Appender:
                 error = failure.args[0]
                 if error.fatal():
                     self._replace(producer)
-                raise _meaning(error) from failure
+                if looked or error.code() != kafka_errors.GROWN:
+                    raise _meaning(error) from failure
+                looked = True
+                await asyncio.to_thread(self._look, producer, draft.topic)
             else:
                 return await future
 
@@ -94,6 +98,12 @@ class Appender:
                     target=self._answer, args=(producer,), name="kafka.append", daemon=True
                 ).start()
             return self._producer
+
+    def _look(self, producer: Producer, topic: str) -> None:
+        try:
+            producer.list_topics(topic, self._config.call_s)
+        except KafkaException as failure:
+            raise _meaning(failure.args[0]) from failure
 
     def _replace(self, producer: Producer) -> None:
         """Let go of a producer that will never write again; the next append makes another."""

@@ -44,11 +44,13 @@ MOVED = frozenset(
 
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 UNKNOWN_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+GROWN = KafkaError._UNKNOWN_PARTITION
+"""A producer knows a topic as it was up to a minute ago; it may be there once the producer has looked."""
 REFUSED = frozenset(
     {
         *TOO_LARGE,
         *UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
+        GROWN,
         KafkaError.INVALID_MSG,
         KafkaError.INVALID_MSG_SIZE,
         KafkaError.INVALID_RECORD,

@@ -270,6 +270,13 @@ class LocalLog:
         """
         return len(self._cluster.topic(topic).partitions)
 
+    def has(self, partition: Partition) -> bool:
+        """Return whether there is such a partition."""
+        try:
+            return partition.number < self.partitions(partition.topic)
+        except SettingsError:
+            return False
+
     def create(
         self,
         topic: str,

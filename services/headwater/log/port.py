@@ -238,3 +238,7 @@ class Log(Protocol):
             SettingsError: There is no such topic.
         """
         ...
+
+    def has(self, partition: Partition) -> bool:
+        """Return whether there is such a partition now, though its topic had fewer when it was counted."""
+        ...

@@ -397,10 +397,7 @@ class Performing:
 
     def _addressed(self, draft: Draft) -> bool:
         """Say whether there is such a place; a stranger's request may name any."""
-        try:
-            return (draft.partition or 0) < self._log.partitions(draft.topic)
-        except SettingsError:
-            return False
+        return self._log.has(Partition(draft.topic, draft.partition or 0))
 
     async def _refuse(self, claim: Claim, record: Record, error: PoisonError) -> None:
         """Keep what cannot be read before it counts as done; answer it if it says whom."""

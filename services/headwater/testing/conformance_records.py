@@ -97,6 +97,13 @@ class RecordClaims:
         with pytest.raises(SettingsError, match="topics apply"):
             world.log.partitions(f"{world.harness.namespace}.nowhere")
 
+    def test_a_partition_that_is_not_there_is_told_from_one_that_is(self, world: World) -> None:
+        """What names it may be a stranger's."""
+        topic = world.topic(partitions=2)
+        places = [Partition(topic, n) for n in (0, 1, 2)]
+        nowhere = Partition(f"{world.harness.namespace}.nowhere", 0)
+        assert [world.log.has(place) for place in (*places, nowhere)] == [True, True, False, False]
+
     def test_a_log_that_is_there_answers(self, world: World) -> None:
         """Whoever asks whether a process can do its work is told so."""
         assert world.log.answers(10.0)

@@ -59,6 +59,7 @@ class World:
                 events=lambda agent: f"hw.evt.{agent}.v1",
                 life="hw.evt.runs.v1",
                 partitions=lambda agent: self.partitions,
+                has=lambda agent, number: number < 4,
                 dedupe_s=self.agents,
             ),
             placement=more.pop("placement", Placement()),
@@ -569,6 +570,18 @@ def test_what_waits_goes_on_where_its_inbox_is_known_as_it_was_before_it_grew(wa
     sent = [one for one in world.sent if isinstance(one.message, Start | Control)][-2:]
     assert [one.to.partition for one in sent] == [RunId.parse(run).partition] * 2
     assert world.messages(Control)[-1].name == "go"
+
+
+def test_a_run_is_found_where_its_inbox_was_counted_before_it_grew():
+    """It runs there, so it hears what is said to it, and may ask for a slot."""
+    world = World()
+    world.partitions = 1
+    world.control("a.3.x", "signal", name="go")
+    reopen(world, "a.3.x")
+    assert [(sent.message.verb, sent.to.partition) for sent in world.sent] == [
+        ("signal", 3),
+        ("resume", 3),
+    ]
 
 
 def test_tasks_that_are_put_aside_count_towards_what_a_turn_may_do():

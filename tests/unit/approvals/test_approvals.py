@@ -37,7 +37,7 @@ class World:
             Routes(
                 inbox=lambda agent: f"hw.inbox.{agent}.v1",
                 events="hw.evt.approvals.v1",
-                partitions=lambda agent: 0 if agent == "nobody" else 9,
+                has=lambda agent, number: agent != "nobody" and number < 9,
             )
         )
 

@@ -29,7 +29,8 @@ class Tap:
         self._log = log
         self.member: LocalMember | None = None
         self.read, self.append, self.committed = log.read, log.append, log.committed
-        self.offset_at, self.topic_id, self.partitions = log.offset_at, log.topic_id, log.partitions
+        self.offset_at, self.topic_id = log.offset_at, log.topic_id
+        self.partitions, self.has = log.partitions, log.has
         self.answers = log.answers
 
     def own(self, topics: Collection[str], *, group: str, instance: str, writer: str = "") -> Any:
