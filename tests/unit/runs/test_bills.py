@@ -124,6 +124,36 @@ def test_what_was_told_twice_is_told_no_third_time():
     assert told(world)[1:] == [Spent(), Spent()]
 
 
+def test_what_was_told_counts_though_it_came_to_less():
+    """What an attempt costs is told once it goes beyond all that was told, not beyond the last bill."""
+    broken = True
+
+    async def waits(session: Session) -> bytes:
+        words = asyncio.ensure_future(call(session, "small", "model"))
+        await call(session)
+        if broken:
+            raise ValueError
+        await words
+        await session.receive("go")
+        if broken:
+            raise ValueError
+        return await call(session, "small", "model")
+
+    world = World(waits)
+    world.start()
+    world.answer(1)
+    broken = False
+    granted(world)
+    world.answer(2, usage=USED)
+    broken = True
+    world.control("signal", "go")
+    broken = False
+    granted(world)
+    world.answer(3, usage=USED)
+    assert [status for status, _ in world.outcomes()][2:] == ["worker.completed"]
+    assert told(world) == [Spent(steps=2, tokens=100, usd_nano=1_000_000), Spent(), Spent(steps=1)]
+
+
 def test_a_failed_run_that_is_dropped_tells_what_its_children_may_have_spent():
     """Nobody waits for their bills any more."""
 

@@ -115,7 +115,10 @@ def test_a_resumed_run_buys_nothing_again_and_reuses_no_number():
     world, shaky = failed()
     assert world.asked() == [1, 2]
     shaky.broken = False
+    before_ms = the_run(world).now_ms
+    world.now_ms -= 500
     granted(world)
+    assert the_run(world).now_ms == before_ms, "nor does its time fall, where the log's does"
     assert world.asked() == [1, 2, 3]
     world.answer(3, b"B")
     assert world.outcomes()[-1] == ("worker.completed", b"A+B")
@@ -815,13 +818,16 @@ def test_a_cancellation_that_broke_the_run_is_delivered_again():
             except asyncio.CancelledError:
                 if self.broken:
                     raise ValueError("bad luck") from None
+                await call(session, "read-tidy")
                 raise
 
-    world = World(touchy := Touchy())
+    world = World(touchy := Touchy(), limits=Limits(cleanup_steps=3))
     world.start()
     world.control("cancel")
     touchy.broken = False
     granted(world)
+    assert the_run(world).cleanup == 2, "what it asks is of its steps for that"
+    world.answer(2)
     assert events(world)[-1].status == "cancelled"
     assert [type(e.delivery) for e in world.rows.scan(Entry)] == []
 
@@ -868,6 +874,8 @@ def test_a_discarded_run_leaves_who_and_why():
     (operation,) = world.messages(Operation)
     assert (operation.action, operation.run, operation.reason) == ("discard", world.run, "because")
     assert world.messages(Closed) == before
+    (told,) = world.messages(Control)
+    assert (told.verb, told.resume) == ("discard", Resume(slot=world.run)), "it waits for no slot"
     world.answer(2)
     world.control("discard")
     assert len(world.messages(Operation)) == 1
