@@ -356,7 +356,7 @@ class Performing:
         item = queued.item
         began_ns = wall_ns()
         try:
-            reply = await self._reply(item)
+            reply = await self._ours(item)
             ended_ns = wall_ns()
             await self._send(item, reply)
             await self._noting.sent(item, reply)
@@ -370,6 +370,21 @@ class Performing:
             if self._under_way.get(place) is item:
                 del self._under_way[place]
             self._lanes.done(queued)
+
+    async def _ours(self, item: Item) -> Reply:
+        """Answer a call; also one that was let go of as its claim came back, with its request.
+
+        Raises:
+            AbandonedError: It is another process's.
+        """
+        while True:
+            claim = item.claim
+            try:
+                return await self._reply(item)
+            except AbandonedError:
+                if item.claim == claim or self._stopping:
+                    raise
+                item.begun = False
 
     async def _reply(self, item: Item) -> Reply:
         try:

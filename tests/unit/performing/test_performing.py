@@ -229,6 +229,29 @@ async def test_a_call_under_way_is_not_begun_again_when_its_claim_comes_back():
     assert len(world.replies()) == 1
 
 
+@play
+async def test_a_call_that_is_let_go_of_as_its_claim_comes_back_is_begun_for_that():
+    """Its request was delivered for the new claim already, and would be answered by nobody; in order."""
+    world = World(bounds=Bounds(calls_max=1, mark_ms_min=0))
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="paid")
+    for _ in range(2):
+        await world.ask(safety="irreversible", order_key="k")
+    await settle(loop)
+    world.hands.gates[0].set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    world.log.evict(world.workers[0])
+    for _ in range(3):  # lost and gained; delivered; and only then is it let go of
+        await loop.step()
+    await finish(loop)
+    assert world.hands.began == [0, 1, 2]
+    assert world.outcomes() == {n: Answered(value=b"%d" % n) for n in range(3)}
+    assert world.marked() == 3
+    await loop.close()
+
+
 def test_without_adoption_the_call_is_made_twice():
     """The control of adoption: the redelivered request is performed beside the first."""
 
