@@ -335,9 +335,8 @@ class Platform:
         return Large(inline_bytes_max=blobs.inline_bytes_max, bytes_max=blobs.bytes_max)
 
     def _has(self, agent: str, number: int) -> bool:
-        """Return whether an agent has such an inbox partition; one that this app has not has none."""
-        known = agent in self.app.agents
-        return known and self.log.has(Partition(self.names.inbox(agent), number))
+        """Return whether an agent has such an inbox partition, be it of this app or of a later one."""
+        return self.log.has(Partition(self.names.inbox(agent), number))
 
     def _place(self, tenant: str, agent: str, task_id: str) -> int:
         count = self.log.partitions(self.names.inbox(agent))

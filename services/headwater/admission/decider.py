@@ -28,7 +28,7 @@ from headwater.core.state import State
 from headwater.errors import PoisonError
 
 Message = Admit | Control | Reopen | Closed | Wake
-_ASKED_MAX = 100
+ASKED_MAX = 100
 """Resumes that may be on their way back to one run, so that each goes back once."""
 CONTROLS_MAX = 1_000
 """Signals and resumes kept for one held task."""
@@ -188,7 +188,7 @@ class Admission:
             terms = dataclasses.replace(terms, slot=slot.slot)
         word = Control(target=reopen.run, verb="resume", reason=reopen.reason, resume=terms)
         asked = self._send(turn, word, turn.meta)
-        kept = () if lost else (*slot.asked, asked)[-_ASKED_MAX:]
+        kept = () if lost else (*slot.asked, asked)[-ASKED_MAX:]
         turn.put(dataclasses.replace(slot, asked=kept))
 
     def _is_open(self, turn: Turn, tenant: str, run: str) -> bool:

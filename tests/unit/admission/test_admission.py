@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from headwater.admission.decider import CONTROLS_MAX, Admission
+from headwater.admission.decider import ASKED_MAX, CONTROLS_MAX, Admission
 from headwater.admission.placement import Placement
 from headwater.admission.quotas import Quotas
 from headwater.admission.rows import Expiry, Queued, Reopening, Seen, Slot, Tenant
@@ -669,6 +669,16 @@ def test_a_resume_that_finds_a_slot_which_nobody_gives_back_has_it(control):
     assert [row.slots for row in world.rows.scan(Tenant)] == [1]
     world.close("a.1.old")
     assert not [*world.rows.scan(Slot)]
+
+
+def test_resumes_that_go_back_to_their_run_are_bounded():
+    """A row is as small as it was, whoever resumes a run that has a slot, and however often."""
+    world = World()
+    world.rows.set(Slot, ("t", "a.1.old"), Slot(tenant="t", slot="a.1.old"))
+    for _ in range(ASKED_MAX + 1):
+        reopen(world)
+    (slot,) = world.rows.scan(Slot)
+    assert slot.asked == tuple(sent.meta.id for sent in world.sent[1:])
 
 
 def test_a_resume_of_a_held_task_waits_with_it():

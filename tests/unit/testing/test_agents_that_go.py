@@ -10,8 +10,11 @@ import headwater
 from headwater.admission.quotas import Quotas
 from headwater.admission.telling import Routes
 from headwater.assembly import Platform
+from headwater.contracts.approvals import Petition
 from headwater.contracts.quarantine import reason
 from headwater.contracts.wanted import Wanted
+from headwater.core.decider import Sent
+from headwater.core.messages import Address, Meta
 from headwater.runtime.operating import Wish
 from headwater.testing import App
 
@@ -90,5 +93,32 @@ def test_held_task_of_an_agent_that_is_gone_is_put_aside_and_done_when_the_agent
             assert await held.result() == "did it"
             again = await test.start(goes, "it", id="t-1")
             assert [event.status for event in again.events[2:]] == ["accepted", "completed"]
+
+    asyncio.run(main())
+
+
+def test_a_run_of_an_agent_that_its_coordinator_does_not_know_asks_people() -> None:
+    """It is there already, as a child that newer code began, and waits for the decision."""
+
+    async def main() -> None:
+        async with App(before, partitions=1) as test:
+            await roll(test, after)
+            petition = Petition(
+                approval="p1",
+                run="work.0.t",
+                number=1,
+                about="agent",
+                name="approve",
+                words="go on?",
+                digest=b"d",
+                shown=b"{}",
+                expires_ms=2**50,
+            )
+            inbox = Address(test.platform.names.inbox("approvals"), "default", 0)
+            sent = Sent(message=petition, to=inbox, meta=Meta(id="m1", tenant="default"))
+            await test.log.append(test.platform.envelope("work").seal(sent))
+            await test.settle()
+            (asked,) = test.records("hw.evt.approvals.v1")
+            assert asked.header("ce_runid") == b"work.0.t"
 
     asyncio.run(main())
