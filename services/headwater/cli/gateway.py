@@ -31,6 +31,10 @@ class Event:
     data: str
 
 
+class UnansweredError(RefusedError):
+    """Something was sent, and no answer came: it may have been done."""
+
+
 class Gateway:
     """A gateway's HTTP interface.
 
@@ -117,8 +121,10 @@ class Gateway:
             raise RefusedError(
                 f"HEADWATER_URL {self.url!r} is no http:// or https:// address", status=WRONG_USAGE
             ) from error
-        except httpx.TransportError as error:
+        except httpx.ConnectError as error:
             raise RefusedError(_away(self.url, error)) from error
+        except httpx.TransportError as error:
+            raise UnansweredError(_away(self.url, error)) from error
         if response.is_error:
             raise RefusedError(_problem(response))
         try:

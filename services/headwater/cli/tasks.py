@@ -6,6 +6,7 @@ import contextlib
 import json
 import pathlib
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ import rich.progress
 import typer
 
 from headwater.cli import discovery, journey, runs, shell
-from headwater.cli.gateway import Gateway, connect
+from headwater.cli.gateway import Gateway, UnansweredError, connect
 
 app = typer.Typer(no_args_is_help=True, help="Publish tasks.")
 
@@ -97,13 +98,19 @@ def _publish(
     gateway: Gateway, agent: str, tenant: str, own_id: str, task: Any, *, wait_s: float
 ) -> Mapping[str, Any]:
     asked_s = min(wait_s, _WAIT_S)
-    answer: Mapping[str, Any] = gateway.post(
-        f"/api/v1/agents/{quote(agent, safe='')}/tasks",
-        task,
-        params={"tenant": tenant, "wait_s": f"{asked_s:g}" if wait_s else ""},
-        headers={"idempotency-key": own_id} if own_id else {},
-        timeout_s=asked_s + 30,
-    )
+    name = own_id or str(uuid.uuid4())
+    try:
+        answer: Mapping[str, Any] = gateway.post(
+            f"/api/v1/agents/{quote(agent, safe='')}/tasks",
+            task,
+            params={"tenant": tenant, "wait_s": f"{asked_s:g}" if wait_s else ""},
+            headers={"idempotency-key": name},
+            timeout_s=asked_s + 30,
+        )
+    except UnansweredError as error:
+        raise shell.RefusedError(
+            f"{error}. It may have been published: with --id {name} it is the same task"
+        ) from error
     if not wait_s or answer.get("status") in journey.ENDED:
         return answer
     return runs.follow(gateway, _id(answer), timeout_s=wait_s)

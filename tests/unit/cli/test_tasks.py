@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pathlib
+import re
+import socket
+import threading
 
 import pytest
 from tests.unit.cli.door import Answer, Door, Hw
@@ -182,3 +185,25 @@ def test_a_task_that_does_not_fit_is_told_by_the_field(door: Door, hw: Hw) -> No
         1,
         "headwater: the task does not fit: field amount: not a number\n",
     )
+
+
+def test_a_publish_that_nobody_answered_names_the_id_to_repeat_it_with(
+    hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been published: under a new id it would be done twice."""
+    heard: list[bytes] = []
+
+    def hang_up(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        heard.append(connection.recv(65_536))
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=hang_up, args=(server,), daemon=True)
+        thread.start()
+        monkeypatch.setenv("HEADWATER_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        ran = hw("tasks", "publish", "triage", "--json", '"x"')
+        thread.join(10)
+    (name,) = re.findall(r"with --id (\S+) it is the same task\n$", ran.err)
+    assert ran.status == 1
+    assert f"idempotency-key: {name}\r\n".encode() in heard[0]
