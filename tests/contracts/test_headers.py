@@ -1,10 +1,12 @@
-"""Names of tenants, as every door takes them."""
+"""Headers: names of tenants as every door takes them, and how much a record may carry."""
 
 from __future__ import annotations
 
 import pytest
 
 from headwater.contracts import headers
+from headwater.contracts.records import Headers
+from headwater.errors import PoisonError
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,21 @@ from headwater.contracts import headers
 def test_a_tenants_name_can_stand_in_a_header_and_a_key(name: str, valid: bool) -> None:
     """1 to 64 of `a-z 0-9 . _ -`, and nothing behind them."""
     assert headers.valid_tenant(name) is valid
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "what"),
+    [
+        (b"k" * (headers.KEY_BYTES_MAX + 1), (), "key"),
+        (b"k", (("x", b"?"),) * (headers.HEADERS_MAX + 1), "headers; at most"),
+        (b"k", (("x", b"?" * headers.HEADERS_BYTES_MAX),), "headers of"),
+    ],
+)
+def test_a_record_over_a_limit_is_refused(key: bytes, given: Headers, what: str) -> None:
+    """Just over; what is within it passes, and with the mark of a replay so does what that adds."""
+    with pytest.raises(PoisonError, match=what) as refused:
+        headers.sizes(key, given)
+    assert refused.value.code == "too-large"
+    headers.sizes(key[:-1], tuple((name, (value or b"")[:-1]) for name, value in given[:1]))
+    if given:
+        headers.sizes(key, (("__replay.id", b"1"), *given))
