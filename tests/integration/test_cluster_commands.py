@@ -211,6 +211,19 @@ def test_verifying_passes_on_what_was_applied(operator: Operator) -> None:
     assert provisioning.Action.CREATE in {change["action"] for change in changes}
 
 
+def test_a_namespace_is_not_taken_from_the_app_that_runs_in_it(
+    operator: Operator, tmp_path: pathlib.Path
+) -> None:
+    """Two apps of one default namespace: the second changes nothing, and the first starts as before."""
+    assert operator.hw("topics", "apply").returncode == 0
+    (tmp_path / "guest.py").write_text(_APP.replace('"small"', '"guest"'))
+    for verb in ("plan", "apply"):
+        ran = operator.hw("topics", verb, HEADWATER_APP="guest:app")
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert f"namespace {operator.namespace} runs app 'small', and this is 'guest'" in ran.stderr
+    assert operator.checks()["schemas"] == "ok"
+
+
 def test_backlog_that_retention_will_eat_is_an_alarm(operator: Operator, kafka: str) -> None:
     """Doctor compares the oldest record that a group has not taken with how long it is kept."""
     assert operator.hw("topics", "apply").returncode == 0

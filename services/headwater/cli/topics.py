@@ -38,7 +38,9 @@ def plan_(
     loaded, settings = discovery.load(app), Settings.of()
     log = log_of(settings)
     try:
-        changes = _changes(platform_of(loaded, log, settings), settings, partitions)
+        platform = platform_of(loaded, log, settings)
+        changes = _changes(platform, settings, partitions)
+        _refuse_strangers(platform, changes)
     finally:
         log.close()
     _show(changes, output)
@@ -62,6 +64,7 @@ def apply_(
     try:
         platform = platform_of(loaded, log, settings)
         changes = _changes(platform, settings, partitions)
+        _refuse_strangers(platform, changes)
         _show(changes, output)
         refused = [change for change in changes if change.action is Action.REFUSED]
         if refused:
@@ -79,6 +82,19 @@ def apply_(
     finally:
         log.close()
     shell.note(f"{len(changes)} changes made; {platform.names.namespace} runs {loaded.name}")
+
+
+def _refuse_strangers(platform: Platform, changes: list[Change]) -> None:
+    """Refuse a namespace that another app runs in: none of its processes would start any more."""
+    made = platform.names.ctl("app")
+    if any(change.action is Action.CREATE and change.name == made for change in changes):
+        return
+    there, name = namespace.app_record(platform), platform.app.name
+    if there is not None and there.name != name:
+        raise shell.RefusedError(
+            f"namespace {platform.names.namespace} runs app {there.name!r}, and this is {name!r}: set "
+            "HEADWATER_NAMESPACE to another, or load that app; nothing was done"
+        )
 
 
 def _refuse_breaks(platform: Platform, changes: list[Change]) -> None:
