@@ -23,6 +23,7 @@ from headwater.contracts import messages
 from headwater.contracts.codec import Codec
 from headwater.contracts.records import Partition, Record
 from headwater.runtime import doneset
+from headwater.runtime.noting import Lease
 from headwater.testing.invariants import Act, Book, Death, violations
 
 AGENT = "clerk"
@@ -113,6 +114,7 @@ class Reading:
             unfinished=[*self._unfinished()],
             agents=dict(app.app.agents) if replays else {},
             slack_ms=SLACK_MS,
+            blind_ms=Lease().blind_ms,
         )
         self.book.acts = [*acts(deeds, self._models(), deaths)]
 

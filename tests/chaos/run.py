@@ -170,6 +170,8 @@ class Run:
             seconds = time.monotonic() - began
             verdict = self._verdict(self._rest(), seconds)
             kept = bool(verdict.violations) and not self.sabotage
+            if kept:
+                self._keep_deaths()
             return verdict
         finally:
             self.fleet.stop()
@@ -218,6 +220,12 @@ class Run:
     def died(self, who: str) -> None:
         """Take note that a process died, stood still or was cut off just now."""
         self.deaths.append(Death(who=who, at_ms=time.time_ns() // 1_000_000))
+
+    def _keep_deaths(self) -> None:
+        """Write down beside what processes said when who died, stood still or was started."""
+        deaths = [*self.deaths, *self.fleet.deaths, *self._deaths_at_points()]
+        lines = (f"{death.at_ms}\t{death.who}\n" for death in deaths)
+        (self.directory / "deaths.tsv").write_text("".join(lines), encoding="utf-8")
 
     def _rest(self) -> Reading:
         """Return what was written once all is at rest, or time is over."""

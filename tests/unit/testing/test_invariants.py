@@ -542,6 +542,46 @@ def test_what_a_process_that_stood_still_does_late_is_nobodys_promise(book: Book
     assert violations(dataclasses.replace(book, acts=[*book.acts, late])) == []
 
 
+@pytest.mark.parametrize(
+    ("taken_ms", "began_ms", "found"),
+    [(-1, 1_000, []), (-1, 1_001, [8]), (1, 1_000, [8])],
+    ids=["just before", "long before", "after"],
+)
+def test_who_took_a_call_over_just_before_it_was_noted_may_make_it(
+    book: Book, taken_ms: int, began_ms: int, found: list[int]
+) -> None:
+    """It saw no answer up to its own note, nor a second before it began."""
+    act = next(act for act in book.acts if act.key in book.intents and act.safety == "write")
+    noted_ms = min(read.record.time_ms for read in (*book.results[act.key], *book.replies[act.key]))
+    intent = book.intents[act.key][0]
+    others = dataclasses.replace(intent.message, holder="heir", attempt="x")
+    record = dataclasses.replace(
+        intent.record,
+        value=book.codec.encode(others),
+        offset=10_000,
+        time_ms=noted_ms + taken_ms,
+    )
+    heirs = dataclasses.replace(
+        act, holder="heir", at_ms=noted_ms + began_ms, began_ms=noted_ms + began_ms
+    )
+    taken = dataclasses.replace(
+        with_records(book, [*book.records, record]),
+        acts=[*book.acts, heirs],
+        deaths=[Death(who=act.holder, at_ms=act.at_ms)],
+        blind_ms=1_000,
+    )
+    assert [violation.number for violation in violations(taken, {8})] == found
+
+
+def test_acts_count_by_when_they_were_not_by_when_they_were_written_down(book: Book) -> None:
+    """A process that stands still between the two writes its act down after its heir's."""
+    act = blocked(book)
+    former = dataclasses.replace(act, at_ms=act.at_ms - 1_000)
+    death = Death(who="x", at_ms=act.at_ms)
+    late = dataclasses.replace(book, acts=[*book.acts, former], deaths=[death])
+    assert violations(late, {8}) == []
+
+
 def test_who_began_a_call_before_it_was_taken_over_may_act_after_that(book: Book) -> None:
     """It was handed to the code that acts while it was still this process's; who begins later pays."""
     act = next(act for act in book.acts if act.key in book.intents and act.holder)

@@ -175,6 +175,7 @@ class Book:
         rested: Whether everything had time to settle.
         slack_ms: How far clocks may differ before something counts as after something else.
         skew_ms: How far processes' clocks may differ from the log's.
+        blind_ms: How long before a call is made again its answer may have been noted unseen.
     """
 
     records: Iterable[Record]
@@ -194,6 +195,7 @@ class Book:
     rested: bool = True
     slack_ms: int = 0
     skew_ms: int = 1_000
+    blind_ms: int = 0
 
     @functools.cached_property
     def topics(self) -> dict[str, list[Read]]:

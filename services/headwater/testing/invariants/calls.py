@@ -37,7 +37,7 @@ def no_call_is_repeated_without_need(book: Book) -> Iterator[str]:
     words = decisions.said(book)
     yield from decisions.nothing_is_made_that_nobody_approved(book)
     acts: dict[str, list[Act]] = defaultdict(list)
-    for act in book.acts:
+    for act in sorted(book.acts, key=lambda act: act.at_ms):
         if not act.late and (act.attempt == 1 or act.safety == "irreversible"):
             acts[act.key].append(act)
     for key, made in acts.items():
@@ -52,7 +52,10 @@ def no_call_is_repeated_without_need(book: Book) -> Iterator[str]:
         began, ended = began - book.slack_ms, made[-1].at_ms + book.slack_ms
         deaths = sum(began <= death.at_ms <= ended for death in book.deaths)
         if len(made) - 1 > deaths:
-            yield f"{first.name} of {key} was made {len(made)} times around {deaths} deaths"
+            yield (
+                f"{first.name} of {key} was made {len(made)} times around {deaths} deaths, "
+                f"from {began} to {ended} ms"
+            )
         yield from _bought_again(book, key, made)
     yield from _starts_in_order(book)
 
@@ -64,9 +67,24 @@ def _bought_again(book: Book, key: str, made: list[Act]) -> Iterator[str]:
     if not known or made[0].safety == "read":
         return
     noted_ms = min(known)
-    again = [act for act in made if _began_ms(act) > noted_ms + book.slack_ms]
+    again = [
+        act
+        for act in made
+        if _began_ms(act) > noted_ms + book.slack_ms and not _looked_before(book, act, noted_ms)
+    ]
     if again:
         yield f"{again[0].name} of {key} was made {len(again)} times after its answer was noted"
+
+
+def _looked_before(book: Book, act: Act, noted_ms: int) -> bool:
+    """Whether an answer was noted after whoever made the call again had taken it over, and just before.
+
+    It has read what was noted up to its own note, and again where that was long ago.
+    """
+    return _began_ms(act) <= noted_ms + book.blind_ms and any(
+        read.message.holder == act.holder and read.record.time_ms <= noted_ms
+        for read in book.intents.get(act.key, ())
+    )
 
 
 def _began_ms(act: Act) -> int:
