@@ -35,10 +35,20 @@ def test_a_tenants_name_can_stand_in_a_header_and_a_key(name: str, valid: bool) 
     ],
 )
 def test_a_record_over_a_limit_is_refused(key: bytes, given: Headers, what: str) -> None:
-    """Just over; what is within it passes, and with the mark of a replay so does what that adds."""
-    with pytest.raises(PoisonError, match=what) as refused:
-        headers.sizes(key, given)
-    assert refused.value.code == "too-large"
-    headers.sizes(key[:-1], tuple((name, (value or b"")[:-1]) for name, value in given[:1]))
-    if given:
-        headers.sizes(key, (("__replay.id", b"1"), *given))
+    """Just over; what a replay adds is not counted, so a replay is refused and taken as its record was."""
+    added = (("__replay.id", b"1"), ("ce_id", b"2"), ("ce_tenantid", b"t"))
+    for more in ((), added):
+        with pytest.raises(PoisonError, match=what) as refused:
+            headers.sizes(key, (*given, *more))
+        assert refused.value.code == "too-large"
+        headers.sizes(
+            key[:-1], tuple((name, (value or b"")[:-1]) for name, value in given[:-1]) + more
+        )
+
+
+def test_what_a_replay_adds_is_bounded() -> None:
+    """Anybody can give a header such a name."""
+    with pytest.raises(PoisonError, match="headers; at most"):
+        headers.sizes(b"k", (("__replay.id", b""),) * (headers.HEADERS_MAX + 8))
+    with pytest.raises(PoisonError, match="headers of"):
+        headers.sizes(b"k", (("__replay.id", b"?" * (headers.HEADERS_BYTES_MAX + 4_096)),))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Iterable
 
 from headwater.contracts.records import Headers
-from headwater.contracts.replays import ADDED_BYTES_MAX, ADDED_MAX, MARK
+from headwater.contracts.replays import ADDED, ADDED_BYTES_MAX, ADDED_MAX
 from headwater.errors import PoisonError
 
 HEADERS_MAX = 64
@@ -27,21 +28,26 @@ _YEARS_MS = (0, 253_402_300_799_999)
 
 
 def sizes(key: bytes | None, headers: Headers) -> None:
-    """Refuse a record whose key or headers are over the limits, beside what a replay adds.
+    """Refuse a record whose key or headers are over the limits, beside those that a replay adds.
+
+    These are never counted, or a record that was refused would be taken when it is replayed.
 
     Raises:
         PoisonError: `too-large`.
     """
     if key is not None and len(key) > KEY_BYTES_MAX:
         raise PoisonError("too-large", f"the key has {len(key)} bytes; at most {KEY_BYTES_MAX}")
-    most, bytes_most = HEADERS_MAX, HEADERS_BYTES_MAX
-    if any(name == MARK + "id" for name, _ in headers):
-        most, bytes_most = most + ADDED_MAX, bytes_most + ADDED_BYTES_MAX
-    if len(headers) > most:
-        raise PoisonError("too-large", f"{len(headers)} headers; at most {most}")
-    total = sum(len(name.encode()) + len(value or b"") for name, value in headers)
-    if total > bytes_most:
-        raise PoisonError("too-large", f"headers of {total} bytes; at most {bytes_most}")
+    added = [one for one in headers if one[0] in ADDED]
+    count = len(headers) - min(len(added), ADDED_MAX)
+    if count > HEADERS_MAX:
+        raise PoisonError("too-large", f"{count} headers; at most {HEADERS_MAX}")
+    total = _size(headers) - min(_size(added), ADDED_BYTES_MAX)
+    if total > HEADERS_BYTES_MAX:
+        raise PoisonError("too-large", f"headers of {total} bytes; at most {HEADERS_BYTES_MAX}")
+
+
+def _size(headers: Iterable[tuple[str, bytes | None]]) -> int:
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
 
 
 def unique(headers: Headers) -> dict[str, bytes | None]:

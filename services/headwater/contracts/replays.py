@@ -11,7 +11,7 @@ MARK = "__replay."
 """What a replay adds: its id, and the place of the kept record."""
 WORDS_BYTES_MAX = 256
 ADDED_MAX = 7
-"""How many headers a replay adds at most: its marks, and the id and tenant of who had none."""
+"""How many headers a replay adds at most."""
 ADDED_BYTES_MAX = 2_048
 """And how many bytes."""
 _MARKS = frozenset(
@@ -23,6 +23,8 @@ _MARKS = frozenset(
         "error.type",
     }
 )
+ADDED = _MARKS | {"ce_id", "ce_tenantid"}
+"""What a replay adds: its marks, and the id and tenant of who had none."""
 _OURS = PREFIX + "topic"
 _DIGEST = PREFIX + "digest"
 

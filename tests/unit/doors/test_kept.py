@@ -269,8 +269,9 @@ def test_a_dead_letter_is_replayed_as_a_new_run_once():
 
 def test_a_record_that_has_all_the_headers_it_may_have_is_replayed_too():
     """What a replay adds, and adds once, is over no limit of its producer's."""
-    given = {"ce_tenantid": b"t", **{f"x-{n}": b"?" for n in range(HEADERS_MAX - 2)}}
-    full = given | {"pad": b"?" * (HEADERS_BYTES_MAX - _size(given) - 3)}
+    given = {f"x-{n}": b"?" for n in range(HEADERS_MAX - 1)}
+    pad = b"?" * (HEADERS_BYTES_MAX - _size(given) - 3)
+    full = given | {"pad": pad, "ce_tenantid": b"t"}
 
     async def body(world: World) -> None:
         await spoil(world, b"rubbish", good("break"), **full)
