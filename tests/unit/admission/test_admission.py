@@ -447,6 +447,15 @@ def test_a_resume_over_quota_waits_in_its_turn():
     assert [row.slots for row in world.rows.scan(Tenant)] == [0]
 
 
+def test_a_resume_that_waits_names_the_attempt_that_failed():
+    """A run that failed twice was told of as held in its first attempt."""
+    world = World(quota=1)
+    world.admit("t1")
+    world.take(Reopen(run="a.1.old", reason="fixed", resume=Resume(attempt=2)))
+    told = world.messages(RunEvent)[-1]
+    assert (told.run, told.status, told.attempt) == ("a.1.old", "held", 2)
+
+
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_second_resume_on_other_terms_is_told_of(paused):
     """It was dropped without a word, and who had given it more to spend waited for that."""
