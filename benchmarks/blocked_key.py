@@ -21,7 +21,6 @@ KEYS = 20
 CALLS = 1_000
 EVERY_S = 0.005
 CALL_S = 0.02
-REPETITIONS = 5
 BLOCKED = "key-00"
 SHARE = 0.99
 
@@ -69,7 +68,7 @@ def main() -> None:
     calm_collector()
     with cluster.config() as config:
         pairs = []
-        for _ in range(REPETITIONS):
+        for _ in range(cluster.REPETITIONS):
             without = asyncio.run(p99_ms(config, ""))
             pairs.append((asyncio.run(p99_ms(config, BLOCKED)), without))
         cluster.report(

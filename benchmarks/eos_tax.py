@@ -17,7 +17,6 @@ from headwater.log.kafka import KafkaLog
 from headwater.log.kafka_owner import KafkaOwner
 from headwater.log.port import Work
 
-REPETITIONS = 5
 _CALL_S = 30.0
 
 
@@ -57,7 +56,7 @@ def main() -> None:
     calm_collector()
     with cluster.config() as config:
         pairs = []
-        for number in range(REPETITIONS):
+        for number in range(cluster.REPETITIONS):
             order = (KafkaLog, PlainLog) if number % 2 else (PlainLog, KafkaLog)
             sides = {log: hop.turns(config, of=log) for log in order}
             pairs.append((sides[KafkaLog].per_s, sides[PlainLog].per_s))

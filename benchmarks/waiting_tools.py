@@ -19,7 +19,6 @@ from headwater.log.kafka import KafkaConfig
 from headwater.runtime.lanes import Bounds
 
 SIZES = ((1_000, 100, 1.05), (10_000, 1_000, 1.2))
-REPETITIONS = 3
 
 
 class Waits:
@@ -56,7 +55,8 @@ def main() -> None:
         for count, at_once, bound in SIZES:
             ideal_s = count / at_once
             pairs = [
-                (asyncio.run(seconds(config, count, at_once)), ideal_s) for _ in range(REPETITIONS)
+                (asyncio.run(seconds(config, count, at_once)), ideal_s)
+                for _ in range(cluster.REPETITIONS)
             ]
             cluster.report(
                 f"waiting-tools-{count}", pairs, unit=f"s against ideal s; at most {bound}"

@@ -16,9 +16,11 @@ from tests.chaos.world import HANDED, World
 
 from headwater import provisioning
 from headwater.cli import main
+from headwater.durable import confine
 from headwater.log.kafka_config import KafkaConfig
 from headwater.runtime.answering import Answering
 from headwater.settings import Kafka
+from headwater.supervisor import Supervisor
 
 POINT, KIND, SEED = "CHAOS_POINT", "CHAOS_SABOTAGE", "CHAOS_SEED"
 DEATHS, DEATHS_MAX = "CHAOS_DEATHS", "CHAOS_DEATHS_MAX"
@@ -46,19 +48,33 @@ def _tell() -> None:
     Answering.reply = reply  # type: ignore[method-assign] # seen, not changed
 
 
+def _tell_starts(path: pathlib.Path) -> None:
+    """Write down when a supervisor starts its process anew: the one before has died."""
+    real = Supervisor._start
+
+    def start(self: Supervisor) -> Any:
+        with path.open("a") as file:
+            file.write(f"{confine.wall_ms()}\n")
+        return real(self)
+
+    Supervisor._start = start  # type: ignore[method-assign] # seen, not changed
+
+
 def start(arguments: list[str]) -> int | None:
     """Arm, sabotage, run."""
     given = os.environ
+    instance, directory = given.get("HEADWATER_INSTANCE", ""), pathlib.Path(given[DEATHS])
     name = given.get(POINT) or next(iter(points.PASSES))
     passes = points.Points(
         name,
         seed=int(given.get(SEED, "0")),
-        instance=given.get("HEADWATER_INSTANCE", ""),
-        deaths=pathlib.Path(given[DEATHS]),
+        instance=instance,
+        deaths=directory,
         deaths_max=int(given.get(DEATHS_MAX, "0")) if given.get(POINT) else 0,
         passes=points.passes(name, int(given.get(TASKS, points.TASKS))),
     )
     _tell()
+    _tell_starts(directory / f"{instance}.starts")
     if given.get(KIND):
         sabotage.KINDS[given[KIND]](passes)
     if given.get(POINT):

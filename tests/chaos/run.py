@@ -223,7 +223,7 @@ class Run:
 
     def _keep_deaths(self) -> None:
         """Write down beside what processes said when who died, stood still or was started."""
-        deaths = [*self.deaths, *self.fleet.deaths, *self._deaths_at_points()]
+        deaths = [*self.deaths, *self.fleet.deaths, *self._deaths_told()]
         lines = (f"{death.at_ms}\t{death.who}\n" for death in deaths)
         (self.directory / "deaths.tsv").write_text("".join(lines), encoding="utf-8")
 
@@ -237,16 +237,18 @@ class Run:
                 self.namespace,
                 self._asked,
                 [*self.world.deeds()],
-                [*self.deaths, *self.fleet.deaths, *self._deaths_at_points()],
+                [*self.deaths, *self.fleet.deaths, *self._deaths_told()],
                 replays=self._fault.replays,
             )
             if self.sabotage or reading.at_rest() or time.monotonic() > until:
                 return reading
 
-    def _deaths_at_points(self) -> list[Death]:
+    def _deaths_told(self) -> list[Death]:
+        """Return what processes wrote down: that they die at a point, or start another."""
         return [
             Death(who=path.stem, at_ms=int(line))
-            for path in self.directory.glob("*.deaths")
+            for pattern in ("*.deaths", "*.starts")
+            for path in self.directory.glob(pattern)
             for line in path.read_text().splitlines()
         ]
 

@@ -1,14 +1,13 @@
-"""A member that ends while an assignment waits to be told: `ends_early BOOTSTRAP NAME JOIN_S [WITHOUT]`.
+"""A member that ends while an assignment waits to be told: `ends_early BOOTSTRAP NAME [WITHOUT]`.
 
 A process of its own: one that stands does so inside the client, and holds the interpreter's lock, so that
-nothing in it can end it. Its client has `JOIN_S` to join. `WITHOUT` takes a protection out: the `poll` before
-the end, or the `guard` that has whoever is told while it ends not ask.
+nothing in it can end it. It ends when it is written a line. `WITHOUT` takes a protection out: the `poll`
+before the end, or the `guard` that has whoever is told while it ends not ask.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 from confluent_kafka import Consumer
@@ -36,11 +35,11 @@ class Asking(KafkaOwner):
     _closed = property(lambda _: False, lambda *_: None)
 
 
-def main(bootstrap: str, own: str, join_s: str, without: str = "") -> None:
+def main(bootstrap: str, own: str, without: str = "") -> None:
     """Join, and end without a poll."""
     log = KafkaLog(KafkaConfig(bootstrap=bootstrap))
     owner: Any = log.own([f"{own}.inbox"], group=f"{own}.group", instance="a")
-    time.sleep(float(join_s))  # its client joins by itself; nobody polls
+    sys.stdin.readline()  # its client joins by itself; nobody polls
     if without == "poll":
         owner._consumer = Untold(owner._consumer)
     elif without == "guard":
