@@ -573,6 +573,27 @@ def test_who_took_a_call_over_just_before_it_was_noted_may_make_it(
     assert [violation.number for violation in violations(taken, {8})] == found
 
 
+@pytest.mark.parametrize(("after_ms", "found"), [(1_000, []), (1_001, [8])])
+def test_an_answer_that_was_noted_just_before_is_unseen_where_nothing_is_noted_beforehand(
+    book: Book, after_ms: int, found: list[int]
+) -> None:
+    """Whoever froze and thawed may answer as its heir begins."""
+    key, ask = next(
+        (key, read.record)
+        for key, reads in book.asks.items()
+        for read in reads
+        if isinstance(read.message, Ask) and read.message.safety == "paid"
+    )
+    noted_ms = min(read.record.time_ms for read in (*book.results[key], *book.replies[key]))
+    acts = [
+        Act(key=key, name="model", safety="paid", holder=holder, at_ms=at_ms)
+        for holder, at_ms in (("former", ask.time_ms), ("heir", noted_ms + after_ms))
+    ]
+    death = Death(who="former", at_ms=ask.time_ms)
+    again = dataclasses.replace(book, acts=[*book.acts, *acts], deaths=[death], blind_ms=1_000)
+    assert [violation.number for violation in violations(again, {8})] == found
+
+
 def test_acts_count_by_when_they_were_not_by_when_they_were_written_down(book: Book) -> None:
     """A process that stands still between the two writes its act down after its heir's."""
     act = blocked(book)

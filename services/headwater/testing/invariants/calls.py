@@ -70,20 +70,24 @@ def _bought_again(book: Book, key: str, made: list[Act]) -> Iterator[str]:
     again = [
         act
         for act in made
-        if _began_ms(act) > noted_ms + book.slack_ms and not _looked_before(book, act, noted_ms)
+        if _began_ms(act) > noted_ms + book.slack_ms and not _unseen(book, act, noted_ms)
     ]
     if again:
         yield f"{again[0].name} of {key} was made {len(again)} times after its answer was noted"
 
 
-def _looked_before(book: Book, act: Act, noted_ms: int) -> bool:
-    """Whether an answer was noted after whoever made the call again had taken it over, and just before.
+def _unseen(book: Book, act: Act, noted_ms: int) -> bool:
+    """Whether an answer was noted so shortly before that whoever made the call again could not know it.
 
-    It has read what was noted up to its own note, and again where that was long ago.
+    Who notes beforehand has read what was noted up to its own note, so that note came before the answer.
     """
-    return _began_ms(act) <= noted_ms + book.blind_ms and any(
-        read.message.holder == act.holder and read.record.time_ms <= noted_ms
-        for read in book.intents.get(act.key, ())
+    ask = _ask(book, act)
+    return _began_ms(act) <= noted_ms + book.blind_ms and (
+        (ask is not None and not _careful(ask))
+        or any(
+            read.message.holder == act.holder and read.record.time_ms <= noted_ms
+            for read in book.intents.get(act.key, ())
+        )
     )
 
 
