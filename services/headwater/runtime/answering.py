@@ -41,6 +41,8 @@ class Item:
     ask: Ask
     begun: bool = False
     ended: bool = False
+    until_ms: int = 0
+    """How long the lease lasts that others can read; 0 for none."""
 
     @property
     def call_id(self) -> str:

@@ -121,11 +121,11 @@ class Noting:
         async with self._alone(item.call_id):
             return await self._noted(item)
 
-    async def _noted(self, item: Item) -> Reply:
+    async def _noted(self, item: Item, tried: Intent | None = None) -> Reply:
         recorded = await self._others(item)
         if recorded is not None:
             return recorded
-        before = self._intent(item)
+        before = self._intent(item) or tried
         settled = await (self._once_more(item) if before is None else self._settle(item, before))
         if settled is not None:
             return await self._note(item, settled)
@@ -139,7 +139,7 @@ class Noting:
             return late
         item.begun = True
         try:
-            reply = await self._answering.reply(
+            reply = self._over(item, before) or await self._answering.reply(
                 item,
                 wanted=lambda: self._mine(item),
                 attempt=attempt,
@@ -149,15 +149,17 @@ class Noting:
         except AbandonedError:
             if self._goes_on(item) or not self._mine(item):
                 raise
+            tried = self._held[item]
         finally:
             self._held.pop(item, None)
-        return await self._anew(item, attempt)
+        return await self._anew(item, tried)
 
-    async def _anew(self, item: Item, attempt: str) -> Reply:
+    async def _anew(self, item: Item, tried: Intent) -> Reply:
         """Note a call again whose lease ran out between two tries: another may have begun it since."""
-        if item.safety is Safety.IRREVERSIBLE:
-            self._unbegun.append(attempt)  # or it would not have been tried again
         item.begun = False
+        if item.safety is not Safety.IRREVERSIBLE:
+            return await self._noted(item, tried)
+        self._unbegun.append(tried.attempt)  # or it would not have been tried again
         return await self._noted(item)
 
     @contextlib.asynccontextmanager
@@ -193,44 +195,56 @@ class Noting:
             there = one.item.claim in held
             if there and not one.item.ended and not one.written.cancelled():
                 self._held[one.item] = one.intent
+                one.item.until_ms = one.intent.until_ms
             else:
                 self._unbegun.append(one.intent.attempt)
             if not one.written.done():
                 one.written.set_result(there)
 
-    def hand_over(self, claims: Collection[Claim], items: Iterable[Item]) -> list[Draft]:
+    def hand_over(self, claims: Collection[Claim], items: Iterable[Item]) -> dict[Item, Intent]:
         """Return the notes of calls under way that have none, for whoever gets their partitions.
 
-        Until this process has polled, no other call begins there unnoted.
+        Also of a claim before, whose partition has come back and not yet all that was under way. Until
+        this process has polled, no other call begins there unnoted.
         """
         if not self.topic:
-            return []
+            return {}
         self._parting |= frozenset(claims)
+        places = {claim.partition for claim in claims}
         new = {
             item: self._new(item)
             for item in items
-            if item.claim in claims and item.begun and not item.ended and item not in self._held
+            if item.record.partition in places
+            and item.begun
+            and not item.ended
+            and item not in self._held
         }
+        for item in new:
+            item.until_ms = 0
         self._held |= new
-        return [self.draft(item, intent) for item, intent in new.items()]
+        return new
 
     def draft(self, item: Item, intent: Intent) -> Draft:
         """Return an intent's record, in the partition that goes with the request's."""
         return self._seal(item, intent, "intent")
 
-    def renewals(self) -> list[Draft]:
-        """Return the records that renew leases which have used up a third.
+    def noted(self, item: Item, intent: Intent) -> None:
+        """Say that a lease is in the log; one that came too late prolongs none."""
+        if item in self._held and (not item.until_ms or self._clock() < item.until_ms):
+            item.until_ms = intent.until_ms
+
+    def renewals(self) -> dict[Item, Intent]:
+        """Return the notes that renew leases which have used up a third.
 
         One that ran out is not renewed: another process may have taken the call up by now.
         """
         now_ms = self._clock()
-        drafts = []
+        new: dict[Item, Intent] = {}
         for item, intent in self._held.items():
             if 0 < intent.until_ms - now_ms < self._lease.lease_ms * 2 // 3:
-                renewed = dataclasses.replace(intent, until_ms=now_ms + self._lease.lease_ms)
-                self._held[item] = renewed
-                drafts.append(self.draft(item, renewed))
-        return drafts
+                new[item] = dataclasses.replace(intent, until_ms=now_ms + self._lease.lease_ms)
+        self._held |= new
+        return new
 
     def releases(self) -> list[Draft]:
         """Return the records that end the leases of calls which may be made again at once."""
@@ -315,16 +329,21 @@ class Noting:
 
     async def _settle(self, item: Item, before: Intent) -> Reply | None:
         """Answer for a process that began a call and is gone; `None` if the call is to be made."""
-        ask = item.ask
         if item.safety is Safety.IRREVERSIBLE:
             return await self._answering.settle(
                 item, before.attempt, before.begun_ms, wanted=lambda: self._mine(item)
             )
-        if self._clock() < ask.not_after_ms:
+        return self._over(item, before)
+
+    def _over(self, item: Item, before: Intent | None) -> Reply | None:
+        """Answer a call that was begun before, and may have done something, once its time is over."""
+        ask = item.ask
+        if before is None or item.safety is Safety.IRREVERSIBLE or self._clock() < ask.not_after_ms:
             return None
         detail = (
-            f"{ask.name} was begun by {before.holder or 'another process'}, which is gone, and its time "
-            "is over; what it wrote is not undone"
+            f"{ask.name} was begun by {before.holder or 'another process'}, which "
+            f"{'stood still' if before.holder == self._holder else 'is gone'}, and its time is over; "
+            "what it wrote is not undone"
         )
         return Reply(
             run=ask.run,
@@ -423,9 +442,11 @@ class Noting:
         return item.claim in self.known
 
     def _goes_on(self, item: Item) -> bool:
-        """Say whether a call may be tried again: under its lease, whosever the partition is by now."""
-        intent = self._held.get(item)
-        return self._mine(item) if intent is None else self._clock() < intent.until_ms
+        """Say whether a call may be tried again: under its lease, whosever the partition is by now.
+
+        By what others can read of it: they go on from that.
+        """
+        return self._clock() < item.until_ms if item in self._held else self._mine(item)
 
     def _seal(self, item: Item, receipt: Intent | Result, kind: str) -> Draft:
         # By the request: a run of the same id has calls of the same names, and compaction keeps one.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
-from headwater.contracts.messages import Ask, Failed, Reply, Usage
+from headwater.contracts.messages import Ask, Failed, Intent, Reply, Usage
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.core.blobs import Blobs
 from headwater.core.effector import Effector
@@ -296,8 +296,8 @@ class Performing:
         self._noting.look()
         await asyncio.sleep(0)  # calls that were just started say what they are about to do
         await self._intend(self._noting.wanted())
-        for draft in self._noting.renewals():
-            self._spawn(self._renew(draft))
+        for item, intent in self._noting.renewals().items():
+            self._spawn(self._lease(item, intent))
 
     async def _intend(self, wanted: Sequence[Wanted]) -> None:
         """Note calls before they begin: all that are waiting share a transaction."""
@@ -315,17 +315,24 @@ class Performing:
 
         That is a fact and no beginning, so it needs no transaction.
         """
-        drafts = self._noting.hand_over(claims, self._under_way.values())
-        if drafts:
-            logger.info("%s hands %d calls under way over", self._name, len(drafts))
-        await asyncio.gather(*(self._renew(draft) for draft in drafts))
+        new = self._noting.hand_over(claims, self._under_way.values())
+        if new:
+            logger.info("%s hands %d calls under way over", self._name, len(new))
+        await asyncio.gather(*(self._lease(item, intent) for item, intent in new.items()))
 
-    async def _renew(self, draft: Draft) -> None:
+    async def _lease(self, item: Item, intent: Intent) -> None:
+        """Begin or renew a lease, which counts once it is in the log."""
+        if await self._renew(self._noting.draft(item, intent)):
+            self._noting.noted(item, intent)
+
+    async def _renew(self, draft: Draft) -> bool:
         """Renew or end a lease; a later try is soon enough, and nobody is kept waiting."""
         try:
             await self._log.append(draft)
         except TransientError as error:
             logger.warning("a lease of %s was not renewed: %s", self._name, error)
+            return False
+        return True
 
     def _start(self) -> None:
         while not self._stopping and (queued := self._lanes.next()) is not None:

@@ -1354,8 +1354,8 @@ def test_an_heir_whose_requests_come_late_waits_for_who_is_still_at_them(
         async def pass_by(seconds: int) -> None:
             for _ in range(seconds):
                 await settle(heir, rounds=1)
-                for renewal in loop._noting.renewals():
-                    await world.log.append(renewal)
+                for item, renewal in loop._noting.renewals().items():
+                    await world.log.append(loop._noting.draft(item, renewal))
                 await asyncio.sleep(1)
 
         world = World(Unsure())

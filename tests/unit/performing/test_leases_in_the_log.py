@@ -1,0 +1,136 @@
+"""Leases count as they are in the log: what others cannot read holds nobody back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.unit.performing.world import Hands, World, finish, play, settle
+
+from headwater.contracts.messages import Answered
+from headwater.core.effector import Done
+from headwater.errors import NotDone, TransientError
+
+
+class CutOff:
+    """One process's way to the log, which is away for what it writes."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self.away = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def append(self, draft: Any) -> Any:
+        if self.away:
+            raise TransientError("this process is cut off")
+        return await self._log.append(draft)
+
+
+class Careful(Hands):
+    """Finds that nothing happened."""
+
+    async def verify(self, call: Any, ask: Any, attempt: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("safety", "error"),
+    [
+        ("irreversible", NotDone("later", retry_after_s=30)),
+        ("write", TransientError("later", retry_after_s=30)),
+    ],
+)
+def test_a_lease_that_was_not_renewed_in_the_log_permits_no_further_try(
+    safety: str, error: Exception
+) -> None:
+    """A process cut off from the log loses its partition; its heir makes the call once the lease is over."""
+
+    @play
+    async def scene() -> None:
+        tries = [error]
+
+        async def busy_once(call: Any, ask: Any, attempt: Any) -> Done:
+            if tries:
+                raise tries.pop()
+            return Done(value=b"paid")
+
+        world = World(Careful(busy_once))
+        loop = world.performing()
+        loop._log = cut = CutOff(world.log)  # type: ignore[assignment]
+        await world.ask(safety=safety, order_key="k")
+        await settle(loop)
+        assert world.sleeps == [30]
+        cut.away = True
+        world.log.evict(world.workers[0])
+        heir = world.performing("b")
+        for _ in range(40):
+            await settle(heir, loop, rounds=1)
+            await asyncio.sleep(1)
+        cut.away = False
+        await finish(heir, loop)
+        assert world.hands.began == [0, 0]  # the first try, and the heir's
+        assert world.outcomes() == {0: Answered(value=b"paid")}
+        await loop.close()
+        await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize("safety", ["read", "paid", "write"])
+def test_a_call_of_a_claim_that_came_back_is_handed_over_before_its_request_is_delivered_again(
+    safety: str,
+) -> None:
+    """A drain begins between: its heir waits for the call, and does not make it."""
+
+    @play
+    async def scene() -> None:
+        world = World()
+        world.hands.hold(0)
+        loop = world.performing()
+        await world.ask(safety=safety)
+        await settle(loop)
+        (item,) = loop._under_way.values()
+        world.log.evict(world.workers[0])
+        await loop.step()
+        assert loop.claims
+        assert item.claim not in loop.claims
+        draining = asyncio.create_task(loop.drain(600))
+        await asyncio.sleep(1)
+        heir = world.performing("b")
+        for _ in range(30):
+            await heir.step()
+            await asyncio.sleep(1)
+        assert heir.claims
+        world.hands.gates[0].set()
+        await draining
+        await finish(heir)
+        assert world.hands.began == [0]
+        assert world.outcomes() == {0: Answered(value=b"0")}
+        assert world.marked() == 1
+        await loop.close()
+        await heir.close()
+
+    scene()
+
+
+@play
+async def test_a_write_tried_before_its_lease_ran_out_is_not_said_not_to_have_begun():
+    """Its time is over when the process goes on; what the first try did is not undone."""
+
+    async def away(call: Any, ask: Any, attempt: Any) -> Done:
+        raise TransientError("the line broke", retry_after_s=20)
+
+    world = World(Hands(away))
+    loop = world.performing()
+    await world.ask(safety="write", order_key="k", not_after_ms=world.now_ms() + 22_000)
+    await settle(loop)
+    assert world.hands.began == [0]
+    await asyncio.sleep(25)  # it stands still meanwhile: the log is away
+    await finish(loop)
+    failed = world.outcomes()[0]
+    assert "was not begun" not in failed.detail
+    assert failed.error != "DeadlineExceeded"
+    await loop.close()
