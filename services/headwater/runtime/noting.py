@@ -149,13 +149,16 @@ class Noting:
         except AbandonedError:
             if self._goes_on(item) or not self._mine(item):
                 raise
-            tried = self._held[item]
+            tried = self._held.get(item) or self._new(item)
         finally:
             self._held.pop(item, None)
         return await self._anew(item, tried)
 
     async def _anew(self, item: Item, tried: Intent) -> Reply:
-        """Note a call again whose lease ran out between two tries: another may have begun it since."""
+        """Begin a call again that another may have begun since, between two tries.
+
+        Its lease ran out, or it had none and this process stood still.
+        """
         item.begun = False
         if item.safety is not Safety.IRREVERSIBLE:
             return await self._noted(item, tried)
@@ -444,9 +447,11 @@ class Noting:
     def _goes_on(self, item: Item) -> bool:
         """Say whether a call may be tried again: under its lease, whosever the partition is by now.
 
-        By what others can read of it: they go on from that.
+        By what others can read of it: they go on from that. Unnoted where this process has not stood still.
         """
-        return self._clock() < item.until_ms if item in self._held else self._mine(item)
+        if item in self._held:
+            return self._clock() < item.until_ms
+        return self._mine(item) and (item.safety is Safety.READ or not self._still())
 
     def _seal(self, item: Item, receipt: Intent | Result, kind: str) -> Draft:
         # By the request: a run of the same id has calls of the same names, and compaction keeps one.

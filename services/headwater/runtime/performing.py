@@ -365,7 +365,7 @@ class Performing:
         try:
             reply = await self._ours(item)
             ended_ns = wall_ns()
-            await self._send(item, reply)
+            reply = await self._send(item, reply)
             await self._noting.sent(item, reply)
             self._claiming.done(item.claim, item.record)
             self._tell(item, reply, began_ns, ended_ns)
@@ -400,22 +400,25 @@ class Performing:
             await self._keep(item.record, error)
             return self._answering.refusal(item, error)
 
-    async def _send(self, item: Item, reply: Reply) -> None:
-        """Append a reply; a request that cannot be answered, or not so, is kept for people."""
+    async def _send(self, item: Item, reply: Reply) -> Reply:
+        """Append a reply, and return it; a request that cannot be answered, or not so, is kept for people."""
         try:
             draft = self._answering.seal(item, reply)
         except PoisonError as error:
             await self._keep(item.record, error)
-            draft = self._answering.seal(item, self._answering.refusal(item, error))
+            reply = self._answering.refusal(item, error)
+            draft = self._answering.seal(item, reply)
         try:
             await self._append(draft)
         except PoisonError as error:
             logger.exception("the reply to %s cannot be written", item.call_id)
             await self._keep(item.record, error)
+            return self._answering.refusal(item, error)
         except SettingsError as error:
             if self._addressed(draft):
                 raise
             await self._keep(item.record, PoisonError("unanswerable", str(error)))
+        return reply
 
     def _addressed(self, draft: Draft) -> bool:
         """Say whether there is such a place; a stranger's request may name any."""

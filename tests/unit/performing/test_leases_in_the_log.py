@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.performing.world import Hands, World, finish, play, settle
 
-from headwater.contracts.messages import Answered
+from headwater.contracts.messages import Answered, Usage
 from headwater.core.effector import Done
 from headwater.errors import NotDone, TransientError
 
@@ -133,4 +133,31 @@ async def test_a_write_tried_before_its_lease_ran_out_is_not_said_not_to_have_be
     failed = world.outcomes()[0]
     assert "was not begun" not in failed.detail
     assert failed.error != "DeadlineExceeded"
+    await loop.close()
+
+
+@play
+async def test_an_answer_that_cannot_be_written_stops_no_process_where_its_partition_goes_meanwhile():
+    """It is handed over while its request is being kept: what was sent instead is noted."""
+
+    async def behave(call: Any, ask: Any, attempt: Any) -> Done:
+        return Done(value=b"", usage=Usage(model="m" * 1_000_000))
+
+    world = World(Hands(behave))
+    loop = world.performing()
+    await settle(loop)
+    keep, arrives = loop._keep, asyncio.Event()
+
+    async def slowly(record: Any, error: Any) -> None:
+        await arrives.wait()
+        await keep(record, error)
+
+    loop._keep = slowly  # type: ignore[method-assign] # the log takes its time
+    await world.ask(safety="read")
+    await settle(loop)
+    await loop._part(loop.claims)
+    arrives.set()
+    await finish(loop)
+    assert world.outcomes()[0].error == "too-large"
+    assert world.marked() == 1
     await loop.close()

@@ -1075,9 +1075,9 @@ def test_a_call_handed_over_while_its_answer_is_on_its_way_keeps_its_heir_waitin
         await settle(loop)
         send, arrives = loop._send, asyncio.Event()
 
-        async def slowly(item: Any, reply: Any) -> None:
+        async def slowly(item: Any, reply: Any) -> Any:
             await arrives.wait()
-            await send(item, reply)
+            return await send(item, reply)
 
         loop._send = slowly  # type: ignore[method-assign] # the log takes its time
         await world.ask(safety=safety)

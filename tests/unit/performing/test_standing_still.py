@@ -8,6 +8,8 @@ import pytest
 from tests.unit.performing.world import Hands, World, finish, play, settle
 
 from headwater.contracts.messages import Answered
+from headwater.core.effector import Done
+from headwater.errors import TransientError
 from headwater.runtime.lanes import Bounds
 from headwater.runtime.noting import Lease
 
@@ -62,5 +64,37 @@ def test_a_process_that_kept_its_partitions_goes_on_once_it_has_settled(safety: 
         assert (world.now_ms() - before_ms >= WARY.settle_ms) is (safety == "paid")
         await finish(loop)
         assert world.outcomes() == {0: Answered(value=b"0"), 1: Answered(value=b"1")}
+
+    scene()
+
+
+@pytest.mark.parametrize("safety", ["paid", "write"])
+def test_nothing_is_tried_again_after_standing_still_that_an_heir_has_answered(safety: str) -> None:
+    """The next try waits as the first would: an answer that was noted meanwhile is not bought again."""
+
+    @play
+    async def scene() -> None:
+        tries = [TransientError("busy", retry_after_s=6)]
+
+        async def busy_once(call, ask, attempt) -> Done:
+            if tries:
+                raise tries.pop()
+            return Done(value=b"x")
+
+        world = World(hands := Hands(busy_once), lease=WARY)
+        frozen = world.performing("a")
+        await world.ask(safety=safety)
+        await settle(frozen)
+        world.log.evict(world.workers[-1])
+        heir = world.performing("b")
+        await settle(heir)
+        assert hands.began == [0, 0]
+        assert world.outcomes() == {0: Answered(value=b"x")}
+        await asyncio.sleep(6)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await finish(heir, frozen)
+        assert hands.began == [0, 0]
+        assert len(world.replies()) == 1
 
     scene()
