@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 
 from headwater.contracts.messages import Failed, InDoubt, Intent, Reply, Result
-from headwater.contracts.records import Draft
+from headwater.contracts.records import Draft, Partition
 from headwater.core.decider import Sent
 from headwater.core.effector import Safety
 from headwater.core.envelope import Envelope
@@ -102,7 +102,7 @@ class Noting:
         self._unbegun: deque[str] = deque(maxlen=UNBEGUN_MAX)
         self._pulse: asyncio.Future[None] | None = None
         self._alones: dict[str, tuple[asyncio.Lock, int]] = {}
-        self._parting: frozenset[Claim] = frozenset()
+        self._parting: frozenset[Partition] = frozenset()
         self._looked_ms = clock()
         self._settled_ms = 0
         self._stopping = False
@@ -212,8 +212,8 @@ class Noting:
         """
         if not self.topic:
             return {}
-        self._parting |= frozenset(claims)
         places = {claim.partition for claim in claims}
+        self._parting |= places
         new = {
             item: self._new(item)
             for item in items
@@ -272,7 +272,8 @@ class Noting:
         So does whoever would begin on a claim that is about to go. A call that is noted before it begins
         needs none of this: its note tells. What stood still makes reads at once.
         """
-        while item.claim in self._parting or (item.safety is not Safety.READ and self._still()):
+        place = item.record.partition
+        while place in self._parting or (item.safety is not Safety.READ and self._still()):
             await self._looked()
             known = self.known.get(item.claim)
             if known is None or self._stopping:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.unit.performing.world import Hands, World, finish, play, settle
 from headwater.contracts.messages import Answered, Usage
 from headwater.core.effector import Done
 from headwater.errors import NotDone, TransientError
+from headwater.runtime.lanes import Bounds
 
 
 class CutOff:
@@ -161,3 +163,33 @@ async def test_an_answer_that_cannot_be_written_stops_no_process_where_its_parti
     assert world.outcomes()[0].error == "too-large"
     assert world.marked() == 1
     await loop.close()
+
+
+@pytest.mark.parametrize("safety", ["paid", "write"])
+def test_nothing_begins_unnoted_for_a_claim_whose_successor_is_about_to_go(safety: str) -> None:
+    """The member took its claim anew, and has it revoked, before a poll could tell of either."""
+
+    @play
+    async def scene() -> None:
+        world = World(bounds=Bounds(calls_max=1, mark_ms_min=0))
+        world.hands.hold(0, 1)
+        loop = world.performing()
+        await world.ask(safety=safety)
+        await world.ask(safety=safety)
+        await settle(loop)
+        (claim,) = loop.claims
+        await loop._part([dataclasses.replace(claim, epoch=claim.epoch + 1)])
+        world.hands.gates[0].set()
+        for _ in range(50):  # the consumer's thread settles marks meanwhile
+            await asyncio.sleep(0)
+        world.log.evict(world.workers[0])
+        heir = world.performing("b")
+        await settle(heir)
+        world.hands.gates[1].set()
+        await finish(heir, loop)
+        assert world.hands.began == [0, 1]
+        assert world.outcomes() == {0: Answered(value=b"0"), 1: Answered(value=b"1")}
+        for one in (heir, loop):
+            await one.close()
+
+    scene()
