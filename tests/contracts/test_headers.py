@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from headwater.contracts import headers
-from headwater.contracts.records import Headers
+from headwater.contracts import headers, quarantine
+from headwater.contracts.records import Draft, Headers, Partition, Record
+from headwater.contracts.replays import back
 from headwater.errors import PoisonError
 
 
@@ -52,3 +55,29 @@ def test_what_a_replay_adds_is_bounded() -> None:
         headers.sizes(b"k", (("__replay.id", b""),) * (headers.HEADERS_MAX + 8))
     with pytest.raises(PoisonError, match="headers of"):
         headers.sizes(b"k", (("__replay.id", b"?" * (headers.HEADERS_BYTES_MAX + 4_096)),))
+
+
+@pytest.mark.parametrize("count", range(headers.HEADERS_MAX - 2, headers.HEADERS_MAX + 2))
+@pytest.mark.parametrize("name", ["error.type", "__dlq.errors.message"])
+def test_a_producers_own_header_with_a_marks_name_has_no_replay_refused(
+    name: str, count: int
+) -> None:
+    """It stays beside the mark: what was taken is taken again, and what was refused is refused."""
+    place = Partition("hw.cmd.desk.v1", 0)
+    more = tuple((f"x-{n}", b"?") for n in range(count))
+    given: Headers = (("ce_id", b"1"), ("ce_tenantid", b"t"), (name, b"mine"), *more)
+    record = Record(partition=place, offset=5, time_ms=1, key=b"k", value=b"v", headers=given)
+    kept = quarantine.keep(record, PoisonError("no-schema", "later"), group="g")
+    letter = dataclasses.replace(record, headers=kept.headers)
+    why = quarantine.reason(letter)
+    draft = back(letter, why, replay="r1", topic=place.topic, partition=0, identity="i")
+    assert isinstance(draft, Draft)
+    assert _refused(draft.headers) == _refused(given)
+
+
+def _refused(given: Headers) -> bool:
+    try:
+        headers.sizes(b"k", given)
+    except PoisonError:
+        return True
+    return False

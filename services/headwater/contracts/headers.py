@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from headwater.contracts.records import Headers
-from headwater.contracts.replays import ADDED, ADDED_BYTES_MAX, ADDED_MAX
+from headwater.contracts.replays import ADDED_BYTES_MAX, added_to
 from headwater.errors import PoisonError
 
 HEADERS_MAX = 64
@@ -37,8 +37,8 @@ def sizes(key: bytes | None, headers: Headers) -> None:
     """
     if key is not None and len(key) > KEY_BYTES_MAX:
         raise PoisonError("too-large", f"the key has {len(key)} bytes; at most {KEY_BYTES_MAX}")
-    added = [one for one in headers if one[0] in ADDED]
-    count = len(headers) - min(len(added), ADDED_MAX)
+    added = added_to(headers)
+    count = len(headers) - len(added)
     if count > HEADERS_MAX:
         raise PoisonError("too-large", f"{count} headers; at most {HEADERS_MAX}")
     total = _size(headers) - min(_size(added), ADDED_BYTES_MAX)

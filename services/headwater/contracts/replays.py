@@ -10,10 +10,8 @@ from headwater.contracts.records import Draft, Headers, Partition, Record
 MARK = "__replay."
 """What a replay adds: its id, and the place of the kept record."""
 WORDS_BYTES_MAX = 256
-ADDED_MAX = 7
-"""How many headers a replay adds at most."""
 ADDED_BYTES_MAX = 2_048
-"""And how many bytes."""
+"""How many bytes a replay adds at most."""
 _MARKS = frozenset(
     {
         MARK + "id",
@@ -23,8 +21,7 @@ _MARKS = frozenset(
         "error.type",
     }
 )
-ADDED = _MARKS | {"ce_id", "ce_tenantid"}
-"""What a replay adds: its marks, and the id and tenant of who had none."""
+_IDENTITY = frozenset({"ce_id", "ce_tenantid"})
 _OURS = PREFIX + "topic"
 _DIGEST = PREFIX + "digest"
 
@@ -35,6 +32,16 @@ class Skipped:
 
     kind: str
     why: str
+
+
+def added_to(headers: Headers) -> Headers:
+    """Return what a replay added, or would: its marks, and the id and tenant of who had none.
+
+    A header that only has the name of a mark is its producer's own, and stands beside the mark.
+    """
+    replayed = any(name == MARK + "id" for name, _ in headers)
+    names = _MARKS | _IDENTITY if replayed else _IDENTITY
+    return tuple({name: (name, value) for name, value in headers if name in names}.values())
 
 
 def original(record: Record) -> Headers:
