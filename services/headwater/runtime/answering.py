@@ -254,10 +254,14 @@ class Answering:
         ask = item.ask
         left_s = (ask.not_after_ms - self._clock()) / 1000
         if left_s <= 0:
-            return Failed(
-                error="DeadlineExceeded",
-                detail=f"{ask.name} was not begun: its time was over {-left_s:g} s before its turn",
-            )
+            over = f"its time was over {-left_s:g} s before its turn"
+            if item.safety is Safety.WRITE and not ask.order_key:  # nobody notes that it begins
+                detail = (
+                    f"{ask.name} was not begun here: {over}; what others did of it is not undone"
+                )
+            else:
+                detail = f"{ask.name} was not begun: {over}"
+            return Failed(error="DeadlineExceeded", detail=detail)
         states: list[object] = [None]
 
         async def one(number: int) -> Done | Failed | InDoubt:

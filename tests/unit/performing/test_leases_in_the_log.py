@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from tests.unit.performing.test_receipts import die
 from tests.unit.performing.world import Hands, World, finish, play, settle
 
 from headwater.contracts.messages import Answered, Usage
@@ -193,3 +194,20 @@ def test_nothing_begins_unnoted_for_a_claim_whose_successor_is_about_to_go(safet
             await one.close()
 
     scene()
+
+
+@play
+async def test_a_write_that_nobody_noted_is_not_said_not_to_have_begun_by_a_late_heir():
+    """The process that died had begun it; its heir cannot know."""
+    world = World()
+    world.hands.hold(0)
+    loop = world.performing()
+    await world.ask(safety="write", not_after_ms=world.now_ms() + 5_000)
+    await settle(loop)
+    heir = await die(world, loop)
+    await asyncio.sleep(6)
+    await finish(heir)
+    assert world.hands.began == [0]
+    assert "was not begun:" not in world.outcomes()[0].detail
+    assert "not undone" in world.outcomes()[0].detail
+    await heir.close()
