@@ -232,8 +232,14 @@ class Noting:
         return self._seal(item, intent, "intent")
 
     def noted(self, item: Item, intent: Intent) -> None:
-        """Say that a lease is in the log; one that came too late prolongs none."""
-        if item in self._held and (not item.until_ms or self._clock() < item.until_ms):
+        """Say that a lease is in the log; one that came too late, or after none, prolongs nothing."""
+        held = self._held.get(item)
+        first = intent.until_ms == intent.begun_ms + self._lease.lease_ms
+        if (
+            held is not None
+            and held.attempt == intent.attempt
+            and (first or self._clock() < item.until_ms)
+        ):
             item.until_ms = intent.until_ms
 
     def renewals(self) -> dict[Item, Intent]:

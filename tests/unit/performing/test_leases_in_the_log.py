@@ -119,6 +119,44 @@ def test_a_call_of_a_claim_that_came_back_is_handed_over_before_its_request_is_d
     scene()
 
 
+@pytest.mark.parametrize("safety", ["paid", "write"])
+def test_a_hand_over_that_could_not_be_noted_permits_no_further_try_once_it_is_renewed(
+    safety: str,
+) -> None:
+    """Its heir read of no lease, and has begun the call by then."""
+
+    @play
+    async def scene() -> None:
+        tries = [TransientError("later", retry_after_s=8)]
+
+        async def busy_once(call: Any, ask: Any, attempt: Any) -> Done:
+            if tries:
+                raise tries.pop()
+            return Done(value=b"done")
+
+        world = World(Hands(busy_once))
+        loop = world.performing()
+        loop._log = cut = CutOff(world.log)  # type: ignore[assignment]
+        await world.ask(safety=safety)
+        await settle(loop)
+        assert world.sleeps == [8]
+        cut.away = True
+        await loop._part(loop.claims)
+        cut.away = False
+        world.log.evict(world.workers[0])
+        heir = world.performing("b")
+        for _ in range(20):
+            await settle(heir, loop, rounds=1)
+            await asyncio.sleep(1)
+        await finish(heir, loop)
+        assert world.hands.began == [0, 0]  # the first try, and the heir's
+        assert world.outcomes() == {0: Answered(value=b"done")}
+        await loop.close()
+        await heir.close()
+
+    scene()
+
+
 @play
 async def test_a_write_tried_before_its_lease_ran_out_is_not_said_not_to_have_begun():
     """Its time is over when the process goes on; what the first try did is not undone."""
