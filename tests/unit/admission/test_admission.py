@@ -867,6 +867,23 @@ def test_a_resume_that_waits_is_paused_until_it_is_resumed():
     assert world.messages(Control)[-1].resume.slot == run
 
 
+def test_a_resume_on_terms_of_a_paused_resume_is_told_of():
+    """It ended the pause and its terms were dropped without a word: the run went on with nothing more."""
+    world, run = forgotten()
+    reopen(world, run)
+    world.control(run, "pause", reason="wait")
+    said = len(world.sent)
+    world.control(run, "resume", reason="more", resume=Resume(added=Spent(steps=5)))
+    words = [sent.message for sent in world.sent[said:] if isinstance(sent.message, Control)]
+    told = [sent.message for sent in world.sent[said:] if isinstance(sent.message, RunEvent)]
+    asked = [word for word in words if word.resume and word.resume.added.steps == 5]
+    assert asked or any("other terms" in event.reason for event in told), (words, told)
+    world.control(run, "pause")
+    said = len(world.messages(Control))
+    world.control(run, "resume")
+    assert len(world.messages(Control)) == said, "a plain one ends the pause, and is all"
+
+
 def test_signals_of_a_resume_that_waits_are_bounded():
     """As those of a held task are."""
     world, run = forgotten()

@@ -207,3 +207,16 @@ def test_a_publish_that_nobody_answered_names_the_id_to_repeat_it_with(
     (name,) = re.findall(r"with --id (\S+) it is the same task\n$", ran.err)
     assert ran.status == 1
     assert f"idempotency-key: {name}\r\n".encode() in heard[0]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_publish_that_was_answered_by_who_does_not_know_names_the_id_too(
+    door: Door, hw: Hw, status: int
+) -> None:
+    """A proxy that gave up waiting, or a gateway whose log did not say, may have published it."""
+    html = "text/html" if status in {502, 504} else "application/problem+json"
+    door.on("POST", _PATH, Answer({"title": "The log is away"}, status, html))
+    ran = hw("tasks", "publish", "triage", "--json", '"x"')
+    assert ran.status == 1
+    (name,) = re.findall(r"with --id (\S+) it is the same task\n$", ran.err)
+    assert door.asked[0].headers["idempotency-key"] == name

@@ -502,3 +502,24 @@ def test_openapi_describes_each_agents_task():
                 assert declared == set(re.findall(r"{(\w+)}", path)), path
 
     run(body)
+
+
+def test_a_tenants_token_that_names_another_tenants_run_does_nothing_to_ones_own():
+    """Of two tenants' runs of one name, `runs cancel order-7 --tenant b` cancelled the token's own."""
+    callers = {"secret-a": Caller(tenant="a", actor="ana")}
+
+    async def body(world: World) -> None:
+        mine = {"authorization": "Bearer secret-a"}
+        await world.publish({"text": "wait"}, headers={**mine, "idempotency-key": "order-7"})
+        other, path = {"tenant": "b"}, "/api/v1/runs/order-7"
+        sent = await world.http.post(f"{path}/cancel", params=other, headers=mine)
+        await world.go_on()
+        found = (await world.http.get(path, headers=mine)).json()
+        assert (sent.status_code, found["status"]) == (403, "waiting")
+        assert (await world.http.get(path, params=other, headers=mine)).status_code == 403
+        told = await world.publish(params=other, headers=mine)
+        assert told.status_code == 403, "it was published as the token's own"
+        same = await world.http.get(path, params={"tenant": "a"}, headers=mine)
+        assert same.is_success
+
+    run(body, callers=callers)

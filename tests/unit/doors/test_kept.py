@@ -419,6 +419,33 @@ def test_dead_letters_are_not_sent_back_as_they_were():
     run(body)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"topic": "hw.dlq.other.v1"},
+        {"since_ms": -1},
+        {"since_ms": "0"},
+        {"since_ms": 0.5},
+        {"agnet": "other", "since_ms": 1},
+    ],
+)
+@pytest.mark.parametrize("verb", ["discard", "replay", "resume"])
+def test_what_narrows_no_dead_letters_is_not_taken_for_all_of_them(verb, told):
+    """A topic, or a word misspelt, is no filter of dead letters: every agent's failed runs were dropped."""
+
+    async def body(world: World) -> None:
+        await broken(world)
+        world.http.event_hooks = {}  # the document tells of no such body, and it was taken
+        answer = await world.http.post(f"/api/v1/dlq/{verb}", json=told)
+        if answer.is_success:
+            await asyncio.to_thread(world.operating.join, answer.json()["operation"])
+            await world.go_on()
+        (letter,) = (await world.http.get("/api/v1/dlq")).json()["records"]
+        assert (answer.status_code, letter["done"]) == (422, None)
+
+    run(body)
+
+
 def test_who_acts_says_so_where_there_are_no_tokens():
     """What was done is kept with who did it; a token's word counts more than anybody's own."""
 
