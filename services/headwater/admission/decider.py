@@ -416,6 +416,8 @@ class Admission:
             self._telling.stays_failed(turn, waiting, f"resume cancelled: {control.reason}")
         elif control.verb == "pause" or waiting.paused:
             self._pause(turn, control, as_seen(waiting.tenant, control.target), waiting)
+            if control.verb == "resume" and control.resume not in (None, Resume()):
+                self._forward(turn, control, turn.meta)  # its run asks on these terms, or says why not
         else:
             self._forward(turn, control, turn.meta)
 

@@ -32,7 +32,7 @@ class Event:
 
 
 class UnansweredError(RefusedError):
-    """Something was sent, and no answer came: it may have been done."""
+    """Something was sent, and no answer came, or of one who does not know: it may have been done."""
 
 
 class Gateway:
@@ -125,6 +125,8 @@ class Gateway:
             raise RefusedError(_away(self.url, error)) from error
         except httpx.TransportError as error:
             raise UnansweredError(_away(self.url, error)) from error
+        if response.is_server_error:  # or a proxy's, which has heard nothing
+            raise UnansweredError(_problem(response))
         if response.is_error:
             raise RefusedError(_problem(response))
         try:

@@ -60,7 +60,9 @@ _BODIES = {
     "/api/v1/quarantine/replay": _object(**_RECORDS, **_OPERATION, **_AIM),
     "/api/v1/quarantine/discard": _object(**_RECORDS, **_OPERATION),
     "/api/v1/quarantine/{record}/edit": _EDIT,
-    "/api/v1/dlq/replay": _object(**_CHOSEN, **_OPERATION),
+    "/api/v1/dlq/replay": _object(
+        **_CHOSEN, **_OPERATION, repeat_writes=_ADDED["repeat_writes"]
+    ),
     "/api/v1/dlq/resume": _object(
         **_CHOSEN,
         **_OPERATION,
@@ -77,6 +79,11 @@ _DECISION = _object(
     by={**_TEXT, "description": "Who decides, where there are no tokens"},
     value={"description": "For happened: what the call returned"},
 )
+
+
+def fields(path: str) -> frozenset[str]:
+    """Return what the body of what is sent to a path may say."""
+    return frozenset(_BODIES[path]["properties"])
 
 
 def of(path: str) -> dict[str, Any] | None:

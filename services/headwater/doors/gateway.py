@@ -321,9 +321,9 @@ class Gateway:
             ProblemError: There can be none, or the name is that of several agents' tasks.
         """
         of, name = self._of, request.path_params["run"]
+        tenant = self._tenant(request, caller)
         if of.index.get(name, tenant=caller.tenant or None) is not None:
             return str(name)
-        tenant = self._tenant(request, caller)
         named = {agent: task_id(tenant, agent, agent, name) for agent in sorted(of.inputs)}
         seen = {agent: task for agent, task in named.items() if of.index.get(task, tenant=tenant)}
         if len(seen) > 1:
@@ -334,12 +334,8 @@ class Gateway:
         return next(iter(seen.values()), name)
 
     def _tenant(self, request: Request, caller: Caller) -> str:
-        named = (
-            caller.tenant
-            or request.query_params.get("tenant")
-            or request.headers.get("ce-tenantid")
-            or self._of.tenant
-        )
+        asked = request.query_params.get("tenant") or request.headers.get("ce-tenantid") or ""
+        named = only_tenant(caller, asked) or self._of.tenant
         if not hygiene.valid_tenant(named):
             raise ProblemError(422, "Bad tenant", f"tenant {named!r}: 1 to 64 of a-z 0-9 . _ -")
         return named

@@ -19,7 +19,7 @@ from headwater.contracts.records import Record
 from headwater.contracts.shape import Shape
 from headwater.contracts.topics import Names
 from headwater.contracts.wanted import Wanted, place_of, tenant_of
-from headwater.doors import given
+from headwater.doors import bodies, given
 from headwater.doors.callers import Caller, only_tenant
 from headwater.doors.problems import ProblemError
 from headwater.doors.shelf import Shelf
@@ -244,6 +244,9 @@ class KeptDoor:
         for name, among in (("topic", topics), ("to", (str(told.get("to") or ""),))):
             if told.get(name) and not letters:
                 await self._need(among, str(told[name]))
+        if strange := told.keys() - bodies.fields(f"/api/v1/{'dlq' if letters else 'quarantine'}/{verb}"):
+            detail = f"{min(strange)!r} says nothing here: see /openapi.json"
+            raise ProblemError(422, "Not a field", detail)
         if told.get("all") is not True and not _narrow(told):
             raise ProblemError(
                 422, "Everything?", "name records by ids, topic, agent, tenant, error or since_ms; "
@@ -377,10 +380,14 @@ def _narrow(told: Mapping[str, Any]) -> bool:
 
 
 def _since_ms(told: Mapping[str, Any]) -> int:
+    said = told.get("since_ms") or 0
     try:
-        return max(0, int(told.get("since_ms") or 0))
+        found = int(said)
     except (TypeError, ValueError) as error:
         raise ProblemError(422, "Not a time", "since_ms: milliseconds since 1970") from error
+    if found < 0 or (said and not found):  # it would narrow nothing
+        raise ProblemError(422, "Not a time", "since_ms: milliseconds since 1970, from 1 on")
+    return found
 
 
 def _missing(record: str) -> ProblemError:

@@ -222,8 +222,8 @@ class KafkaLog:
         try:
             known = max(self.partitions(topic), self._grown.get(topic, 0))
             if number >= known and now_s - self._grown_s.get(topic, -_GROWN_S) >= _GROWN_S:
-                self._grown_s[topic] = now_s
                 known = self._grown[topic] = len(self._look(topic).partitions)
+                self._grown_s[topic] = now_s  # who asks meanwhile looks too: nobody knows yet
         except SettingsError:
             return False
         return number < known

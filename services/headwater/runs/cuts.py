@@ -65,7 +65,7 @@ class Cuts:
         else:
             self._cut(visit, control, asked, wrote)
             return
-        self.give_back(visit.turn, control)
+        self.give_back(visit.turn, control, visit)
 
     def is_stale(self, visit: Visit, control: Control) -> bool:
         """Say of a resume that is for an earlier attempt, and came late, that it does nothing."""
@@ -73,7 +73,7 @@ class Cuts:
         if asked is None or asked.attempt in {0, run.attempt}:
             return False
         self._nothing(visit, control, _before(asked, run))
-        self.give_back(visit.turn, control)
+        self.give_back(visit.turn, control, visit)
         return True
 
     def discard(self, visit: Visit, control: Control) -> None:
@@ -111,10 +111,12 @@ class Cuts:
         if visit.run.state == "failed":
             self._refuse(visit, str(error))
 
-    def give_back(self, turn: Turn, control: Control) -> None:
-        """Return the slot that admission took, where nothing came of it."""
-        if control.resume is not None and control.resume.slot:
-            closed = Closed(slot=control.resume.slot)
+    def give_back(self, turn: Turn, control: Control, visit: Visit | None = None) -> None:
+        """Return the slot that admission took, where nothing came of it, but none that its run still has."""
+        has = visit is not None and (visit.run.state != "failed" or self._life.awaits_children(visit))
+        slot = "" if control.resume is None else control.resume.slot
+        if slot and not (has and visit is not None and visit.slot == slot):
+            closed = Closed(slot=slot)
             turn.send(closed, self._routes.admission(turn.meta.tenant))
 
     def started_again(self, visit: Visit, start: Start) -> None:

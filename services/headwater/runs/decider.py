@@ -164,7 +164,7 @@ class Runs:
             if visit is not None and isinstance(kept, Reply | Decided):
                 self._late_refused(visit, kept, error)
             elif isinstance(message, Control):
-                self._cuts.give_back(turn, message)
+                self._cuts.give_back(turn, message, visit)
                 if visit is not None and message.verb == "resume":
                     self._cuts.refused(visit, error)
                     visit.write(Address(self._events, visit.run.run))
@@ -337,7 +337,7 @@ class Runs:
             visit.change(state="open", reason="")
             visit.say("waiting")
             self._holds.drain_later(visit)
-            self._cuts.give_back(visit.turn, message)
+            self._cuts.give_back(visit.turn, message, visit)
         elif message.verb == "resume":
             self._cuts.resume(visit, message)
         else:

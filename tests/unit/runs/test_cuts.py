@@ -1008,6 +1008,19 @@ def test_a_resume_that_is_refused_gives_its_slot_back(monkeypatch):
     assert len(events(world)) == 4, "whoever wrote that looks at what became of the record"
 
 
+def test_a_resume_that_comes_twice_gives_no_slot_back_that_its_run_goes_on_with():
+    """Refused and put aside it is replayed, and meanwhile its run was resumed: that ran over the quota."""
+    world, shaky = failed()
+    shaky.broken = False
+    granted(world, attempt=1)
+    before = len(world.messages(Closed))
+    resume(world, attempt=1, slot=world.run)
+    world.control("pause")
+    resume(world, attempt=1, slot=world.run)
+    assert the_run(world).state == "paused"
+    assert world.messages(Closed)[before:] == []
+
+
 @pytest.mark.parametrize("verb", ["pause", "resume", "discard"])
 def test_a_word_that_is_refused_as_a_record_fails_no_run_and_cancels_none(verb, monkeypatch):
     """It failed the run, waited with it, and was delivered as a cancellation once that went on."""
