@@ -373,6 +373,8 @@ class Admission:
             turn.put(dataclasses.replace(seen, queued=-1))
             turn.put(dataclasses.replace(counts, queued=counts.queued - 1))
             self._telling.cancelled(turn, control, seen, row)
+            # A run of that id that failed before may be kept: it says that it still is.
+            self._send(turn, dataclasses.replace(control, target=seen.run), turn.meta)
         elif control.verb == "signal":
             self._keep(turn, control, row)
         else:
@@ -417,7 +419,9 @@ class Admission:
         elif control.verb == "pause" or waiting.paused:
             self._pause(turn, control, as_seen(waiting.tenant, control.target), waiting)
             if control.verb == "resume" and control.resume not in (None, Resume()):
-                self._forward(turn, control, turn.meta)  # its run asks on these terms, or says why not
+                self._forward(
+                    turn, control, turn.meta
+                )  # its run asks on these terms, or says why not
         else:
             self._forward(turn, control, turn.meta)
 

@@ -60,9 +60,7 @@ _BODIES = {
     "/api/v1/quarantine/replay": _object(**_RECORDS, **_OPERATION, **_AIM),
     "/api/v1/quarantine/discard": _object(**_RECORDS, **_OPERATION),
     "/api/v1/quarantine/{record}/edit": _EDIT,
-    "/api/v1/dlq/replay": _object(
-        **_CHOSEN, **_OPERATION, repeat_writes=_ADDED["repeat_writes"]
-    ),
+    "/api/v1/dlq/replay": _object(**_CHOSEN, **_OPERATION, repeat_writes=_ADDED["repeat_writes"]),
     "/api/v1/dlq/resume": _object(
         **_CHOSEN,
         **_OPERATION,

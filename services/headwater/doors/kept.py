@@ -244,7 +244,9 @@ class KeptDoor:
         for name, among in (("topic", topics), ("to", (str(told.get("to") or ""),))):
             if told.get(name) and not letters:
                 await self._need(among, str(told[name]))
-        if strange := told.keys() - bodies.fields(f"/api/v1/{'dlq' if letters else 'quarantine'}/{verb}"):
+        if strange := told.keys() - bodies.fields(
+            f"/api/v1/{'dlq' if letters else 'quarantine'}/{verb}"
+        ):
             detail = f"{min(strange)!r} says nothing here: see /openapi.json"
             raise ProblemError(422, "Not a field", detail)
         if told.get("all") is not True and not _narrow(told):
@@ -296,6 +298,9 @@ class KeptDoor:
         """Return the topics of kept records that are meant, and which of theirs."""
         wanted = self._wanted(told)
         named = str(told.get("topic") or "")
+        if (told.get("agent") and (named or wanted.places)) or (named and wanted.places):
+            detail = "records are named by ids, by topic or by agent: say one of these"
+            raise ProblemError(422, "Which ones?", detail)
         mine = tuple(self._of.quarantines)
         if wanted.places:
             return tuple(sorted({place.topic for place, _ in wanted.places})), wanted

@@ -106,14 +106,16 @@ class Cuts:
         visit.writes = self._wrote(visit)
         visit.say("failed")
 
-    def refused(self, visit: Visit, error: PoisonError) -> None:
-        """Say of a run whose resume was refused as a record that it stays failed."""
+    def refused(self, visit: Visit, control: Control, error: PoisonError) -> None:
+        """Say of a failed run, a word to which was refused as a record, that it stays so."""
         if visit.run.state == "failed":
-            self._refuse(visit, str(error))
+            self._refuse(visit, str(error), control.verb)
 
     def give_back(self, turn: Turn, control: Control, visit: Visit | None = None) -> None:
         """Return the slot that admission took, where nothing came of it, but none that its run still has."""
-        has = visit is not None and (visit.run.state != "failed" or self._life.awaits_children(visit))
+        has = visit is not None and (
+            visit.run.state != "failed" or self._life.awaits_children(visit)
+        )
         slot = "" if control.resume is None else control.resume.slot
         if slot and not (has and visit is not None and visit.slot == slot):
             closed = Closed(slot=slot)
@@ -205,8 +207,8 @@ class Cuts:
         """Name the writes that a cut would take back."""
         return self._life.writes(visit, since=visit.run.cut)
 
-    def _refuse(self, visit: Visit, why: str) -> None:
-        visit.change(reason=f"resume refused: {why}")
+    def _refuse(self, visit: Visit, why: str, verb: str = "resume") -> None:
+        visit.change(reason=f"{verb} refused: {why}")
         visit.say("failed")
 
     def _nothing(self, visit: Visit, control: Control, why: str = "") -> None:

@@ -165,8 +165,8 @@ class Runs:
                 self._late_refused(visit, kept, error)
             elif isinstance(message, Control):
                 self._cuts.give_back(turn, message, visit)
-                if visit is not None and message.verb == "resume":
-                    self._cuts.refused(visit, error)
+                if visit is not None and switch:
+                    self._cuts.refused(visit, message, error)
                     visit.write(Address(self._events, visit.run.run))
             return
         if kept is not None and not isinstance(kept, Drain):

@@ -311,10 +311,10 @@ def test_held_task_is_controlled_by_its_run_id_too():
     world.admit("t2")
     run = world.messages(RunEvent)[1].run
     world.control(run, "cancel", reason="no more")
-    assert world.messages(Control) == []
+    assert [word.verb for word in world.messages(Control)] == ["cancel"], "for one kept of its id"
     assert world.statuses() == ["accepted", "held", "cancelled"]
     world.control(run, "cancel", tenant="stranger")
-    assert [message.target for message in world.messages(Control)] == [run]
+    assert [message.target for message in world.messages(Control)] == [run, run]
 
 
 @pytest.mark.parametrize("target", ["nothing", "z.0.task", "a.9.task"])
@@ -882,6 +882,20 @@ def test_a_resume_on_terms_of_a_paused_resume_is_told_of():
     said = len(world.messages(Control))
     world.control(run, "resume")
     assert len(world.messages(Control)) == said, "a plain one ends the pause, and is all"
+
+
+def test_a_held_task_that_is_cancelled_hides_no_failed_run_of_its_id():
+    """It was told of as cancelled, so no door would resume, replay or discard the failed run any more.
+
+    That runs before the task was forgotten, is kept for a month, and says itself that it has failed.
+    """
+    world, run = forgotten()
+    world.admit("t1", agent="b")
+    assert world.statuses()[-1] == "held"
+    world.control(run, "cancel", reason="no")
+    assert world.statuses()[-1] == "cancelled"
+    (word,) = world.messages(Control)
+    assert (word.target, word.verb) == (run, "cancel")
 
 
 def test_signals_of_a_resume_that_waits_are_bounded():

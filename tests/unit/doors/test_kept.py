@@ -446,6 +446,22 @@ def test_what_narrows_no_dead_letters_is_not_taken_for_all_of_them(verb, told):
     run(body)
 
 
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_filter_beside_a_topic_or_an_id_is_not_passed_over(by_id):
+    """`quarantine discard --topic T --agent A` dropped records of every agent in T."""
+
+    async def body(world: World) -> None:
+        (one,) = await spoil(world, b"rubbish")
+        told = {"agent": "echo"} | ({"ids": [one["id"]]} if by_id else {"topic": CMD})
+        answer = await world.http.post("/api/v1/quarantine/discard", json=told)
+        if answer.is_success:
+            await asyncio.to_thread(world.operating.join, answer.json()["operation"])
+        (one,) = (await world.http.get("/api/v1/quarantine")).json()["records"]
+        assert one["done"] is None
+
+    run(body)
+
+
 def test_who_acts_says_so_where_there_are_no_tokens():
     """What was done is kept with who did it; a token's word counts more than anybody's own."""
 

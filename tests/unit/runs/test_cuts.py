@@ -1021,6 +1021,22 @@ def test_a_resume_that_comes_twice_gives_no_slot_back_that_its_run_goes_on_with(
     assert world.messages(Closed)[before:] == []
 
 
+@pytest.mark.parametrize("verb", ["pause", "discard"])
+def test_a_word_to_a_failed_run_that_is_refused_says_so(verb, monkeypatch):
+    """A discard ends the wait of a resume on its way: told of as held, no door took a discard again."""
+    world, _ = failed()
+
+    def refuse(turn, message):
+        raise PoisonError(UNWRITABLE, "the log refuses what this record leads to")
+
+    monkeypatch.setattr(world.decider, "react", refuse)
+    said = len(events(world))
+    world.control(verb)
+    (told,) = events(world)[said:]
+    assert told.status == "failed"
+    assert told.reason.startswith(f"{verb} refused: the log")
+
+
 @pytest.mark.parametrize("verb", ["pause", "resume", "discard"])
 def test_a_word_that_is_refused_as_a_record_fails_no_run_and_cancels_none(verb, monkeypatch):
     """It failed the run, waited with it, and was delivered as a cancellation once that went on."""
