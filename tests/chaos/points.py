@@ -169,9 +169,9 @@ def _arm_calls(points: Points) -> None:
         points.called("after-result", item.ask.safety)
         return found
 
-    async def sent(self: Performing, item: Any, reply: Any) -> None:
+    async def sent(self: Performing, item: Any, reply: Any) -> Any:
         points.called("before-reply", item.ask.safety)
-        await send(self, item, reply)
+        return await send(self, item, reply)
 
     KafkaWorker.intend = intended  # type: ignore[method-assign] # that is the point
     Answering.reply = answered  # type: ignore[method-assign] # that is the point

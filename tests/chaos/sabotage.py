@@ -89,14 +89,15 @@ def result_after_reply(points: Points) -> None:
     async def unnoted(self: Noting, item: Any, reply: Any) -> Any:
         return reply
 
-    async def sent(self: Any, item: Any, reply: Any) -> None:
-        await send(self, item, reply)
+    async def sent(self: Any, item: Any, reply: Any) -> Any:
+        told = await send(self, item, reply)
         points.called("after-reply", item.ask.safety)
         careful = item.safety is not Safety.READ and not isinstance(reply.outcome, InDoubt)
         if careful:
             noting = self._noting
             result = Result(offset=item.record.offset, reply=reply)
             await noting._append(noting._seal(item, result, "result"))
+        return told
 
     Noting._note = unnoted  # type: ignore[method-assign] # that is the sabotage
     Performing._send = sent  # type: ignore[method-assign] # as above

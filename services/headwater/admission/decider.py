@@ -419,9 +419,8 @@ class Admission:
         elif control.verb == "pause" or waiting.paused:
             self._pause(turn, control, as_seen(waiting.tenant, control.target), waiting)
             if control.verb == "resume" and control.resume not in (None, Resume()):
-                self._forward(
-                    turn, control, turn.meta
-                )  # its run asks on these terms, or says why not
+                # Its run asks on these terms, or says why not.
+                self._forward(turn, control, turn.meta)
         else:
             self._forward(turn, control, turn.meta)
 
