@@ -233,14 +233,16 @@ class Noting:
 
     def noted(self, item: Item, intent: Intent) -> None:
         """Say that a lease is in the log; one that came too late, or after none, prolongs nothing."""
-        held = self._held.get(item)
-        first = intent.until_ms == intent.begun_ms + self._lease.lease_ms
-        if (
-            held is not None
-            and held.attempt == intent.attempt
-            and (first or self._clock() < item.until_ms)
-        ):
-            item.until_ms = intent.until_ms
+        held, now_ms = self._held.get(item), self._clock()
+        if held is None or held.attempt != intent.attempt:
+            return
+        if intent.until_ms == intent.begun_ms + self._lease.lease_ms:  # the first: was it in time?
+            still_ms = self._lease.still_ms
+            if still_ms and now_ms - intent.begun_ms > still_ms:
+                return  # the partition may have gone before others could read of it
+        elif now_ms >= item.until_ms:
+            return
+        item.until_ms = intent.until_ms
 
     def renewals(self) -> dict[Item, Intent]:
         """Return the notes that renew leases which have used up a third.

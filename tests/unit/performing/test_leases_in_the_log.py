@@ -14,6 +14,7 @@ from headwater.contracts.messages import Answered, Usage
 from headwater.core.effector import Done
 from headwater.errors import NotDone, TransientError
 from headwater.runtime.lanes import Bounds
+from headwater.runtime.noting import Lease
 
 
 class CutOff:
@@ -22,11 +23,14 @@ class CutOff:
     def __init__(self, log: Any) -> None:
         self._log = log
         self.away = False
+        self.slow_s = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
     async def append(self, draft: Any) -> Any:
+        if self.slow_s:
+            await asyncio.sleep(self.slow_s)
         if self.away:
             raise TransientError("this process is cut off")
         return await self._log.append(draft)
@@ -151,6 +155,47 @@ def test_a_hand_over_that_could_not_be_noted_permits_no_further_try_once_it_is_r
         await finish(heir, loop)
         assert world.hands.began == [0, 0]  # the first try, and the heir's
         assert world.outcomes() == {0: Answered(value=b"done")}
+        await loop.close()
+        await heir.close()
+
+    scene()
+
+
+@pytest.mark.parametrize("still_ms", [3_000, pytest.param(60_000, id="control")])
+def test_a_hand_over_that_is_noted_after_its_partition_may_have_gone_permits_no_further_try(
+    still_ms: int,
+) -> None:
+    """Its heir read of no lease, and made the call."""
+
+    @play
+    async def scene() -> None:
+        tries = [TransientError("later", retry_after_s=8)]
+
+        async def busy_once(call: Any, ask: Any, attempt: Any) -> Done:
+            if tries:
+                raise tries.pop()
+            return Done(value=b"done")
+
+        world = World(Hands(busy_once))
+        loop = world.performing(lease=Lease(still_ms=still_ms))
+        loop._log = cut = CutOff(world.log)  # type: ignore[assignment]
+        await world.ask(safety="paid")
+        await settle(loop)
+        cut.slow_s = 5
+        parting = asyncio.create_task(loop._part(loop.claims))
+        await asyncio.sleep(1)
+        world.log.evict(world.workers[0])
+        heir = world.performing("b")
+        await finish(heir)
+        await parting
+        cut.slow_s = 0
+        for _ in range(20):
+            await settle(heir, loop, rounds=1)
+            await asyncio.sleep(1)
+        await finish(heir, loop)
+        assert len(world.hands.began) == (
+            2 if still_ms < 10_000 else 3
+        )  # the first try, and the heir's
         await loop.close()
         await heir.close()
 
