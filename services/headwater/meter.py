@@ -48,7 +48,7 @@ class Meter:
     ) -> None:
         self._tracing = tracing
         self._clock = clock
-        self._tries: set[_Try] = set()
+        self._tries: dict[_Try, None] = {}
         self._next_s: dict[tuple[str, str], float] = {}
         self._turns = Counter("headwater_turns", "Turns committed.", ["decider"], registry=registry)
         self._refused = Counter(
@@ -152,11 +152,11 @@ class Meter:
     def trying(self, effector: str, name: str, call: str) -> Iterator[_Try]:
         """Know of a try while it is under way."""
         one = _Try(effector=effector, name=name, call=call, heard_s=self._clock())
-        self._tries.add(one)
+        self._tries[one] = None
         try:
             yield one
         finally:
-            self._tries.discard(one)
+            del self._tries[one]
 
     def heard(self, one: _Try) -> None:
         """A try said something."""
