@@ -128,7 +128,7 @@ class Meter:
         """Log of each name whose tries say nothing how many these are, and the longest of them."""
         now_s = self._clock()
         quiet: dict[tuple[str, str], list[_Try]] = {}
-        for one in self._tries:
+        for one in [*self._tries]:
             if now_s - one.heard_s >= QUIET_S:
                 quiet.setdefault((one.effector, one.name), []).append(one)
         self._next_s = {name: at_s for name, at_s in self._next_s.items() if name in quiet}
@@ -166,7 +166,7 @@ class Meter:
         """Return for how long the quietest try of an effector has said nothing."""
         now_s = self._clock()
         return max(
-            [now_s - one.heard_s for one in self._tries if one.effector == effector], default=0.0
+            [now_s - one.heard_s for one in [*self._tries] if one.effector == effector], default=0.0
         )
 
     def tried(
