@@ -113,10 +113,8 @@ class Pulse:
     """Reads what comes to an agent's inbox, and outcomes."""
 
     def __init__(self) -> None:
-        self.beats: dict[int, list[int]] = collections.defaultdict(list)
-        """Append times of outcomes by the partition of the run."""
-        self.ended: dict[int, list[tuple[int, bytes]]] = collections.defaultdict(list)
-        """The same, with the run."""
+        self.beats: dict[int, list[tuple[int, bytes]]] = collections.defaultdict(list)
+        """Append times of outcomes, and their runs, by the partition of the run."""
         self.came: dict[bytes, int] = {}
         """When a run came to its inbox."""
         self._stop = threading.Event()
@@ -160,8 +158,7 @@ class Pulse:
                     self.came.setdefault(run, at_ms)
                 else:
                     number = int(run.split(b".")[1])
-                    self.beats[number].append(at_ms)
-                    self.ended[number].append((at_ms, run))
+                    self.beats[number].append((at_ms, run))
                     self._news.set()
         consumer.close()
 
@@ -260,7 +257,7 @@ class Story:
     def _first_after(self, at_ms: int) -> int:
         until = time.monotonic() + BOUND_S
         while True:
-            times = [t for beats in self._beats.values() for t in [*beats] if t > at_ms]
+            times = [t for beats in self._beats.values() for t, _ in [*beats] if t > at_ms]
             if times:
                 return min(times)
             assert time.monotonic() < until, "nothing is answered"
@@ -272,7 +269,9 @@ class Story:
         while True:
             # what its transaction had committed just before it died may be appended just after
             later = at_ms + 100
-            first = [min((t for t in [*self._beats[n]] if t > later), default=0) for n in numbers]
+            first = [
+                min((t for t, _ in [*self._beats[n]] if t > later), default=0) for n in numbers
+            ]
             if all(first):
                 return max(first)
             assert time.monotonic() < until, f"some of {numbers} do not go on"
@@ -283,7 +282,7 @@ class Story:
         longest = 0
         for number in numbers:
             idle_ms = start_ms
-            for at_ms, run in sorted(self._pulse.ended[number]):
+            for at_ms, run in sorted(self._beats[number]):
                 if at_ms > start_ms:
                     since_ms = max(idle_ms, self._pulse.came[run])
                     longest = max(longest, min(at_ms, end_ms) - since_ms)
@@ -293,7 +292,7 @@ class Story:
     def _gap(self, numbers: set[int], start_ms: int, end_ms: int) -> int:
         longest = 0
         for number in numbers:
-            beats = sorted(t for t in [*self._beats[number]] if start_ms < t < end_ms)
+            beats = sorted(t for t, _ in [*self._beats[number]] if start_ms < t < end_ms)
             times = [start_ms, *beats, end_ms]
             longest = max(longest, *(b - a for a, b in itertools.pairwise(times)))
         return longest

@@ -113,11 +113,12 @@ class Cuts:
 
     def give_back(self, turn: Turn, control: Control, visit: Visit | None = None) -> None:
         """Return the slot that admission took, where nothing came of it, but none that its run still has."""
-        has = visit is not None and (
-            visit.run.state != "failed" or self._life.awaits_children(visit)
-        )
         slot = "" if control.resume is None else control.resume.slot
-        if slot and not (has and visit is not None and visit.slot == slot):
+        uses = visit is not None and (
+            visit.slot == slot
+            and (visit.run.state != "failed" or self._life.awaits_children(visit))
+        )
+        if slot and not uses:
             closed = Closed(slot=slot)
             turn.send(closed, self._routes.admission(turn.meta.tenant))
 
