@@ -30,7 +30,6 @@ def play(kafka: str, say: Callable[[str], None]) -> Callable[..., Verdict]:
     return one
 
 
-@pytest.mark.timeout(240)
 def test_deaths_between_outputs_and_offsets_lose_and_double_nothing(
     play: Callable[..., Verdict],
 ) -> None:
@@ -40,7 +39,6 @@ def test_deaths_between_outputs_and_offsets_lose_and_double_nothing(
     assert verdict.met
 
 
-@pytest.mark.timeout(240)
 def test_control_offsets_that_go_first_lose_tasks(play: Callable[..., Verdict]) -> None:
     """Control: the same deaths, once offsets are committed before what they stand for."""
     verdict = play("kill-before-send-offsets", "offsets_first")

@@ -18,7 +18,7 @@ from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.testing.conformance_world import put, read_all, values
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker")]
 
 
 def test_what_was_written_survives_a_kill(own_kafka: Broker) -> None:

@@ -22,7 +22,7 @@ from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.port import Work
 from headwater.testing.conformance_world import Follower, put, read_all, until, values
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-away"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-away")]
 
 TASKS = 40
 ASKED_S, BUSY_SHARE = 2.0, 0.05

@@ -20,11 +20,7 @@ from headwater.durable import confine
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_config import KafkaConfig
 
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.xdist_group("cluster-commands"),
-    pytest.mark.timeout(180),
-]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("cluster-commands")]
 
 _APP = """
 import headwater

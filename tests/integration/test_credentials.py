@@ -13,7 +13,7 @@ from headwater.log.broker import Broker
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_config import KafkaConfig
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("credentials"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("credentials")]
 
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 _GOOD = {"sasl.mechanism": "PLAIN", "sasl.username": "ana", "sasl.password": "right"}

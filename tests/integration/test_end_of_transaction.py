@@ -295,7 +295,6 @@ def test_control_an_end_that_is_sent_twice_tears(
     assert outcome.torn
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "bench", [{"kind": Meddled, "tries": RESEND_TRIES, "resends": True}], indirect=True
 )

@@ -166,7 +166,6 @@ def test_nothing_that_was_read_between_polls_outlives_a_claim(shelves: Iterator[
     assert offsets == [*range(5)]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("without", ["", "poll", "guard"], ids=["", "control 1", "control 2"])
 def test_a_member_that_ends_while_an_assignment_waits_to_be_told_ends_in_good_order(
     kafka: str, without: str

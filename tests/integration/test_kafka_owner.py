@@ -230,7 +230,6 @@ def deny(bootstrap: str, kind: ResourceType, name: str, operation: AclOperation)
     client.create_acls([binding])[binding].result(30)
 
 
-@pytest.mark.timeout(180)
 def test_a_principal_without_a_right_is_told_which(guarded: str) -> None:
     """To write, to join, to hold a transactional id: each stops the start with what to grant."""
     desk = Desk(guarded, "rights")
@@ -271,7 +270,6 @@ def test_a_principal_without_a_right_is_told_which(guarded: str) -> None:
     third.close()
 
 
-@pytest.mark.timeout(180)
 def test_a_cluster_that_is_away_is_said_once(
     own_kafka: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -106,7 +106,6 @@ def test_control_nobody_ever_owns_it_if_nobody_looks(
         assert len(owned(*members)) < PARTITIONS
 
 
-@pytest.mark.timeout(120)
 def test_a_process_that_starts_while_the_cluster_is_away_lives_on_when_it_is_back(
     own_kafka: Broker,
 ) -> None:

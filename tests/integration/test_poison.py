@@ -31,7 +31,7 @@ from headwater.contracts.records import Draft, Headers, Partition, Record
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka]
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOOD = triage.input.encode("a question")

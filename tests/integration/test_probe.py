@@ -26,7 +26,6 @@ def test_the_tests_broker_answers_all_six_questions(kafka: str, say: Callable[[s
     assert len(answers) == 6
 
 
-@pytest.mark.timeout(240)
 def test_the_tests_broker_passes_a_foreign_probe(kafka: str, say: Callable[[str], None]) -> None:
     """Our own questions could share a mistake with our own adapter."""
     if not ELSEWHERE.is_file():

@@ -147,7 +147,6 @@ if FULL:
     TABLE += ["segfault in_thread"]
 
 
-@pytest.mark.timeout(240)
 def test_each_killer_in_a_tool_is_quarantined_after_three_deaths_alone(
     lab: Callable[..., Lab], say: Callable[[str], None]
 ) -> None:
@@ -184,7 +183,6 @@ if FULL:
     AGENTS += ["overflow agent", "memory agent"]
 
 
-@pytest.mark.timeout(240)
 def test_each_killer_in_an_agent_is_quarantined_and_its_partition_goes_on(
     lab: Callable[..., Lab], say: Callable[[str], None]
 ) -> None:

@@ -92,7 +92,6 @@ def story(kafka: str, tmp_path: pathlib.Path, request: pytest.FixtureRequest) ->
     told.fleet.stop()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("story", ["dies_after_put"], indirect=True)
 def test_deaths_between_store_and_log_lose_and_double_nothing(story: Story) -> None:
     """Whoever dies with a value stored and nobody told does it again: the same value, one blob."""
@@ -122,7 +121,6 @@ def test_deaths_between_store_and_log_lose_and_double_nothing(story: Story) -> N
     assert (told["set_aside"], told["missing"]) == (0, [])
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("story", ["no_puts"], indirect=True)
 def test_control_commits_without_their_values_lose_them(story: Story) -> None:
     """The same tasks where deciders refer to what they have not stored: each fails."""

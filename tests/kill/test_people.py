@@ -125,7 +125,6 @@ def office(kafka: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., Office]
         one.end()
 
 
-@pytest.mark.timeout(300)
 def test_a_worker_that_dies_between_approval_and_act_acts_once(office, say) -> None:
     """Approved while no agents live; killed while others are being approved; each is paid once."""
     one = office()
@@ -156,7 +155,6 @@ def test_a_worker_that_dies_between_approval_and_act_acts_once(office, say) -> N
     assert one.outcomes() == paid_for | {accounts[-1]: denied}
 
 
-@pytest.mark.timeout(300)
 def test_a_call_in_doubt_is_made_again_by_a_persons_word_alone(office, say) -> None:
     """Killed in the middle of payments: a person says what became of each."""
     one = office(held=TASKS)

@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 OLD, NEW = "1.0", "2.0"
 RUNS = 12
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("rolling"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("rolling")]
 
 
 class Office:

@@ -34,7 +34,6 @@ def dev(where: str) -> Iterator[str]:
         assert process.returncode == 0
 
 
-@pytest.mark.timeout(90)
 def test_the_quick_start_works_as_it_is_written(hw: Hw, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new project runs offline and without keys, and its first task needs neither tenant nor app."""
     assert hw("init", "desk").status == 0

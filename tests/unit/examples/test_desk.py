@@ -169,7 +169,6 @@ def test_demo_runs_offline() -> None:
 
 @pytest.mark.kafka
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_demo_runs_on_kafka(kafka: str) -> None:
     """`make demo LOG=kafka`: the same as a fleet of processes."""
     namespace = f"demo-{uuid.uuid4().hex[:8]}"
