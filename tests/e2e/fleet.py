@@ -63,7 +63,7 @@ class Fleet:
         self._program = ["tests.e2e.sabotage", sabotage] if sabotage else ["headwater.cli.main"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def command(self, *arguments: str, timeout_s: float = 60) -> str:
+    def command(self, *arguments: str, timeout_s: float = 180) -> str:
         """Run one `headwater` command and return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "headwater.cli.main", *arguments],

@@ -189,7 +189,7 @@ def test_a_role_refuses_a_cluster_that_lacks_topics(operator: Operator, kafka: s
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert ran.returncode == 1

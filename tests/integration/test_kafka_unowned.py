@@ -122,5 +122,5 @@ def test_a_process_that_starts_while_the_cluster_is_away_lives_on_when_it_is_bac
         time.sleep(AWAY_S)  # for longer than it waits for one answer
         assert early.poll() is None
         own_kafka.start()
-        said, _ = early.communicate(timeout=60)
+        said, _ = early.communicate(timeout=180)
     assert (early.returncode, said) == (0, b"settled\n")

@@ -65,7 +65,7 @@ async def traced(flags: str) -> Sequence[ReadableSpan]:
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(host.run(signals=False))
-        async with httpx.AsyncClient(base_url=await url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=await url, timeout=180) as client:
             answer = await client.post(
                 "/api/v1/agents/parent/tasks",
                 params={"wait_s": 30},

@@ -54,7 +54,7 @@ def cluster(kafka: str) -> Iterator[Cluster]:
 
 async def _until(condition: Callable[[], bool], what: str) -> None:
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - the broker tells no one
                 await asyncio.sleep(0.05)
     except TimeoutError:
@@ -98,7 +98,7 @@ async def _ask_all(cluster: Cluster, tool: Long) -> None:
         for safety, key in KINDS:
             own = f"{key}-{partition}" if key else ""
             await cluster.ask(next(numbers), safety=safety, key=own, partition=partition)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         await tool.all_began.wait()
 
 

@@ -45,7 +45,7 @@ def replays(bootstrap: str, namespace: str, name: str, dies_at: int) -> tuple[in
     """Replay everything in a process of its own; return how that ended, and how many it did."""
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, bootstrap, namespace, name, str(dies_at)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=100,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     return ran.returncode, ran.stdout.strip()
 

@@ -41,4 +41,4 @@ def test_what_was_stopped_does_nothing_more(tmp_path: pathlib.Path) -> None:
             time.sleep(0.01)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)

@@ -79,7 +79,7 @@ class Story:
         self._publish()
         provider = self.provider
         provider.wait(lambda: len(provider.asked) >= 2 * TASKS, 90)
-        self.until(lambda: all(len(self.noted(of)) >= self._prompt for of in SOURCES), 60)
+        self.until(lambda: all(len(self.noted(of)) >= self._prompt for of in SOURCES))
         time.sleep(KILLED_S)  # the moment of the fault, no wait for a state
         provider.arrive.set()
         provider.wait(lambda: len(provider.answered) >= 2 * (self._prompt + self._near), 60)
@@ -106,7 +106,7 @@ class Story:
         """Return every record of a topic."""
         return plain.read(self._bootstrap, [f"{self.namespace}.{name}.v1"])
 
-    def until(self, condition: Callable[[], bool], bound_s: float = 120.0) -> None:
+    def until(self, condition: Callable[[], bool], bound_s: float = 240.0) -> None:
         """Wait for what the log will say."""
         until = time.monotonic() + bound_s
         while not condition():
@@ -225,7 +225,6 @@ def _verdict(one: Story, say: Callable[[str], None]) -> None:
     assert not doubts & noted
 
 
-@pytest.mark.timeout(400)
 def test_what_was_noted_is_never_bought_again_and_nothing_irreversible_repeated(story, say) -> None:
     """Killed as answers arrive: some noted, some just arriving, some in the middle.
 
@@ -239,7 +238,6 @@ def test_what_was_noted_is_never_bought_again_and_nothing_irreversible_repeated(
 
 
 @full
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("prompt", "near"), [(0, 0), (0, TASKS), (TASKS // 3, TASKS // 3)])
 def test_every_task_has_its_outcome_wherever_the_workers_are_killed(
     story, say, prompt: int, near: int
@@ -253,7 +251,6 @@ def test_every_task_has_its_outcome_wherever_the_workers_are_killed(
 
 
 @full
-@pytest.mark.timeout(600)
 def test_control_without_receipts_answers_are_bought_again(story) -> None:
     """Control: who does not look at receipts asks, and pays, for what was answered already."""
     one = story(prompt=TASKS // 3, near=TASKS // 3, sabotage="no_receipts")

@@ -92,7 +92,7 @@ class Lab:
             self.seen_s.setdefault(task, time.monotonic())
         return found
 
-    def until(self, condition: Callable[[], bool], bound_s: float) -> None:
+    def until(self, condition: Callable[[], bool], bound_s: float = 240.0) -> None:
         """Wait for what the log will say."""
         until = time.monotonic() + bound_s
         while not condition():
@@ -154,8 +154,8 @@ def test_each_killer_in_a_tool_is_quarantined_after_three_deaths_alone(
     one = lab()
     innocents = [f"word {where}#{n}" for n in range(20) for where in ("on_loop", "in_thread")]
     one.publish([*innocents[:10], *TABLE, "segfault burn", *innocents[10:]])
-    one.until(lambda: set(one.outcomes()) >= {*innocents, *TABLE}, 150)
-    one.until(lambda: bool(one.doubts()), 60)
+    one.until(lambda: set(one.outcomes()) >= {*innocents, *TABLE})
+    one.until(lambda: bool(one.doubts()))
     outcomes = one.outcomes()
     assert {outcomes[task] for task in innocents} == {"word"}
     for task in TABLE:
@@ -190,8 +190,8 @@ def test_each_killer_in_an_agent_is_quarantined_and_its_partition_goes_on(
     one = lab()
     innocents = [f"word agent#{n}" for n in range(20)]
     one.publish([*innocents[:10], *AGENTS, *innocents[10:]])
-    one.until(lambda: set(one.outcomes()) >= {*innocents}, 100)
-    one.until(lambda: len(one.read("quarantine.inbox.subject")) >= len(AGENTS), 150)
+    one.until(lambda: set(one.outcomes()) >= {*innocents})
+    one.until(lambda: len(one.read("quarantine.inbox.subject")) >= len(AGENTS))
     assert {one.outcomes()[task] for task in innocents} == {"word"}
     kept = one.read("quarantine.inbox.subject")
     assert {record["headers"]["error.type"] for record in kept} == {"process-killer"}
@@ -211,10 +211,10 @@ def test_a_loop_in_a_thread_kills_nobody_and_its_process_is_replaced_in_good_ord
     """Its call has its answer in time; the thread cannot be ended, so the process is, and drains before."""
     one = lab()
     one.publish(["loop hurried", "word in_thread#1"])
-    one.until(lambda: len(one.outcomes()) == 2, 60)
-    one.until(lambda: "tools-1 is replaced: a thread of" in one.log("tools-1"), 60)
+    one.until(lambda: len(one.outcomes()) == 2)
+    one.until(lambda: "tools-1 is replaced: a thread of" in one.log("tools-1"))
     one.publish(["word in_thread#2"])
-    one.until(lambda: len(one.outcomes()) == 3, 60)
+    one.until(lambda: len(one.outcomes()) == 3)
     outcomes = one.outcomes()
     assert outcomes.pop("loop hurried").startswith("headwater.errors.ToolTimeout")
     assert {*outcomes.values()} == {"word"}
@@ -228,7 +228,7 @@ def test_control_without_suspects_a_killer_has_its_process_die_for_ever(
     """Control: more deaths than would be allowed, and no end of them."""
     one = lab("no_suspects")
     one.publish(["segfault in_thread"])
-    one.until(lambda: one.log("tools-1").count("tools-1 died after") >= 6, 90)
+    one.until(lambda: one.log("tools-1").count("tools-1 died after") >= 6)
     assert one.outcomes() == {}
     assert one.read("quarantine.req.tool.lab") == []
 
@@ -246,7 +246,7 @@ def test_a_killer_of_whole_machines_is_found_by_what_is_on_disk(
         deaths += len(one.fleet.revive())
         return bool(one.outcomes())
 
-    one.until(judged, 110)
+    one.until(judged)
     assert "3 processes died of it alone" in one.outcomes()["machine in_thread"]
     assert deaths == 3
     assert "it died together with its supervisor" in one.log("tools-1")

@@ -22,7 +22,7 @@ from headwater.contracts.messages import Answered, Ask, BlobRef, Reply
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("kill")]
 
 TASKS = 6
-BOUND_S = 150.0
+BOUND_S = 240.0
 CODEC = Codec(Schemas())
 INSTANCES = ("coordinator-1", "agents-1", "tools-1")
 

@@ -55,7 +55,7 @@ class Office:
         self.until(
             lambda: found.extend(re.findall(r"HTTP at (\S+)", log.read_text())) or bool(found)
         )
-        self.http = httpx.Client(base_url=found[0], timeout=60)
+        self.http = httpx.Client(base_url=found[0], timeout=180)
         self.url = found[0]
 
     def publish(self, *accounts: str) -> None:
@@ -98,7 +98,7 @@ class Office:
         records = plain.read(self._bootstrap, [f"{self.namespace}.req.tool.bank.v1"])
         return [CODEC.decode(record["value"]) for record in records]
 
-    def until(self, condition: Callable[[], bool], bound_s: float = 90.0) -> None:
+    def until(self, condition: Callable[[], bool], bound_s: float = 240.0) -> None:
         """Wait for what others do."""
         until = time.monotonic() + bound_s
         while not condition():

@@ -48,7 +48,7 @@ class Office:
         }
         self.command("topics", "apply", "--yes")
         self.start("rest", OLD, "coordinator,tools,gateway")
-        self.http = httpx.Client(base_url=self.url("rest"), timeout=60)
+        self.http = httpx.Client(base_url=self.url("rest"), timeout=180)
 
     def command(self, *arguments: str, version: str = OLD, fails: bool = False) -> str:
         """Run one `headwater` command and return what it says."""
@@ -58,7 +58,7 @@ class Office:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert bool(done.returncode) == fails, done.stderr + done.stdout
@@ -103,7 +103,7 @@ class Office:
         """End a process in good order."""
         process = self.running.pop(instance)
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
 
     def publish(self, name: str) -> list[str]:
         """Begin runs and return their tasks, once every run waits."""
@@ -140,7 +140,7 @@ class Office:
         """Count how runs stand."""
         return collections.Counter(self.see(task)["status"] for task in tasks)
 
-    def until(self, condition: Callable[[], bool], bound_s: float = 60.0) -> float:
+    def until(self, condition: Callable[[], bool], bound_s: float = 240.0) -> float:
         """Wait for what others do; return how long that took, in seconds."""
         began = time.monotonic()
         while not condition():
@@ -153,7 +153,7 @@ class Office:
         self.http.close()
         for process in self.running.values():
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_roll_holds_nothing_longer_than_itself_and_a_rollback_releases_the_rest(
     assert back_s < 10
 
     office.start("a", NEW)
-    assert office.running.pop("a").wait(60) == 1
+    assert office.running.pop("a").wait(120) == 1
     assert f"version {NEW} of the app was taken back" in (office.logs / "a.log").read_text()
     shown = json.loads(office.command("upgrade", "show", "--output", "json"))
     assert [(row["version"], row["members"], row["state"]) for row in shown] == [

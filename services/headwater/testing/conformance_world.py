@@ -14,7 +14,7 @@ from typing import Protocol
 from headwater.contracts.records import Draft, Partition, Record
 from headwater.log.port import Claim, Log, Member, Owner, Poll, Reader, Work, Worker
 
-BOUND_S = 60.0
+BOUND_S = 180.0
 """How long any one condition may take, on the slowest log."""
 WAIT_MS = 100
 """How long one poll inside such a wait may block."""

@@ -43,7 +43,7 @@ def stopped(where: pathlib.Path, *command: str, ignored: bool = False) -> tuple[
     if ignored:
         process.terminate()
     try:
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait(10)

@@ -169,6 +169,6 @@ def elsewhere(
         capture_output=True,
         text=True,
         check=True,
-        timeout=100,
+        timeout=300,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]

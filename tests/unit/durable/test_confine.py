@@ -303,7 +303,7 @@ def test_names_imported_earlier_answer_from_the_run() -> None:
         [sys.executable, "-c", program],
         env={"PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
-        timeout=60,
+        timeout=180,
     )
 
 

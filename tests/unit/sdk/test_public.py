@@ -28,7 +28,7 @@ def test_import_leaves_out_what_few_need() -> None:
     heavy = ("pydantic_ai", "confluent_kafka", "httpx", "starlette", "pydantic_settings")
     code = f"import sys, headwater; print([m for m in {heavy!r} if m in sys.modules])"
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=180
     )
     assert found.stdout.strip() == "[]"
 

@@ -13,7 +13,6 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_declarations_keep_their_types() -> None:
     """What authors declare is typed as what they await, their mistakes are found, and examples are clean."""
     command = [sys.executable, "-m", "mypy", "tests/unit/sdk/typed.py", "examples"]

@@ -40,7 +40,7 @@ class Told:
 
     def end(self) -> tuple[int, list[dict[str, Any]], str]:
         """Return its exit status, and the rest of what it says."""
-        out, logged = self.process.communicate(timeout=60)
+        out, logged = self.process.communicate(timeout=180)
         return self.process.returncode, [json.loads(line) for line in out.splitlines()], logged
 
 
