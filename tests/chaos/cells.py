@@ -47,6 +47,7 @@ CELLS = (
     _deaths("after-result", "no_receipts"),
     _deaths("before-reply", "result_after_reply"),
     Cell(name="freeze", fault=lambda: faults.Freezes(2), controls=("offsets_first",)),
+    Cell(name="broker-freeze", fault=lambda: faults.BrokerFreezes(2), controls=("offsets_first",)),
     Cell(name="broker-kill", fault=lambda: faults.BrokerDeaths(2), controls=("offsets_first",)),
     Cell(
         name="end-txn-delayed",

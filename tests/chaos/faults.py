@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Mapping
 
@@ -10,10 +12,13 @@ from tests.chaos.fleet import Seat
 from tests.chaos.machine import Disk, Memory, Network
 from tests.chaos.run import Run
 from tests.integration.proxy import ADD_OFFSETS_TO_TXN, Fault, Proxy
+from tests.stopping import stop
 
 from headwater.log.broker import BrokerError
 
 PAIR = ("left", "right")
+BROKER_FROZEN_S = 14.0
+"""Longer than the nine seconds after which a controller takes a broker for dead."""
 FROZEN_S = 7.5
 """Longer than the fleet's session."""
 STARTS_MAX = 3
@@ -152,6 +157,23 @@ class Freezes(Timed):
         """Thaw."""
         if self._frozen:
             run.fleet.thaw(self._frozen)
+
+
+class BrokerFreezes(Timed):
+    """The broker stands still for longer than every session, its own included, then goes on."""
+
+    pause_s = 60.0
+    own_broker = True
+
+    def happen(self, run: Run) -> None:
+        """Freeze it, and thaw it."""
+        assert run.broker is not None, "the matrix has brokers of its own"
+        running = run.broker.status()
+        assert running is not None, "it was started"
+        stop(running.pid)
+        run.died("broker")
+        time.sleep(BROKER_FROZEN_S)
+        os.kill(running.pid, signal.SIGCONT)
 
 
 class BrokerDeaths(Timed):
