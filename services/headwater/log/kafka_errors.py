@@ -21,6 +21,7 @@ AWAY = frozenset(
         KafkaError._WAIT_COORD,
         KafkaError._MSG_TIMED_OUT,
         KafkaError._NO_OFFSET,
+        KafkaError._DESTROY_BROKER,  # metadata did not name the broker that was asked
         KafkaError._NOENT,  # no partition that was asked about has a leader now
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,

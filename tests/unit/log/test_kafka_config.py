@@ -69,6 +69,7 @@ def test_errors_that_pass_by_themselves_are_told_from_those_that_do_not() -> Non
     """A cluster that is away is waited for; a record that is refused is not."""
     assert kafka_errors.is_away(KafkaError(KafkaError._TRANSPORT))
     assert kafka_errors.is_away(KafkaError(KafkaError._NOENT))
+    assert kafka_errors.is_away(KafkaError(KafkaError._DESTROY_BROKER))
     assert kafka_errors.is_away(KafkaError(KafkaError.REQUEST_TIMED_OUT, "", retriable=True))
     assert not kafka_errors.is_away(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     assert not kafka_errors.REFUSED & kafka_errors.AWAY
