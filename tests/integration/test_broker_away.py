@@ -8,10 +8,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer
 from tests.stopping import stop
 
 from headwater.contracts.records import Draft, Partition
@@ -25,8 +25,6 @@ from headwater.testing.conformance_world import Follower, put, read_all, until, 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-away")]
 
 TASKS = 40
-READERS, STOOD_S = 8, 14.0
-"""A controller takes a broker for dead after nine seconds; whoever asks it just then is told of none."""
 ASKED_S, BUSY_SHARE = 2.0, 0.05
 """Who connects without a pause keeps half a core busy, who pauses a five-hundredth."""
 
@@ -269,46 +267,3 @@ def test_what_a_role_checks_before_it_joins_waits_for_a_slow_cluster() -> None:
     ):
         with pytest.raises(TransientError):
             ask()
-
-
-def test_a_broker_that_stood_still_is_found_again(own_kafka: Broker, log: KafkaLog) -> None:
-    """Every reader and producer of before goes on."""
-    readers, producer = _clients(log.config)
-    _stand_still(own_kafka)
-    put(log, Draft(topic="away.inbox", value=b"after"))
-    assert _hear(readers, b"after", 60) == READERS
-    producer.produce("away.inbox", b"again")
-    assert producer.flush(30) == 0
-    assert _hear(readers, b"again", 60) == READERS
-
-
-def _clients(config: KafkaConfig) -> tuple[list[Consumer], Producer]:
-    """Return readers that read, and a producer that has written."""
-    readers = [Consumer({**config.consumer(), "group.id": f"reader-{n}"}) for n in range(READERS)]
-    producer = Producer(config.producer())
-    producer.produce("away.inbox", b"before")
-    assert producer.flush(60) == 0
-    for reader in readers:
-        reader.assign([TopicPartition("away.inbox", 0, 0)])
-    assert _hear(readers, b"before", 60) == READERS
-    return readers, producer
-
-
-def _stand_still(broker: Broker) -> None:
-    running = broker.status()
-    assert running is not None
-    stop(running.pid)
-    time.sleep(STOOD_S)
-    os.kill(running.pid, signal.SIGCONT)
-
-
-def _hear(readers: Sequence[Consumer], value: bytes, bound_s: float) -> int:
-    """Return how many readers get a value in time."""
-    heard: set[int] = set()
-    until_s = time.monotonic() + bound_s
-    while len(heard) < len(readers) and time.monotonic() < until_s:
-        for number, reader in enumerate(readers):
-            message = reader.poll(0.02)
-            if message is not None and message.error() is None and message.value() == value:
-                heard.add(number)
-    return len(heard)

@@ -133,9 +133,8 @@ class KafkaConfig:
         return {
             "bootstrap.servers": self.bootstrap,
             "logger": client,
-            # A broker that stood still tells of no brokers at first; without this a client that
-            # hears it forgets the last one that it knew, and never asks anybody again.
-            "metadata.recovery.strategy": "rebootstrap",
+            # With `rebootstrap`, a closed connection left send_offsets_to_transaction hanging.
+            "metadata.recovery.strategy": "none",
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1_000,
             "topic.metadata.refresh.interval.ms": 60_000,
@@ -207,9 +206,6 @@ class KafkaConfig:
             "delivery.timeout.ms": self.transaction_ms,
             "delivery.report.only.error": True,
             "topic.metadata.propagation.max.ms": min(60_000, self.transaction_ms * 2 // 5),
-            # With `rebootstrap`, a closed connection left send_offsets_to_transaction hanging. What
-            # is said above costs such a producer its transaction, and another takes its place.
-            "metadata.recovery.strategy": "none",
             **self.extra,
             # The client's own default is a little less; more than the transaction's time it refuses.
             "socket.timeout.ms": round(self.resend_s * 1000),
