@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.stopping import stop
 
 from headwater.contracts.records import Draft, Partition
@@ -25,8 +26,10 @@ from headwater.testing.conformance_world import Follower, put, read_all, until, 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-away")]
 
 TASKS = 40
-ASKED_S, BUSY_SHARE = 2.0, 0.05
-"""Who connects without a pause keeps half a core busy, who pauses a five-hundredth."""
+READERS, STOOD_S = 8, 14.0
+"""A controller takes a broker for dead after nine seconds; whoever asks it just then is told of none."""
+ASKED_S, BUSY_SHARE = 2.0, 0.2
+"""Who connects without a pause keeps a core busy, who pauses a hundredth."""
 
 
 @pytest.fixture
@@ -213,22 +216,23 @@ def test_whether_a_broker_answers_is_known_within_bounds(own_kafka: Broker, log:
     until(lambda: log.answers(2.0), "the broker to answer again")
 
 
-@pytest.mark.parametrize("way", ["", "control"])
+@pytest.mark.parametrize("recovery", ["", "none"], ids=["", "control"])
 def test_a_broker_that_is_away_is_not_connected_to_without_a_pause(
-    own_kafka: Broker, log: KafkaLog, way: str
+    own_kafka: Broker, log: KafkaLog, recovery: str
 ) -> None:
-    """Asking whether it is back takes half a core otherwise; the control asks as of one that is there."""
-    assert log.answers(10.0)
+    """Asking whether it is back takes a core otherwise; the control's client does not begin anew."""
+    extra = {"metadata.recovery.strategy": recovery} if recovery else {}
+    asked = KafkaLog(dataclasses.replace(log.config, extra=extra))
+    assert asked.answers(10.0)
     own_kafka.kill()
-    assert not log.answers(0.5)
-    if way:
-        log._away = False
+    assert not asked.answers(0.5)
     began_s = time.process_time()
-    assert not log.answers(ASKED_S)
+    assert not asked.answers(ASKED_S)
     busy = time.process_time() - began_s > BUSY_SHARE * ASKED_S
-    assert busy is bool(way)
+    assert busy is bool(recovery)
     own_kafka.start()
-    until(lambda: log.answers(2.0), "the broker to answer again")
+    until(lambda: asked.answers(2.0), "the broker to answer again")
+    asked.close()
 
 
 def test_closing_ends_the_wait_for_a_broker_that_is_away(own_kafka: Broker, log: KafkaLog) -> None:
@@ -267,3 +271,47 @@ def test_what_a_role_checks_before_it_joins_waits_for_a_slow_cluster() -> None:
     ):
         with pytest.raises(TransientError):
             ask()
+
+
+def test_a_broker_that_stood_still_is_found_again(own_kafka: Broker, log: KafkaLog) -> None:
+    """Every reader and producer of before goes on."""
+    readers, producer = _clients(log.config)
+    _stand_still(own_kafka)
+    put(log, Draft(topic="away.inbox", value=b"after"))
+    assert _hear(readers, b"after", 60) == READERS
+    producer.produce("away.inbox", b"again")
+    assert producer.flush(30) == 0
+    assert _hear(readers, b"again", 60) == READERS
+    assert log.ends([Partition("away.inbox", 0)]) == {Partition("away.inbox", 0): 3}
+
+
+def _clients(config: KafkaConfig) -> tuple[list[Consumer], Producer]:
+    """Return readers that read, and a producer that has written."""
+    readers = [Consumer({**config.consumer(), "group.id": f"reader-{n}"}) for n in range(READERS)]
+    producer = Producer(config.producer())
+    producer.produce("away.inbox", b"before")
+    assert producer.flush(60) == 0
+    for reader in readers:
+        reader.assign([TopicPartition("away.inbox", 0, 0)])
+    assert _hear(readers, b"before", 60) == READERS
+    return readers, producer
+
+
+def _stand_still(broker: Broker) -> None:
+    running = broker.status()
+    assert running is not None
+    stop(running.pid)
+    time.sleep(STOOD_S)
+    os.kill(running.pid, signal.SIGCONT)
+
+
+def _hear(readers: Sequence[Consumer], value: bytes, bound_s: float) -> int:
+    """Return how many readers get a value in time."""
+    heard: set[int] = set()
+    until_s = time.monotonic() + bound_s
+    while len(heard) < len(readers) and time.monotonic() < until_s:
+        for number, reader in enumerate(readers):
+            message = reader.poll(0.02)
+            if message is not None and message.error() is None and message.value() == value:
+                heard.add(number)
+    return len(heard)

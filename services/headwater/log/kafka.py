@@ -62,8 +62,6 @@ class KafkaLog:
         self._grown: dict[str, int] = {}
         self._grown_s: dict[str, float] = {}
         self._closing = threading.Event()
-        self._away = False
-        """Whether nobody answered when `answers` asked last."""
 
     def own(
         self, topics: Collection[str], *, group: str, instance: str, writer: str = ""
@@ -171,23 +169,13 @@ class KafkaLog:
         return self.ends([partition])[partition] if found < 0 else found
 
     def answers(self, wait_s: float) -> bool:
-        """Return whether a broker answers within so many seconds, if only to refuse us.
-
-        While this question waits for a connection the client tries without a pause, 1,700 times a second
-        (librdkafka 2.16, `RD_KAFKA_OP_CONNECT`), which takes half a core. For the topics, a dearer question,
-        it keeps to `reconnect.backoff.ms`: so they are asked for while nobody answers.
-        """
+        """Return whether a broker answers within so many seconds, if only to refuse us."""
         try:
             with WATCHDOG.over("question whether a broker is there", wait_s + self.config.call_s):
-                if self._away:
-                    self._admin.list_topics(timeout=wait_s)
-                else:
-                    self._admin.describe_cluster(request_timeout=wait_s).result()
+                self._admin.describe_cluster(request_timeout=wait_s).result()
         except KafkaException as failure:
-            self._away = kafka_errors.is_away(failure.args[0])
-        else:
-            self._away = False
-        return not self._away
+            return not kafka_errors.is_away(failure.args[0])
+        return True
 
     def topic_id(self, topic: str) -> str:
         """Return the id of this topic's present life.
@@ -255,12 +243,12 @@ class KafkaLog:
             raise kafka_errors.no_topic(topic, failure.args[0].str()) from failure
 
     def _look_for_leaders(self) -> None:
-        """Have the admin client ask who leads; by itself it goes on asking whom it remembers.
+        """Have the admin client ask who leads; by itself it goes on asking whom it remembers, or nobody.
 
         A client of ours that consumes or produces looks by itself.
         """
         try:
-            self._admin.list_topics(timeout=self.config.call_s)
+            self._admin.list_topics(timeout=min(self.config.call_s, _AWAY_WAIT_S_MAX))
         except KafkaException as failure:
             if not kafka_errors.is_away(failure.args[0]):
                 raise
@@ -284,11 +272,11 @@ class KafkaLog:
                     raise kafka_errors.forbidden(f"see {what}", error) from failure
                 if not kafka_errors.is_away(error):
                     raise
-                if error.code() in kafka_errors.MOVED:
-                    self._look_for_leaders()
                 if not said:
                     logger.warning("waiting for the cluster to tell %s: %s", what, error.str())
                     said = True
+                if not self._closing.is_set():
+                    self._look_for_leaders()
             if self._closing.wait(wait_s):
                 raise TransientError(f"closed before the cluster told {what}")
             wait_s = min(wait_s * 2, _AWAY_WAIT_S_MAX)

@@ -96,3 +96,12 @@ def test_a_transactional_client_takes_what_it_is_told() -> None:
     """It refuses a longer `socket.timeout.ms` than its transactions live, which others may well have."""
     config = KafkaConfig(bootstrap="b:1", extra={"socket.timeout.ms": "20000"})
     Producer(config.transactional("g", "i"))
+
+
+def test_clients_begin_anew_when_they_know_no_broker_but_those_with_transactions() -> None:
+    """After a broker that stood still, one that does not never asks again; a producer is replaced."""
+    config = KafkaConfig(bootstrap="b:1")
+    clients = (config.common(), config.consumer(), config.member("g", "i"), config.producer())
+    assert {client["metadata.recovery.strategy"] for client in clients} == {"rebootstrap"}
+    assert {client["metadata.recovery.rebootstrap.trigger.ms"] for client in clients} == {5_000}
+    assert config.transactional("g", "i")["metadata.recovery.strategy"] == "none"
