@@ -94,7 +94,7 @@ class Process:
         for thread in threads:
             await asyncio.to_thread(thread.join, max(0.1, deadline - time.monotonic()))
             if thread.is_alive():
-                logger.error("%s did not stop within %.0f s", thread.name, self._drain_s)
+                self._late(thread.name)
         if self._failure is not None:
             raise self._failure
 
@@ -115,12 +115,18 @@ class Process:
             task = asyncio.current_task()
             assert task is not None, "it is served by one"
             cut = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
-            if cut and not self._halt.is_set():
+            if not cut:
+                self._died(loop.name, error)
+            elif self._halt.is_set():
+                self._late(loop.name)
+            else:
                 raise  # whoever runs us ends everything: a Ctrl-C before our own handlers were there
-            self._died(loop.name, error)
         else:
             if not self._halt.is_set():
                 self._died(loop.name, RuntimeError(f"{loop.name} ended by itself"))
+
+    def _late(self, name: str) -> None:
+        logger.error("%s did not stop within %.0f s", name, self._drain_s)
 
     def _died(self, name: str, error: BaseException) -> None:
         logger.critical("%s died: %s: %s", name, type(error).__name__, error)
