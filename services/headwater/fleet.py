@@ -7,10 +7,10 @@ import logging
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from headwater.assembly import Platform
-from headwater.contracts.ctl import SchemaRecord, VersionRecord
+from headwater.contracts.ctl import MemberRecord, SchemaRecord, VersionRecord
 from headwater.core.versions import Versions
 from headwater.errors import PoisonError, SettingsError, TransientError
 from headwater.layout import places
@@ -22,7 +22,7 @@ LOOK_S = 2.0
 _IDLE_MS = 200
 
 Members = Callable[[], Collection[str]]
-"""Returns the versions that members of the agents' groups have now."""
+"""Returns the client ids of the members that the agents' groups have now."""
 
 
 class Fleet:
@@ -101,7 +101,8 @@ class Following:
         self._next_s = clock_s()
         self._away = False
         names, log = platform.names, platform.log
-        topics = (names.ctl("app"), names.ctl("schemas"))
+        self._told: dict[str, str] = {}
+        topics = (names.ctl("app"), names.ctl("members"), names.ctl("schemas"))
         self._reader = log.read({place: 0 for topic in topics for place in places(log, topic)})
 
     def step(self, wait_ms: int = 0) -> int:
@@ -110,6 +111,8 @@ class Following:
         for record in records:
             if record.value is not None:
                 self._take(record.value)
+            elif record.partition.topic == self._platform.names.ctl("members"):
+                self._told.pop((record.key or b"").decode(), None)
         if self._members is not None and self._clock_s() >= self._next_s:
             self._next_s = self._clock_s() + self._look_s
             self._look(self._members)
@@ -137,10 +140,17 @@ class Following:
             self._platform.schemas.add(message.schema)
         elif isinstance(message, VersionRecord):
             self._fleet.learn(message)
+        elif isinstance(message, MemberRecord):
+            self._told[message.instance] = message.version
 
     def _look(self, members: Members) -> None:
+        """See who is there; who does not see itself among them sees nobody, as under KIP-848."""
         try:
-            self._fleet.saw(members())
+            seen = present(members(), self._told)
+            if any(one.instance == self._platform.parts.instance for one in seen):
+                self._fleet.saw({one.version for one in seen})
+            else:
+                self._fleet.missed()
         except (TransientError, SettingsError) as error:
             self._fleet.missed()
             if not self._away:
@@ -155,7 +165,32 @@ def tag(version: str) -> str:
     return urllib.parse.quote(version, safe="")
 
 
-def tagged(client_ids: Iterable[str]) -> frozenset[str]:
-    """Return the versions that client ids carry: `<group>/<instance>/<version>`."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """A member of an agents' group.
+
+    Args:
+        instance: Its name in the group.
+        version: Of the app.
+    """
+
+    instance: str
+    version: str
+
+
+def present(client_ids: Iterable[str], told: Mapping[str, str]) -> list[Present]:
+    """Return the members of ours among some clients.
+
+    A broker keeps the client id of a static member whose next process joins within its session: what
+    that process said before it joined counts.
+
+    Args:
+        client_ids: `<group>/<instance>/<version>`; others are no members of ours.
+        told: Instance to the version that its process said it has.
+    """
     parts = [client.split("/") for client in client_ids]
-    return frozenset(urllib.parse.unquote(part[2]) for part in parts if len(part) == 3)  # noqa: PLR2004 - group, instance, version
+    return [
+        Present(instance=part[1], version=told.get(part[1], urllib.parse.unquote(part[2])))
+        for part in parts
+        if len(part) == 3  # noqa: PLR2004 - group, instance, version
+    ]

@@ -89,8 +89,8 @@ class Host:
         share: Of traces that begin here, how many are recorded.
         listener: Where HTTP is served, bound already; otherwise as the settings say.
         part: What a supervisor made of this process; `None` where there is none.
-        members: Returns the versions that members of the agents' groups have; `None` where this
-            process is alone.
+        members: Returns the client ids of members of the agents' groups; `None` where this process is
+            alone.
     """
 
     def __init__(

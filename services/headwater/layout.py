@@ -72,7 +72,7 @@ class Layout:
         """
         names = self._names
         hour_ms = 3_600_000
-        for ctl in ("app", "schemas", "shards"):
+        for ctl in ("app", "members", "schemas", "shards"):
             yield Need(name=names.ctl(ctl), partitions=1, compacted=True)
         yield Need(
             name=names.ctl("suspects"), partitions=1, compacted=True, retention_ms=RECEIPTS_MS

@@ -7,13 +7,19 @@ import functools
 import importlib.metadata
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headwater.admission import shards
 from headwater.assembly import ROWS, Parts, Platform
 from headwater.contracts import compatibility, messages
-from headwater.contracts.ctl import AppRecord, SchemaRecord, ShardTable, VersionRecord
+from headwater.contracts.ctl import (
+    AppRecord,
+    MemberRecord,
+    SchemaRecord,
+    ShardTable,
+    VersionRecord,
+)
 from headwater.contracts.derive import shape_of
 from headwater.contracts.records import Draft, Partition
 from headwater.contracts.shape import Shape
@@ -170,6 +176,36 @@ async def say(platform: Platform, record: VersionRecord) -> None:
     await platform.log.append(Draft(topic=platform.names.ctl("app"), key=key, value=value))
 
 
+async def announce(platform: Platform) -> None:
+    """Say which version of the app this process has, before it joins as a member.
+
+    Raises:
+        TransientError: The cluster is away.
+        SettingsError: This principal may not write there.
+    """
+    record = MemberRecord(
+        instance=platform.parts.instance, version=platform.app.version, at_ms=confine.wall_ms()
+    )
+    await _tell_member(platform, record.instance, platform.codec.encode(record))
+
+
+def told_versions(platform: Platform) -> dict[str, str]:
+    """Return which version processes said they have, by instance; some are members no more."""
+    records: list[MemberRecord] = _control(platform, "members")
+    return {one.instance: one.version for one in records}
+
+
+async def forget(platform: Platform, instances: Iterable[str]) -> None:
+    """Drop what processes said that are members no more: who joins anew has a true client id."""
+    for instance in instances:
+        await _tell_member(platform, instance, None)
+
+
+async def _tell_member(platform: Platform, instance: str, value: bytes | None) -> None:
+    topic = platform.names.ctl("members")
+    await platform.log.append(Draft(topic=topic, key=instance.encode(), value=value))
+
+
 def recorded_schemas(platform: Platform) -> list[SchemaRecord]:
     """Return the schemas that earlier versions of the app wrote with; empty before the first apply.
 
@@ -192,6 +228,8 @@ def _newest(log: Log, topic: str) -> dict[bytes, bytes]:
             for record in reader.poll(records_max=1_000, wait_ms=200):
                 if record.value is not None:
                     found[record.key or b""] = record.value
+                else:
+                    found.pop(record.key or b"", None)
     finally:
         reader.close()
     return found

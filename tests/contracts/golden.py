@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from headwater.contracts.approvals import ApprovalEvent, Decide, Decided, Petition, Withdraw
-from headwater.contracts.ctl import AppRecord, SchemaRecord, ShardTable, Suspect, VersionRecord
+from headwater.contracts.ctl import (
+    AppRecord,
+    MemberRecord,
+    SchemaRecord,
+    ShardTable,
+    Suspect,
+    VersionRecord,
+)
 from headwater.contracts.messages import (
     Admit,
     Answered,
@@ -168,6 +175,7 @@ EXAMPLES: tuple[Any, ...] = (
     VersionRecord(
         version="1.3", state="withdrawn", actor="ana", reason="it pays twice", at_ms=1767225600000
     ),
+    MemberRecord(instance="agents-0", version="1.3", at_ms=1767225600000),
     SchemaRecord(name="Claim", schema='{"type": "record", "name": "Claim", "fields": []}'),
     ShardTable(topic="hw.inbox.admission.v1", version=1, partitions=(0, 1, 2, 0)),
     Reply(run=_RUN, number=3, attempt="a2", outcome=Answered(value=b"\x06abc")),

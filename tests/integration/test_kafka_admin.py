@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import uuid
 
 import pytest
@@ -198,3 +199,33 @@ def test_work_for_a_partition_that_is_new_is_taken(
     finally:
         owner.close()
         log.close()
+
+
+@pytest.mark.parametrize(("protocol", "seen"), [("classic", "1.0"), ("consumer", "2.0")])
+def test_a_broker_keeps_the_client_id_of_a_name_that_was_taken_over(
+    kafka: str, admin: KafkaAdmin, name: str, protocol: str, seen: str
+) -> None:
+    """Within its session, and not under KIP-848, whose members only the newer question sees."""
+    admin.create(name, partitions=1, replication=1, config={})
+    found: list[str] = []
+    for version in ("1.0", "2.0"):
+        config = KafkaConfig(
+            bootstrap=kafka, version=version, session_ms=45_000, group_protocol=protocol
+        )
+        member = Consumer({**config.member(name, "a"), "auto.offset.reset": "latest"})
+        joined: list[TopicPartition] = []
+        member.subscribe([name], on_assign=functools.partial(_joined, joined))
+        until(functools.partial(_joins, member, joined), "the member's partition")
+        found += admin.client_ids([name], newer=True)
+        member.close()
+    assert found == [f"{name}/a/1.0", f"{name}/a/{seen}"]
+    assert len(admin.client_ids([name])) == (protocol == "classic")
+
+
+def _joined(joined: list[TopicPartition], _: Consumer, got: list[TopicPartition]) -> None:
+    joined += got
+
+
+def _joins(member: Consumer, joined: list[TopicPartition]) -> bool:
+    member.poll(0.1)
+    return bool(joined)

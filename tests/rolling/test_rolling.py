@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("rolling")]
 class Office:
     """A fleet of one app: doors and admission in one process, agents in others, each of a version."""
 
-    def __init__(self, bootstrap: str, logs: pathlib.Path) -> None:
+    def __init__(self, bootstrap: str, logs: pathlib.Path, **settings: str) -> None:
         self.namespace = f"roll{uuid.uuid4().hex[:8]}"
         self.logs = logs
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -45,8 +45,12 @@ class Office:
             "HEADWATER_KAFKA__HEARTBEAT_MS": "500",
             "HEADWATER_KAFKA__SESSION_MS": "6000",
             "HEADWATER_KAFKA__PARTITIONS": "4",
+            **settings,
         }
         self.command("topics", "apply", "--yes")
+
+    def open(self) -> None:
+        """Start what is beside the agents."""
         self.start("rest", OLD, "coordinator,tools,gateway")
         self.http = httpx.Client(base_url=self.url("rest"), timeout=180)
 
@@ -64,11 +68,16 @@ class Office:
         assert bool(done.returncode) == fails, done.stderr + done.stdout
         return done.stderr if fails else done.stdout
 
-    def start(self, instance: str, version: str, roles: str = "agents") -> None:
-        """Start a process, which gives its partitions up at once when it is told to stop."""
+    def start(
+        self, instance: str, version: str, roles: str = "agents", *, leave: bool = True
+    ) -> None:
+        """Start a process; with `leave` it gives its partitions up at once when it is told to stop."""
         with (self.logs / f"{instance}.log").open("wb") as log:
             self.running[instance] = subprocess.Popen(
-                [sys.executable, "-m", "headwater.cli.main", "run", "--role", roles, "--leave"],
+                [
+                    *(sys.executable, "-m", "headwater.cli.main", "run", "--role", roles),
+                    *(["--leave"] if leave else []),
+                ],
                 env={
                     **self._environment,
                     "HEADWATER_INSTANCE": instance,
@@ -150,7 +159,6 @@ class Office:
 
     def end(self) -> None:
         """Stop everything."""
-        self.http.close()
         for process in self.running.values():
             process.kill()
             process.wait(60)
@@ -159,7 +167,9 @@ class Office:
 @pytest.fixture
 def office(kafka: str, tmp_path: pathlib.Path) -> Iterator[Office]:
     one = Office(kafka, tmp_path)
+    one.open()
     yield one
+    one.http.close()
     one.end()
 
 
@@ -240,3 +250,31 @@ def test_roll_holds_nothing_longer_than_itself_and_a_rollback_releases_the_rest(
     ]
     refused = office.command("upgrade", "finalize", NEW, "--yes", fails=True)
     assert "roll it out first; there are 1.0" in refused
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_members_have_the_version_of_the_process_that_took_a_name_over(
+    kafka: str, tmp_path: pathlib.Path, protocol: str
+) -> None:
+    """Within its predecessor's session: a broker keeps the client id, so what was taken back seems there."""
+    office = Office(
+        kafka,
+        tmp_path,
+        HEADWATER_KAFKA__SESSION_MS="45000",
+        HEADWATER_KAFKA__GROUP_PROTOCOL=protocol,
+    )
+
+    def members() -> dict[str, int]:
+        shown = json.loads(office.command("upgrade", "show", "--output", "json"))
+        return {row["version"]: row["members"] for row in shown}
+
+    try:
+        for version, other in ((NEW, OLD), (OLD, NEW)):
+            office.start("a", version, leave=False)
+            office.owns("a", 4)
+            assert {other: 0, **members()} == {version: 1, other: 0}
+            office.stop("a")
+        refused = office.command("upgrade", "finalize", NEW, "--yes", fails=True)
+        assert f"roll it out first; there are {OLD}" in refused
+    finally:
+        office.end()

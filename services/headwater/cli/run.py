@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -13,10 +14,11 @@ from typing import Annotated
 import typer
 
 from headwater import cells, fleet, hosts, namespace, provisioning, serving, supervisor
+from headwater.assembly import Platform
 from headwater.children import Part
 from headwater.cli import discovery, shell
 from headwater.durable import confine
-from headwater.errors import HeadwaterError, TransientError
+from headwater.errors import HeadwaterError, SettingsError, TransientError
 from headwater.log.kafka import KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.runtime.lines import Line
@@ -81,13 +83,13 @@ def run(
         announce=functools.partial(_announce, settings.instance, roles, loaded),
         listener=listener,
         part=part,
-        members=lambda: fleet.tagged(cluster.client_ids(host.platform.layout.agent_groups())),
+        members=lambda: cluster.client_ids(host.platform.layout.agent_groups()),
     )
     if part is not None and part.work is not None:
         asyncio.run(_cell(host, settings, part, roles, services or loaded.services()))
         log.close()
         return
-    _await_cluster(lambda: _check(cluster, host, settings))
+    _await_cluster(lambda: _check(cluster, host, settings, roles))
     try:
         asyncio.run(_serve(host, part))
     finally:
@@ -185,7 +187,7 @@ def _await_cluster(check: Callable[[], object]) -> None:
             return
 
 
-def _check(cluster: KafkaAdmin, host: hosts.Host, settings: Settings) -> None:
+def _check(cluster: KafkaAdmin, host: hosts.Host, settings: Settings, roles: list[str]) -> None:
     """Refuse to join a cluster that lacks what the roles need."""
     provisioning.verify(
         cluster,
@@ -193,3 +195,15 @@ def _check(cluster: KafkaAdmin, host: hosts.Host, settings: Settings) -> None:
         host.platform.layout.groups(),
     )
     namespace.check(host.platform)
+    if "agents" in roles:
+        asyncio.run(say_version(cluster, host.platform))
+
+
+async def say_version(cluster: KafkaAdmin, platform: Platform) -> None:
+    """Have others know this process's version, and forget what is told of processes that have gone."""
+    await namespace.announce(platform)
+    told = namespace.told_versions(platform)
+    with contextlib.suppress(SettingsError):  # who may not look forgets nothing
+        there = fleet.present(cluster.client_ids(platform.layout.agent_groups()), told)
+        gone = told.keys() - {one.instance for one in there} - {platform.parts.instance}
+        await namespace.forget(platform, gone)

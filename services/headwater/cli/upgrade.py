@@ -203,9 +203,12 @@ def _applied(platform: Platform) -> str:
 
 def _members(platform: Platform) -> collections.Counter[str]:
     """Return how many members of the agents' groups have which version."""
-    cluster = provisioning.connect(Settings.of().kafka)
-    clients = cluster.client_ids(platform.layout.agent_groups())
-    return collections.Counter(version for client in clients for version in fleet.tagged([client]))
+    given = Settings.of().kafka
+    cluster = provisioning.connect(given)
+    newer = given.group_protocol == "consumer"  # should that end this command, it is given again
+    clients = cluster.client_ids(platform.layout.agent_groups(), newer=newer)
+    told = namespace.told_versions(platform)
+    return collections.Counter(one.version for one in fleet.present(clients, told))
 
 
 def _list(versions: collections.Counter[str] | list[str]) -> str:

@@ -38,6 +38,21 @@ class VersionRecord:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRecord:
+    """`ctl.members`: which version of the app a process has that is about to join the agents' groups.
+
+    Args:
+        instance: The process's name in its groups.
+        version: Of the app.
+        at_ms: When it said so.
+    """
+
+    instance: str
+    version: str
+    at_ms: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaRecord:
     """`ctl.schemas`: a writer schema, by its CRC-64-AVRO fingerprint (the record's key)."""
 
@@ -77,4 +92,4 @@ class Suspect:
     deaths: tuple[str, ...] = ()
 
 
-SHIPPED = (AppRecord, VersionRecord, SchemaRecord, ShardTable, Suspect)
+SHIPPED = (AppRecord, VersionRecord, MemberRecord, SchemaRecord, ShardTable, Suspect)

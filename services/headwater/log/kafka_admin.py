@@ -208,22 +208,35 @@ class KafkaAdmin:
         operations = self._do(f"tell what may be done with topic {topic}", ask)
         return frozenset(operation.name for operation in operations)
 
-    def client_ids(self, groups: Iterable[str]) -> list[str]:
+    def client_ids(self, groups: Iterable[str], *, newer: bool = False) -> list[str]:
         """Return the client ids of the members that groups have now.
 
-        By the older of two questions: the newer one, like every question of the admin client to a
-        group's coordinator, can end the process (`kafka_offsets`). Members of groups under KIP-848
-        do not answer to it.
+        A broker keeps the client id of a static member that joins again within its session, though its
+        process be another one; under KIP-848 it takes the new one.
+
+        Args:
+            groups: Which.
+            newer: Ask the newer of two questions. Members of groups under KIP-848 do not answer to the
+                older one; the newer one, like every question of the admin client to a group's
+                coordinator, can end the process (`kafka_offsets`), so it is for commands.
 
         Raises:
             SettingsError: The cluster refuses.
             TransientError: It is away.
         """
+        ask = self._described if newer else self._listed_members
         found: list[str] = []
         for group in groups:
-            described = self._do(f"describe group {group}", functools.partial(self._groups, group))
-            found += [member.client_id for one in described for member in one.members]
+            found += self._do(f"describe group {group}", functools.partial(ask, group))
         return found
+
+    def _listed_members(self, group: str) -> list[str]:
+        return [member.client_id for one in self._groups(group) for member in one.members]
+
+    def _described(self, group: str) -> list[str]:
+        future = self._admin.describe_consumer_groups([group], request_timeout=self._config.call_s)
+        members = self._answer(future[group]).members
+        return [member.client_id for member in members]
 
     def _groups(self, group: str) -> list[GroupMetadata]:
         with warnings.catch_warnings():

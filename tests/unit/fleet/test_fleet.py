@@ -14,7 +14,7 @@ from headwater.assembly import Parts, Platform
 from headwater.contracts.ctl import SchemaRecord, VersionRecord
 from headwater.contracts.records import Draft
 from headwater.errors import SettingsError, TransientError
-from headwater.fleet import Fleet, Following, tag, tagged
+from headwater.fleet import Fleet, Following, Present, present, tag
 
 
 class Clock:
@@ -38,7 +38,7 @@ def platform_of(version: str = "1.0", name: str = "bank", **more: Any) -> Platfo
             return card
 
     log = more.get("log") or asyncio.run(namespace.local(app))
-    return Platform(app, log, Parts(clock=lambda: 0))
+    return Platform(app, log, Parts(clock=lambda: 0, instance=more.get("instance", "i0")))
 
 
 def said(at: Platform, version: str, state: Any, **more: Any) -> None:
@@ -124,7 +124,12 @@ def test_looking_goes_on_while_the_cluster_is_away(caplog):
     """It says so once, and knows less until it has looked for long enough again."""
     clock = Clock()
     fleet = Fleet(gone_s=0, clock_s=clock)
-    answers: list[Any] = [{"1.0"}, TransientError("away"), SettingsError("away"), {"2.0"}]
+    answers: list[Any] = [
+        ["hw.runs.a/me/1.0"],
+        TransientError("away"),
+        SettingsError("away"),
+        ["hw.runs.a/me/2.0"],
+    ]
 
     def members() -> Any:
         answer = answers.pop(0)
@@ -132,7 +137,7 @@ def test_looking_goes_on_while_the_cluster_is_away(caplog):
             raise answer
         return answer
 
-    following = Following(platform_of(), fleet, members, look_s=1, clock_s=clock)
+    following = Following(platform_of(instance="me"), fleet, members, look_s=1, clock_s=clock)
     known = []
     for _ in range(4):
         following.step()
@@ -146,7 +151,52 @@ def test_looking_goes_on_while_the_cluster_is_away(caplog):
 def test_client_ids_carry_versions():
     """Whatever a version has in it; clients that are no members of ours have none."""
     ids = [f"hw.runs.a/i1/{tag('1.0+a/b')}", "hw.runs.a/i2", "rdkafka", "hw.runs.a/i3/2.0"]
-    assert tagged(ids) == {"1.0+a/b", "2.0"}
+    assert present(ids, {}) == [
+        Present(instance="i1", version="1.0+a/b"),
+        Present(instance="i3", version="2.0"),
+    ]
+
+
+def test_what_a_process_said_counts_before_its_client_id():
+    """A broker keeps the id of the process before it; what is forgotten counts no more."""
+    clock = Clock()
+    fleet = Fleet(gone_s=0, clock_s=clock)
+    platform = platform_of("2.0", instance="me")
+    ids = ["hw.runs.a/me/1.0", "hw.runs.a/other/1.0"]
+    following = Following(platform, fleet, lambda: ids, look_s=1, clock_s=clock)
+    following.step()
+    assert fleet.versions().lately == {"1.0"}
+    asyncio.run(namespace.announce(platform))
+    assert namespace.told_versions(platform) == {"me": "2.0"}
+    clock.now_s += 1
+    following.step()
+    assert fleet.versions().lately == {"1.0", "2.0"}
+    asyncio.run(namespace.forget(platform, ["me", "nobody"]))
+    assert namespace.told_versions(platform) == {}
+    clock.now_s += 1
+    following.step()
+    assert fleet.versions().lately == {"1.0"}
+    following.close()
+
+
+def test_who_does_not_see_itself_does_not_know_who_is_there():
+    """Under KIP-848 nobody answers: later code that is there must not pass for gone."""
+    clock = Clock()
+    fleet = Fleet(gone_s=0, clock_s=clock)
+    ids: list[str] = []
+    platform = platform_of("1.0", instance="me")
+    following = Following(platform, fleet, lambda: ids, look_s=1, clock_s=clock)
+    following.step()
+    assert not fleet.versions().may_take("1.0", "2.0")
+    ids.append("hw.runs.a/other/1.0")
+    clock.now_s += 1
+    following.step()
+    assert not fleet.versions().may_take("1.0", "2.0")
+    ids.append("hw.runs.a/me/1.0")
+    clock.now_s += 1
+    following.step()
+    assert fleet.versions().may_take("1.0", "2.0")
+    following.close()
 
 
 def test_another_version_of_the_app_may_join():
