@@ -16,6 +16,9 @@ from headwater.doors.problems import HANDLERS
 from headwater.errors import SettingsError
 from headwater.settings import LOOPBACK, Settings
 
+PORT = 8080
+"""Of a gateway, where none is set."""
+
 
 def bind(settings: Settings, roles: Collection[str]) -> socket.socket:
     """Bind the port of HTTP, so that it is the same however often the process starts again.
@@ -24,7 +27,7 @@ def bind(settings: Settings, roles: Collection[str]) -> socket.socket:
         SettingsError: It is taken, or a gateway would be open to everybody.
     """
     http, gateway = settings.http, "gateway" in roles
-    port = (8080 if gateway else 0) if http.port is None else http.port
+    port = (PORT if gateway else 0) if http.port is None else http.port
     if gateway and not http.tokens_file and http.host not in LOOPBACK:
         raise SettingsError(
             f"HEADWATER_HTTP__HOST {http.host}: without HEADWATER_HTTP__TOKENS_FILE the gateway "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import pathlib
@@ -24,8 +25,10 @@ _GROUPS = frozenset(
 )
 _TABLES = frozenset({("kafka", "extra"), ("loops", "calls_weights")})
 """Settings that are a JSON object."""
+_OF_COMMANDS = ("TOKEN", "TOKEN_FILE")
+"""What commands read, and processes do not."""
 _TABLES_LIKE = '{"name": "value"}'
-_UNKNOWN = "there is no such setting; `headwater doctor` lists them"
+_UNKNOWN = "there is no such setting"
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SECRET = re.compile(r"password|secret|\.key|\.pem|jaas|oauthbearer\.config")
@@ -281,7 +284,7 @@ class Settings(pydantic_settings.BaseSettings):
             if len(first["loc"]) > 2:  # noqa: PLR2004 - group, setting, and what is named in its table
                 said = f"{'.'.join(str(part) for part in first['loc'][2:])}: {said}"
             if first["type"] == "extra_forbidden":
-                said = _UNKNOWN
+                said = _unknown(name)
             raise SettingsError(said if said.startswith(PREFIX) else f"{name}: {said}") from error
 
     def describe(self) -> list[tuple[str, str, str]]:
@@ -320,14 +323,24 @@ def _is_secret(name: str) -> bool:
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {"APP", "INSTANCE", "NAMESPACE", "TENANT", "TOKEN", "TOKEN_FILE", "URL"}
+    known = {name.upper() for name in Settings.model_fields if name not in _GROUPS} | {
+        *_OF_COMMANDS
+    }
     groups = {group.upper() for group in _GROUPS} | {"REDIS", "QDRANT"}
     for name in environment:
         if not name.startswith(PREFIX):
             continue
         rest = name[len(PREFIX) :]
         if rest not in known and rest.split("__")[0] not in groups:
-            raise SettingsError(f"{name}: {_UNKNOWN}")
+            raise SettingsError(f"{name}: {_unknown(name)}")
+
+
+def _unknown(name: str) -> str:
+    """Say that there is no such setting, and which one is nearest."""
+    described = [one.removeprefix(PREFIX) for one, _, _ in Settings.model_construct().describe()]
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), [*described, *_OF_COMMANDS], n=1)
+    hint = f": did you mean {PREFIX}{near[0]}?" if near else ";"
+    return f"{_UNKNOWN}{hint} `headwater doctor --all` lists them"
 
 
 def _nested(environment: Mapping[str, str]) -> dict[str, Any]:

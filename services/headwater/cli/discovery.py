@@ -9,7 +9,7 @@ import sys
 import tomllib
 from typing import Any
 
-from headwater.cli.shell import WRONG_USAGE, RefusedError
+from headwater.cli.shell import WRONG_USAGE, RefusedError, nearest
 from headwater.errors import HeadwaterError
 from headwater.sdk.app import App
 
@@ -17,13 +17,15 @@ _WAYS = (
     "name it with --app MODULE:APP, HEADWATER_APP, or [tool.headwater] app in ./pyproject.toml "
     "(`headwater init NAME` makes a project that has one)"
 )
+_KEYS = ("app", "tenant")
+"""Of `[tool.headwater]`."""
 
 
 def project() -> dict[str, Any]:
     """Return `[tool.headwater]` of the working directory's pyproject.toml; empty if there is none.
 
     Raises:
-        RefusedError: The file is no TOML.
+        RefusedError: The file is no TOML, or the table has a key that there is none of.
     """
     path = pathlib.Path("pyproject.toml")
     if not path.is_file():
@@ -35,7 +37,29 @@ def project() -> dict[str, Any]:
     section = found.get("tool", {}).get("headwater", {})
     if not isinstance(section, dict):
         raise RefusedError("pyproject.toml: [tool.headwater] is not a table", status=WRONG_USAGE)
+    for key in section:
+        _check_key(key)
     return section
+
+
+def _check_key(key: str) -> None:
+    if key in _KEYS:
+        return
+    if near := nearest(key, _KEYS):
+        hint = f"did you mean {near!r}?"
+    else:
+        hint = f"it has {' and '.join(_KEYS)}; what else there is to set, HEADWATER_* sets"
+    raise RefusedError(
+        f"pyproject.toml: [tool.headwater] has no key {key!r}: {hint}", status=WRONG_USAGE
+    )
+
+
+def origin(option: str) -> tuple[str, str]:
+    """Return which app is named, and where: an option, a variable, or a key; empty if nowhere."""
+    try:
+        return _named(option)
+    except RefusedError:
+        return "", ""
 
 
 def tenant(option: str) -> str:

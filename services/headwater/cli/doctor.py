@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated
@@ -11,7 +13,7 @@ from typing import Annotated
 import httpx
 import typer
 
-from headwater import backlogs, namespace, provisioning
+from headwater import backlogs, namespace, provisioning, serving
 from headwater.assembly import Platform
 from headwater.blobs.store import Store
 from headwater.cli import discovery, shell, topics
@@ -57,35 +59,68 @@ def doctor(
     probe: Annotated[
         bool, typer.Option("--probe", help="Ask the broker the six exactly-once questions as well.")
     ] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="List settings that have their defaults as well.")
+    ] = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Look at all that an app needs; say what to do. Settings, broker, topics, rights, schemas."""
     shell.hush()
     settings = Settings.of()
     shown = output is shell.Format.TABLE
-    if shown:
-        _settings(settings)
     found: list[Check] = []
     for check in _checks(settings, app, probe=probe):
         found.append(check)
         if shown:
-            print(f"{check.state.value:<8}{check.name}: {check.says}", flush=True)
-    if output is shell.Format.JSON:
-        named = [
-            {"name": name, "value": value, "source": source}
-            for name, value, source in settings.describe()
-        ]
-        shell.document({"settings": named, "checks": [dataclasses.asdict(one) for one in found]})
+            line = f"{check.state.value:<8}{check.name}: {check.says}"
+            print(shell.wrapped(line, sys.stdout, indent=8), flush=True)
+    named = [*_settings(settings, app)]
+    if shown:
+        _list(named, all_=all_)
+    else:
+        rows = [{"name": name, "value": value, "source": source} for name, value, source in named]
+        shell.document({"settings": rows, "checks": [dataclasses.asdict(one) for one in found]})
     failed = [check for check in found if check.state is State.FAIL]
     if failed:
         names = ", ".join(check.name for check in failed)
         raise shell.RefusedError(f"{len(failed)} of {len(found)} checks fail: {names}")
 
 
-def _settings(settings: Settings) -> None:
-    rows = [(name, value, source) for name, value, source in settings.describe()]
-    shell.table(["setting", "value", "source"], rows, keep=["setting"])
+def _settings(settings: Settings, option: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (variable, value, source) as they hold here, whoever says so: most are the environment's."""
+    elsewhere = {**_defaults(option), **_project(option)}
+    for name, value, source in settings.describe():
+        told = elsewhere.get(name)
+        yield (name, *told) if told and source == "default" else (name, value, source)
+
+
+def _defaults(option: str) -> dict[str, tuple[str, str]]:
+    """Return what holds where nothing is set, of settings whose default is not one value."""
+    found = {"HEADWATER_HTTP__PORT": (f"{serving.PORT}; without a gateway a free one", "default")}
+    with contextlib.suppress(HeadwaterError):  # a check says why there is no app
+        found["HEADWATER_NAMESPACE"] = (discovery.load(option).namespace, "app")
+    return found
+
+
+def _project(option: str) -> dict[str, tuple[str, str]]:
+    """Return what a command's option or the project says, as the environment would."""
+    with contextlib.suppress(HeadwaterError):
+        named, source = discovery.origin(option)
+        found = {"HEADWATER_APP": (named, source)} if named else {}
+        if tenant := discovery.tenant(""):
+            found["HEADWATER_TENANT"] = (tenant, "[tool.headwater] tenant")
+        return found
+    return {}
+
+
+def _list(named: list[tuple[str, str, str]], *, all_: bool) -> None:
+    """Print the settings that somebody set, or all; secrets are hidden already."""
+    rows = [row for row in named if all_ or row[2] != "default"]
     print()
+    if rows:
+        shell.table(["setting", "value", "source"], rows, keep=["setting"])
+    if len(rows) < len(named):
+        print(f"{len(named) - len(rows)} settings have their defaults: --all lists them")
 
 
 def _checks(settings: Settings, option: str, *, probe: bool) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ from headwater.errors import HeadwaterError
 from headwater_program import STOPPED
 
 _HELP = "Fleets of LLM agents on Apache Kafka, for people who must prove what their agents did."
+
+_CHOICE = re.compile(r"'(?P<name>[^']*)' is not one of (?P<choices>'.*')")
 
 app = typer.Typer(
     name="headwater",
@@ -131,6 +134,7 @@ def _usage(error: TyperException, *, debug: bool) -> int:
     if words.startswith("Usage:"):  # nothing was asked: the help, which keeps its lines
         shell.note(words)
         return error.exit_code
+    words = _guessed(words)
     context = getattr(error, "ctx", None)
     hint = f" See `{context.command_path} --help`" if context is not None else ""
     return _fail(
@@ -139,6 +143,15 @@ def _usage(error: TyperException, *, debug: bool) -> int:
         error.exit_code,
         debug=debug,
     )
+
+
+def _guessed(words: str) -> str:
+    """Add the choice that was probably meant, where one was given that is none."""
+    given = _CHOICE.search(words)
+    if given is None:
+        return words
+    near = shell.nearest(given["name"], re.findall(r"'([^']*)'", given["choices"]))
+    return f"{words.rstrip('.')}: did you mean {near!r}?" if near else words
 
 
 def _place(error: OSError) -> str:
@@ -152,7 +165,7 @@ def _fail(error: BaseException, words: str, status: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if words:
-        shell.note(f"headwater: {' '.join(words.split())}")
+        shell.note(shell.wrapped(f"headwater: {' '.join(words.split())}", sys.stderr))
     return status
 
 

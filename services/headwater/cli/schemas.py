@@ -54,7 +54,9 @@ def show(
 ) -> None:
     """Print one schema, as JSON."""
     found = {one.name: one for one in _known(app)}
-    shell.document(found[shell.one_of("schema", name, found)].schema)
+    shell.document(
+        found[shell.one_of("schema", name, found, lists="`headwater schemas list`")].schema
+    )
 
 
 @app.command()

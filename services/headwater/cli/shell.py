@@ -9,10 +9,11 @@ import json
 import logging
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import rich.console
 import rich.table
@@ -27,6 +28,7 @@ WRONG_USAGE = 2
 _GAP = 2
 _CELL_MIN = 5
 _TEXT_MIN = 16
+_WIDTH_MIN = 40
 
 
 class Format(StrEnum):
@@ -80,6 +82,27 @@ def out() -> rich.console.Console:
 def note(text: str) -> None:
     """Tell the person something that is no result, on stderr."""
     print(text, file=sys.stderr)
+
+
+def wrapped(text: str, file: TextIO, *, indent: int = 2) -> str:
+    """Return a line broken between words where somebody reads it: on a terminal, or under `COLUMNS`.
+
+    In a pipe it stays one line, which programs look for.
+
+    Args:
+        text: Without line breaks.
+        file: Where it will be printed.
+        indent: By how many columns lines after the first are set in.
+    """
+    if not (file.isatty() or os.environ.get("COLUMNS")):
+        return text
+    return textwrap.fill(
+        text,
+        max(rich.console.Console(file=file).width, _WIDTH_MIN),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def now_ms() -> int:
@@ -193,19 +216,38 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def one_of(kind: str, name: str, known: Iterable[str]) -> str:
+def one_of(kind: str, name: str, known: Iterable[str], *, lists: str = "") -> str:
     """Return a name if it is known.
 
+    Args:
+        kind: What it names.
+        name: As it was given.
+        known: All there are.
+        lists: The command that lists them, where they are too many for a message.
+
     Raises:
-        RefusedError: It is not; the message names the nearest one, and all.
+        RefusedError: It is not; the message names the nearest one, and all or what lists them.
     """
     names = sorted(known)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? There" if near else "there"
+    near = nearest(name, names)
+    if lists:
+        hint = f": did you mean {near!r}?" if near else ";"
+        raise RefusedError(f"no {kind} {name!r}{hint} {lists} names all", status=WRONG_USAGE)
+    hint = f"did you mean {near!r}? There" if near else "there"
     there = ", ".join(names) if names else "none"
     raise RefusedError(f"no {kind} {name!r}: {hint} are: {there}", status=WRONG_USAGE)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the name that was probably meant, by its last part or whole; empty if none is near."""
+    lasts: dict[str, str] = {}
+    for one in names:
+        lasts.setdefault(one.rpartition(".")[2].lower(), one)
+        lasts.setdefault(one.lower(), one)
+    near = difflib.get_close_matches(name.lower(), lasts, n=1)
+    return lasts[near[0]] if near else ""
 
 
 def count(number: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 import subprocess
@@ -84,6 +85,20 @@ def test_a_choice_that_is_none_is_said_in_our_words(hw: Hw) -> None:
     ran = hw("runs", "list", "-o", "xml")
     assert ran.status == 2
     assert "'--output' / '-o': 'xml' is not one of 'table', 'json'" in ran.err
+    assert "did you mean" not in ran.err
+    assert "'json': did you mean 'json'? See `" in hw("runs", "list", "-o", "jsno").err
+
+
+def test_what_fails_is_said_at_the_width_of_a_terminal(
+    hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pipe it is one line."""
+    line = hw("runs", "list", "--status", "stopped").err
+    monkeypatch.setenv("COLUMNS", "50")
+    broken = hw("runs", "list", "--status", "stopped").err
+    assert line.count("\n") == 1
+    assert max(map(len, broken.splitlines())) <= 50
+    assert broken.split() == line.split()
 
 
 def test_a_bootstrap_that_is_none_is_not_remembered(
@@ -109,6 +124,53 @@ def test_a_doctors_last_line_names_what_fails(hw: Hw, monkeypatch: pytest.Monkey
     ran = hw("doctor")
     assert (ran.status, ran.err) == (1, "headwater: 2 of 3 checks fail: broker, topics\n")
     assert ran.out.count(says) == 3
+
+
+def test_doctor_says_what_it_found_before_what_is_set(
+    hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines end between words at the terminal's width; of settings, those that somebody set."""
+    says = "it is away " * 12 + "end"
+    check = doctor.Check(name="broker", state=doctor.State.FAIL, says=says)
+    monkeypatch.setattr(doctor, "_checks", lambda *_, **__: [check])
+    monkeypatch.setenv("HEADWATER_KAFKA__PARTITIONS", "3")
+    assert says in hw("doctor").out  # in a pipe, one line
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = hw("doctor").out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[0].startswith("FAIL    broker: it is away")
+    assert lines[1].startswith("        ")
+    assert "end" in lines[2]
+    shown = [line.split() for line in lines if line.startswith("HEADWATER_")]
+    assert shown == [["HEADWATER_KAFKA__PARTITIONS", "3", "set"]]
+    assert lines[-1].endswith("settings have their defaults: --all lists them")
+    every = hw("doctor", "--all").out
+    assert "HEADWATER_KAFKA__SESSION_MS" in every
+    assert "--all lists" not in every
+
+
+def test_doctor_knows_what_the_project_says(hw: Hw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With where it says so, and the app's namespace; the environment counts before it."""
+    monkeypatch.setattr(doctor, "_checks", lambda *_, **__: [])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "kiosk", raising=False)
+    assert hw("init", "kiosk").status == 0
+    monkeypatch.chdir("kiosk")
+
+    def told() -> dict[str, tuple[str, str]]:
+        named = json.loads(hw("doctor", "--output", "json").out)["settings"]
+        return {one["name"]: (one["value"], one["source"]) for one in named}
+
+    found = told()
+    assert found["HEADWATER_APP"] == ("kiosk:app", "[tool.headwater] app")
+    assert found["HEADWATER_TENANT"] == ("local", "[tool.headwater] tenant")
+    assert found["HEADWATER_NAMESPACE"] == ("hw", "app")
+    assert found["HEADWATER_HTTP__PORT"] == ("8080; without a gateway a free one", "default")
+    monkeypatch.setenv("HEADWATER_APP", "kiosk:app")
+    monkeypatch.setenv("HEADWATER_NAMESPACE", "other")
+    found = told()
+    assert found["HEADWATER_APP"] == ("kiosk:app", "set")
+    assert found["HEADWATER_NAMESPACE"] == ("other", "set")
 
 
 _CHECKS = {"app": doctor.State.OK, "broker": doctor.State.FAIL, "topics": doctor.State.FAIL}
@@ -266,6 +328,20 @@ def test_a_broken_pyproject_is_named() -> None:
     """It is not passed over as if it said nothing."""
     pathlib.Path("pyproject.toml").write_text("[tool.headwater\n")
     with pytest.raises(shell.RefusedError, match=r"pyproject\.toml cannot be read"):
+        discovery.project()
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("tennant", "has no key 'tennant': did you mean 'tenant'[?]"),
+        ("port", "has no key 'port': it has app and tenant; what else"),
+    ],
+)
+def test_a_key_of_the_project_that_is_none_is_named(key: str, words: str) -> None:
+    """It would set nothing, and nobody would hear of it."""
+    pathlib.Path("pyproject.toml").write_text(f'[tool.headwater]\n{key} = "x"\n')
+    with pytest.raises(shell.RefusedError, match=words):
         discovery.project()
 
 

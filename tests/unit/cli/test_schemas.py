@@ -56,6 +56,10 @@ def test_schemas_are_listed_shown_and_exported_once(hw: Hw) -> None:
     }
     typo = hw("schemas", "show", "claims.Clam")
     assert (typo.status, "did you mean 'claims.Claim'?" in typo.err) == (2, True)
+    assert "did you mean 'headwater.RunEvent'?" in hw("schemas", "show", "runevents").err
+    assert hw("schemas", "show", "zzz").err == (
+        "headwater: no schema 'zzz'; `headwater schemas list` names all\n"
+    )
     assert hw("schemas", "export", "out", "--dry-run").status == 0
     assert not pathlib.Path("out").exists()
     assert "wrote out/claim/v1.avsc" in hw("schemas", "export", "out").out

@@ -126,11 +126,22 @@ def test_client_properties_may_come_from_a_file(tmp_path: pathlib.Path):
 
 
 @pytest.mark.parametrize(
-    "variable", ["HEADWATER_HTTP__PROT", "HEADWATER_PROT", "HEADWATER_HTPT__PORT"]
+    ("variable", "meant"),
+    [
+        ("HEADWATER_HTTP__PROT", "HEADWATER_HTTP__PORT"),
+        ("HEADWATER_TENNANT", "HEADWATER_TENANT"),
+        ("HEADWATER_HTPT__PORT", "HEADWATER_HTTP__PORT"),
+        ("HEADWATER_KAFKA_BOOTSTRAP", "HEADWATER_KAFKA__BOOTSTRAP"),
+        ("HEADWATER_TOKN", "HEADWATER_TOKEN"),
+        ("HEADWATER_ZZZ", None),
+    ],
 )
-def test_misspelt_setting_is_said_to_be_none(variable):
-    """In the same words, wherever the slip is."""
-    with pytest.raises(SettingsError, match="there is no such setting"):
+def test_misspelt_setting_is_said_to_be_none(variable, meant):
+    """In the same words, wherever the slip is, with the nearest that there is."""
+    hint = f": did you mean {meant}\\?" if meant else ";"
+    with pytest.raises(
+        SettingsError, match=f"{variable}: there is no such setting{hint} `headwater d"
+    ):
         Settings.of({variable: "1"})
 
 
