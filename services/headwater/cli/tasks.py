@@ -50,10 +50,7 @@ def publish(
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Publish one task, or a file of them."""
-    if bool(task) == (file is not None):
-        raise shell.RefusedError(
-            "which task? Give either --json J or --file F.jsonl", status=shell.WRONG_USAGE
-        )
+    _one_source(task, file)
     given = [("", own_id, runs.parse(task, "--json"))] if task else [*_lines(file, own_id)]
     if not given:
         shell.note(f"{file} has no task in it")
@@ -80,6 +77,17 @@ def publish(
         _outcomes(answers, output, several=file is not None)
     else:
         _print(answers, output, "published", several=file is not None)
+
+
+def _one_source(task: str, file: pathlib.Path | None) -> None:
+    if task and file is not None:
+        raise shell.RefusedError(
+            f"--json and --file {file} both name tasks: give one of them", status=shell.WRONG_USAGE
+        )
+    if not task and file is None:
+        raise shell.RefusedError(
+            "which task? Give either --json J or --file F.jsonl", status=shell.WRONG_USAGE
+        )
 
 
 @contextlib.contextmanager

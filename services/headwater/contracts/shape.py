@@ -17,6 +17,10 @@ from headwater.errors import PoisonError
 
 T = TypeVar("T")
 
+_NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})
+"""What pydantic calls a value that would have fields."""
+_SHOULD = "Input should "
+
 
 class Shape(Generic[T]):
     """A Python type and its Avro schema.
@@ -152,10 +156,17 @@ class Shape(Generic[T]):
         try:
             return self._adapter.validate_json(data)
         except pydantic.ValidationError as error:
-            raise PoisonError("invalid-json", f"{self.name}: {reason(error)}") from error
+            raise PoisonError("invalid-json", f"{self.name}: {self._unfit(error)}") from error
         except Exception as error:  # a validator of the type's author may raise anything
             kind = type(error).__name__
             raise PoisonError("invalid-json", f"{self.name}: {kind}: {error}") from error
+
+    def _unfit(self, error: pydantic.ValidationError) -> str:
+        """Return why JSON does not fit; where it is no object at all, also what one has in it."""
+        first = error.errors(include_url=False, include_input=False)[0]
+        fields = self.json_schema().get("properties", {})
+        whole = not first["loc"] and first["type"] in _NO_OBJECT
+        return reason(error) + (f" with {', '.join(fields)}" if whole and fields else "")
 
     def json_schema(self) -> dict[str, Any]:
         """Return the type's JSON schema, for OpenAPI and models."""
@@ -184,4 +195,9 @@ def reason(error: pydantic.ValidationError) -> str:
     """Return why pydantic refuses a value, and where in it."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+    said = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    if said.startswith(_SHOULD):
+        return f"{place or 'it'} should {said.removeprefix(_SHOULD)}"
+    return f"{place}: {said}" if place else said

@@ -126,7 +126,7 @@ def test_nothing_is_decided_unasked(door: Door, hw: Hw) -> None:
 def test_a_dry_run_is_refused_as_the_decision_would_be(door: Door, hw: Hw) -> None:
     """The gateway looks at what would be sent, by the rules of the real one."""
     door.on("GET", _PATH, approval(about="doubt", name="pay"))
-    words = "value: PayResult: Input should be a valid integer"
+    words = "value: PayResult: it should be a valid integer"
     door.problem("POST", f"{_PATH}/happened/check", 422, "Not what it returns", words)
     ran = hw("approvals", "resolve", _ID, "--happened", '"x"', "--dry-run")
     assert (ran.status, ran.out) == (1, "")

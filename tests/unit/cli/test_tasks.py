@@ -55,11 +55,19 @@ def test_a_bad_line_stops_before_anything_is_sent(door: Door, hw: Hw) -> None:
     assert door.asked == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["--json", "1", "--file", "x"], ["--file", "missing"]])
-def test_exactly_one_source_of_tasks(door: Door, hw: Hw, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "which task?"),
+        (["--json", "1", "--file", "x"], "--json and --file x both name tasks: give one of them"),
+        (["--file", "missing"], "--file missing: No such file"),
+    ],
+)
+def test_exactly_one_source_of_tasks(door: Door, hw: Hw, arguments: list[str], words: str) -> None:
     """Either JSON or a file that can be read."""
     ran = hw("tasks", "publish", "triage", *arguments)
     assert ran.status == 2
+    assert words in ran.err
     assert ran.err.count("\n") == 1
 
 
