@@ -7,7 +7,7 @@ import collections
 import contextlib
 import dataclasses
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
 
 import typer
@@ -112,7 +112,13 @@ def finalize(of: Word) -> None:
 
 @app.command()
 @options.gathered(Word)
-def rollback(of: Word) -> None:
+def rollback(
+    of: Word,
+    *,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Also a version that nobody here knows of.")
+    ] = False,
+) -> None:
     """Take a version back. Older code goes on with its held runs, and no process of it joins."""
     with _platform(of.app) as platform:
         record = of.record(platform, "withdrawn")
@@ -126,12 +132,9 @@ def rollback(of: Word) -> None:
             )
         there = _members(platform)
         older = sorted(one for one in there if is_later(record.version, one))
-        known = [*there, *(one.version for one in said), _applied(platform)]
-        if record.version not in known:
-            shell.note(
-                f"nobody has version {record.version} now, and it was never applied: if that is no typo, "
-                f"go on. Known are {_list([*{*known}])}"
-            )
+        known = {*there, *(one.version for one in said), _applied(platform)}
+        if not unknown and record.version not in known:
+            raise _unknown(record.version, known)
         question = (
             f"Take version {record.version} back? Older code replays the runs that it wrote, and "
             "holds those that it does not understand."
@@ -155,6 +158,16 @@ def rollback(of: Word) -> None:
             ),
         ]
         _say(platform, record, question, of, does)
+
+
+def _unknown(version: str, known: Collection[str]) -> shell.RefusedError:
+    near = shell.nearest(version, known)
+    hint = f"did you mean {near}? " if near else ""
+    return shell.RefusedError(
+        f"nobody has version {version} now, nor is it the one that was applied: {hint}Known are "
+        f"{_list([*known])}; if it is no typo, say --unknown",
+        status=shell.WRONG_USAGE,
+    )
 
 
 def _say(
