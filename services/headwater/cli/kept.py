@@ -50,6 +50,9 @@ Topic = Annotated[
     str, typer.Option(help="Only from this topic; or a topic of other systems' dead letters.")
 ]
 
+_FILTERS = ("topic", "tenant", "agent", "since_ms")
+_LISTED_MAX = 1_000
+"""As many as a gateway lists at once."""
 _LOOK_S = 0.1
 _LOOK_S_MAX = 1.0
 STILL_S = 20.0
@@ -167,21 +170,55 @@ def listed(
     params = {name: str(value) for name, value in told.items() if name != "ids"}
     with connect() as gateway:
         records = gateway.get(path, {**params, "limit": str(limit)})["records"]
+        said = not records and note_classes(gateway, path, told, noun)
     if output is shell.Format.JSON:
         shell.document(records)
         return
     if not records:
-        shell.note(f"no {noun} fits these options" if params else empty)
+        if not said:
+            shell.note(f"no {noun} fits these options" if params else empty)
         return
     for of in records:  # the module before a class leaves no room for the class
-        of["code"] = str(of.get("code") or "").rpartition(".")[2]
+        of["code"] = _class(of)
     shell.table(
         [*columns],
         [[of.get(name) for name in columns.values()] for of in records],
-        keep=["id", "run"],
+        keep=["id", "run", "class", "error"],
         text="message",
     )
     shell.note_more(len(records), limit)
+
+
+def note_classes(
+    gateway: Gateway, path: str, told: Mapping[str, Any], noun: str = "record"
+) -> bool:
+    """Say which classes there are, where one was asked for that no record has.
+
+    Args:
+        gateway: Where records are listed.
+        path: The gateway's, of the list.
+        told: What was asked for.
+        noun: What a record is called.
+
+    Returns:
+        Whether anything was said: not where no record has a class at all.
+    """
+    if not told.get("error"):
+        return False
+    others = {name: str(value) for name, value in told.items() if name in _FILTERS}
+    records = gateway.get(path, {**others, "limit": str(_LISTED_MAX)})["records"]
+    classes = sorted({name for of in records if (name := _class(of))})
+    asked = str(told["error"]).rpartition(".")[2]
+    if not classes or asked in classes:
+        return False
+    near = shell.nearest(asked, classes)
+    hint = f"did you mean {near!r}? There" if near else "there"
+    shell.note(f"no {noun} has class {told['error']!r}: {hint} are: {', '.join(classes)}")
+    return True
+
+
+def _class(of: Mapping[str, Any]) -> str:
+    return str(of.get("code") or "").rpartition(".")[2]
 
 
 def shown(path: str, record: str, output: shell.Format) -> None:
@@ -257,9 +294,11 @@ def operate(path: str, of: Wanted, body: Mapping[str, Any], *, ask: str = "") ->
             if count:
                 shell.confirm(ask.format(n=count), yes=False)
         found = _followed(gateway, path, body)
-    _tell(found, of.output)
-    if found["state"] == "failed":
-        raise shell.RefusedError(found["error"])
+        _tell(found, of.output)
+        if found["state"] == "failed":
+            raise shell.RefusedError(found["error"])
+        if not found["done"] and not found["skipped"]:
+            note_classes(gateway, path.rpartition("/")[0], body)
     _refuse_nothing(body.get("ids") or (), found)
 
 

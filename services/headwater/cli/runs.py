@@ -104,7 +104,7 @@ def list_(
             )
             for run in runs
         ],
-        keep=["run"],
+        keep=["run", "status"] if any(_names_approval(run) for run in runs) else ["run"],
         spare=["tokens", "money"],
     )
     shell.note_more(len(runs), limit)
@@ -403,6 +403,12 @@ def _status(run: Mapping[str, Any]) -> str:
     status = str(run.get("status") or "")
     reason = _left(str(run.get("reason") or "")) or journey.awaited(run)
     return f"{status} ({reason})" if reason and status not in journey.ENDED else status
+
+
+def _names_approval(run: Mapping[str, Any]) -> bool:
+    """Say whether a run's status has an id that `approvals` takes."""
+    waits = run.get("status") not in journey.ENDED
+    return waits and str(run.get("reason") or "").startswith("approval ")
 
 
 def _left(reason: str, now_ms: int | None = None) -> str:

@@ -154,6 +154,7 @@ def test_nothing_done_to_what_was_named_fails_the_command(door: Door, hw: Hw) ->
 def test_nobody_is_asked_about_nothing(door: Door, hw: Hw) -> None:
     """A filter that takes nothing ends without a question."""
     ready(door, "quarantine/discard", action="discard", done=0, skipped={}, reasons=[])
+    door.on("GET", "/api/v1/quarantine", {"records": []})
     ran = hw("quarantine", "discard", "--error", "wrong-magic")
     assert (ran.status, ran.out) == (0, "discarded: 0\n")
 
@@ -225,6 +226,32 @@ def test_a_list_leaves_room_for_the_class_and_says_when_a_filter_takes_nothing(
     assert "BudgetExc" in hw("dlq", "list").out
     assert hw("dlq", "list", "--error", "Budget").err == "no dead letter fits these options\n"
     assert hw("dlq", "list").err == "there are no dead letters\n"
+
+
+@pytest.mark.parametrize("noun", ["dlq", "quarantine"])
+def test_a_class_that_no_record_has_is_answered_with_those_there_are(
+    door: Door, hw: Hw, noun: str
+) -> None:
+    """In a list, and where something was to be done to them; the other filters hold."""
+    kept_as = [{"code": "headwater.errors.BudgetExceeded"}, {"code": "wrong-magic"}]
+    door.on("GET", f"/api/v1/{noun}", {"records": []}, {"records": kept_as}, {"records": kept_as})
+    ran = hw(noun, "list", "--error", "BudgetExceded", "--tenant", "acme")
+    words = "did you mean 'BudgetExceeded'? There are: BudgetExceeded, wrong-magic\n"
+    assert (ran.status, ran.out) == (0, "")
+    assert ran.err.endswith(f"has class 'BudgetExceded': {words}")
+    assert ran.err.count("\n") == 1
+    assert door.asked[-1].params == {"tenant": "acme", "limit": "1000"}
+    ready(door, f"{noun}/discard", action="discard", done=0, skipped={}, reasons=[])
+    ran = hw(noun, "discard", "--error", "BudgetExceded", "--yes")
+    assert ran.err == f"no record has class 'BudgetExceded': {words}"
+
+
+def test_a_class_is_whole_in_a_list(door: Door, hw: Hw) -> None:
+    """It is what `--error` takes."""
+    code = "a-class-" + "of-many-words-" * 4
+    record = {"id": "hw.quarantine.cmd.answer_question.v1:0@41", "code": code, "message": "no"}
+    door.on("GET", "/api/v1/quarantine", {"records": [record]})
+    assert f" {code} " in hw("quarantine", "list").out
 
 
 def test_a_list_shows_messages_where_there_is_room(

@@ -101,6 +101,13 @@ def test_list_says_what_runs_wait_for(door: Door, hw: Hw) -> None:
     assert "140" in hw("runs", "list").out, "there is room for them again"
 
 
+def test_list_shows_the_whole_id_of_an_approval_that_a_run_waits_for(door: Door, hw: Hw) -> None:
+    """It is what `approvals` takes; lines are then longer than the terminal."""
+    reason = "approval " + "f9" * 16
+    door.on("GET", "/api/v1/runs", {"runs": [run_of(status="waiting", reason=reason), run_of()]})
+    assert f"{_ID} waiting ({reason})" in hw("runs", "list").out
+
+
 def test_a_sleep_says_how_long_it_goes_on() -> None:
     """Its event says until when; one that has slept again since says only that it sleeps."""
     reason = "sleep until 2001-09-09T01:46:40Z"
