@@ -177,7 +177,10 @@ class Answering:
                 raise
             logger.exception("whether %s happened cannot be found out", item.call_id)
         if isinstance(result, InDoubt):
-            logger.warning("nobody knows whether %s of %s happened", item.ask.name, item.call_id)
+            if attempt_id not in item.ask.undone:  # else a person has said it, and it is made
+                logger.warning(
+                    "nobody knows whether %s of %s happened", item.ask.name, item.call_id
+                )
             result = InDoubt(since_ms=since_ms)
         return None if result is None else await self._reply(item, attempt_id, result)
 

@@ -518,10 +518,13 @@ def test_an_heir_waits_for_the_lease(safety: str, order_key: str) -> None:
 
 
 @pytest.mark.parametrize("undone", [True, False], ids=["", "control"])
-def test_what_a_person_says_did_not_happen_stops_nothing(undone: bool) -> None:
+def test_what_a_person_says_did_not_happen_stops_nothing(
+    undone: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """A call in doubt is made again by their word: the note of the attempt they named is let be.
 
-    The control leaves their word out, and the call stays in doubt.
+    The log says once that nobody knows, before they said it. The control leaves their word out, and the
+    call stays in doubt.
     """
 
     @play
@@ -542,6 +545,7 @@ def test_what_a_person_says_did_not_happen_stops_nothing(undone: bool) -> None:
         assert first.outcome == InDoubt(since_ms=intent.begun_ms)
         assert isinstance(second.outcome, Answered if undone else InDoubt)
         assert world.hands.began == ([0, 0] if undone else [0])
+        assert caplog.text.count("nobody knows whether") == (1 if undone else 2)
         await heir.close()
 
     scene()
