@@ -56,8 +56,10 @@ class ProcessKillerError(PoisonError):
         message: Which deaths, in words.
     """
 
+    CODE = "process-killer"
+
     def __init__(self, message: str) -> None:
-        super().__init__("process-killer", message)
+        super().__init__(self.CODE, message)
 
     @property
     def name(self) -> str:

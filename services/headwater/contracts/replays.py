@@ -6,6 +6,7 @@ import dataclasses
 
 from headwater.contracts.quarantine import BLOB, FAMILIES, PREFIX, Reason
 from headwater.contracts.records import Draft, Headers, Partition, Record
+from headwater.errors import ProcessKillerError
 
 MARK = "__replay."
 """What a replay adds: its id, and the place of the kept record."""
@@ -59,6 +60,32 @@ def original(record: Record) -> Headers:
     if MARK + "id" in names:
         headers = tuple(one for one in headers if one[0] not in _MARKS)
     return headers
+
+
+def outrun(why: Reason, run: str, status: str) -> Skipped | None:
+    """Return why it does no good to send a killer of processes back; `None` if somebody waits for it.
+
+    Args:
+        why: What its headers say.
+        run: The run that it is for.
+        status: What that run is doing; empty if nobody knows it.
+    """
+    kind = why.source.topic.split(".")[1:2]
+    if why.code != ProcessKillerError.CODE or kind not in (["inbox"], ["req"]):
+        return None
+    if kind == ["req"]:
+        return Skipped(
+            kind="nobody waits",
+            why=f"its call was answered as it was put aside, and {run} waits for it no more: see `headwater "
+            f"runs show {run}`; one that failed begins anew with `headwater dlq replay {run}`",
+        )
+    if status in ("", "quarantined"):
+        return None
+    if status == "failed":
+        return Skipped(
+            kind="its run has it", why=f"a resume gives it once more: `headwater runs resume {run}`"
+        )
+    return Skipped(kind="its run went on", why=f"{run} is {status}, and waits for it no more")
 
 
 def whole(record: Record) -> bool:

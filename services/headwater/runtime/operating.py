@@ -12,7 +12,7 @@ from typing import Any, Literal
 from headwater.contracts.messages import Control, Operation, Resume
 from headwater.contracts.quarantine import Reason, reason
 from headwater.contracts.records import Draft, Record
-from headwater.contracts.replays import Anew, Skipped, back
+from headwater.contracts.replays import Anew, Skipped, back, outrun
 from headwater.contracts.topics import Names
 from headwater.contracts.wanted import Wanted
 from headwater.core.decider import Sent
@@ -289,6 +289,8 @@ class Operating:
             count = counts.of(topic)
             if not count:
                 return Skipped(kind="no topic", why=f"there is no topic {topic}: say --to TOPIC")
+            if not wish.again and not wish.to and (skipped := self._outrun(record, why)):
+                return skipped
             home = topic == why.source.topic and 0 <= why.source.number < count
             if wish.value is not None:
                 record = dataclasses.replace(record, value=wish.value)
@@ -302,6 +304,12 @@ class Operating:
             )
 
         return replay if wish.verb == "replay" else discard
+
+    def _outrun(self, record: Record, why: Reason) -> Skipped | None:
+        """Return why nobody waits for a killer of processes any more; `None` if somebody may."""
+        run = (record.header("ce_runid") or record.key or b"").decode("utf-8", "replace")
+        known = self._run(run)
+        return outrun(why, run, "" if known is None else str(known["status"]))
 
     def _identity(self, record: Record, why: Reason) -> str:
         """Return what stands in for a `ce_id`: where the record was first, as intake would have it."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 from tests.unit.doors.test_gateway import Claim, World, run, triage
 
 from headwater.contracts.headers import HEADERS_BYTES_MAX, HEADERS_MAX
-from headwater.contracts.records import Draft, Record
+from headwater.contracts.quarantine import keep
+from headwater.contracts.records import Draft, Partition, Record
 from headwater.doors.callers import Caller
+from headwater.errors import ProcessKillerError, SettingsError
 
 CMD = "hw.cmd.triage.v1"
 QUARANTINE = "hw.quarantine.cmd.triage.v1"
@@ -227,6 +230,46 @@ def test_a_record_whose_origin_is_not_there_says_so():
             for verb in ("replay", "discard"):
                 refused = await world.http.post(f"/api/v1/quarantine/{verb}", json=typed)
                 assert (refused.status_code, "'nowhere'" in refused.text) == (404, True)
+
+    run(body)
+
+
+async def killer(world: World, topic: str, run: str) -> str:
+    """Put a record of a run aside as one that processes die of; return its id in quarantine."""
+    place = Partition(topic, 0)
+    record = Record(partition=place, offset=0, key=run.encode(), value=b"?", headers=(), time_ms=0)
+    kept = keep(record, ProcessKillerError("three died of it alone"), group="hw.runs.triage")
+    await world.t.log.append(kept)
+    return f"{kept.topic}:0@{len(records(world, kept.topic)) - 1}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "why"),
+    [
+        ("inbox.triage", "break", "a resume gives it once more: `headwater runs resume triage."),
+        ("inbox.triage", "wait", " is waiting, and waits for it no more"),
+        ("req.tool.bank", "wait", "waits for it no more: see `headwater runs show triage."),
+        ("cmd.triage", "wait", ""),
+        ("inbox.triage", "", ""),
+    ],
+)
+def test_a_killer_that_nobody_waits_for_is_not_sent_back(kind: str, text: str, why: str) -> None:
+    """Its run has it, went on, or was told what became of its call. Of one that never began nobody was told."""
+
+    async def body(world: World) -> None:
+        if text:
+            await world.publish({"text": text})
+        of = (await world.http.get("/api/v1/runs")).json()["runs"]
+        topic = f"hw.{kind}.v1"
+        with contextlib.suppress(SettingsError):
+            world.t.log.create(topic, partitions=1)
+            world.t.log.create(topic.replace("hw.", "hw.quarantine."), partitions=1)
+        one = await killer(world, topic, of[0]["run"] if of else "triage.0.new")
+        told = {"ids": [one], "reason": "mended", "dry_run": True}
+        found = await operate(world, "quarantine/replay", told)
+        assert found["done"] == (0 if why else 1), found
+        assert "".join(reason["why"] for reason in found["reasons"]).count(why), found
+        assert (await operate(world, "quarantine/replay", told | {"again": True}))["done"] == 1
 
     run(body)
 
