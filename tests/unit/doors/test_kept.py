@@ -254,7 +254,7 @@ async def killer(world: World, topic: str, run: str) -> str:
     ],
 )
 def test_a_killer_that_nobody_waits_for_is_not_sent_back(kind: str, text: str, why: str) -> None:
-    """Its run has it, went on, or was told what became of its call. Of one that never began nobody was told."""
+    """Its run has it, went on, or was told what became of its call; one that never began is sent."""
 
     async def body(world: World) -> None:
         if text:
