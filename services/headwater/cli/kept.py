@@ -316,7 +316,9 @@ def _refuse_nothing(ids: Sequence[str], found: Mapping[str, Any], *, same: str =
     if not ids or found["done"]:
         return
     if not found["skipped"]:
-        raise shell.RefusedError(f"nothing is kept as {', '.join(ids)}: `list` shows what is")
+        raise shell.RefusedError(
+            f"nothing is kept as {', '.join(ids)}: name a record or its run by the ids that `list` shows"
+        )
     verb = str(found["action"])
     same = same or verb
     if any(not str(one["why"]).startswith(f"{same} by ") for one in found["reasons"]):

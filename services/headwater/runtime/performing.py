@@ -42,6 +42,8 @@ HOLD_S = 5.0
 """How long a member that stops keeps its partitions; longer calls go on under their leases."""
 HURRIED_S = 1.0
 """How long polls are short after a call was noted."""
+TELL_MS = 60_000
+"""How long the log says nothing more of leases that are not renewed, once it said so."""
 
 
 class CallObserver(Protocol):
@@ -161,6 +163,7 @@ class Performing:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._noted_s = 0.0
+        self._tell_ms = 0
         self._failure: BaseException | None = None
         self.stepped_s = time.monotonic()
         """When the last step ended, for health."""
@@ -330,7 +333,10 @@ class Performing:
         try:
             await self._log.append(draft)
         except TransientError as error:
-            logger.warning("a lease of %s was not renewed: %s", self._name, error)
+            now_ms = self._clock()
+            if now_ms >= self._tell_ms:  # each call under way tries every few seconds
+                self._tell_ms = now_ms + TELL_MS
+                logger.warning("leases of %s are not renewed: %s", self._name, error)
             return False
         return True
 
