@@ -34,7 +34,7 @@ class Cluster:
         self.requests, self.inbox = f"{own}.req.tool.cards.v1", f"{own}.inbox.desk.v1"
         self.receipts = f"{own}.receipt.tool.cards.v1"
         self.config = config = KafkaConfig(
-            bootstrap=bootstrap, session_ms=1_500, heartbeat_ms=300, transaction_ms=1_000
+            bootstrap=bootstrap, session_ms=6_000, heartbeat_ms=300, transaction_ms=1_000
         )
         self.log = KafkaLog(config)
         admin = KafkaAdmin(config)
