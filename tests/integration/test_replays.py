@@ -5,7 +5,9 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from benchmarks import cluster, replay
@@ -18,7 +20,7 @@ from headwater.log.kafka_owner import KafkaOwner
 from headwater.runtime import replaying
 from headwater.runtime.operating import Wish
 
-COUNT, DIES_AT = 3_000, 2_000
+COUNT, DIES_AT, MIDST = 3_000, 2_000, 300
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import os, sys
@@ -71,9 +73,19 @@ def test_two_gateways_that_replay_the_same_letters_at_once_do_it_once(
 ) -> None:
     """Different operations over one topic write under one name; in the control each under its own.
 
-    The second is begun when the first is in the midst of it, so each has the other's work to look at.
+    The first stays in the midst of it until the second is, so each has the other's work to look at.
     """
+    real, second_writes = replaying.Replaying._commit, threading.Event()
+
+    def commit(self: replaying.Replaying, *of: Any) -> bool:
+        if self._log is logs[1]:
+            second_writes.set()
+        elif self.progress.done >= MIDST:
+            assert second_writes.wait(500)
+        return real(self, *of)
+
     monkeypatch.setattr(replaying, "BATCH", 100)
+    monkeypatch.setattr(replaying.Replaying, "_commit", commit)
     if control:
         own = KafkaLog.own
 
@@ -89,8 +101,7 @@ def test_two_gateways_that_replay_the_same_letters_at_once_do_it_once(
     platform = replay.prepared(config, logs[0], namespace, COUNT)
     letters = (platform.names.dlq("triage"),)
     begun = []
-    # The first takes three seconds, so that it is still in the midst of it when the second begins.
-    for log, least, rate in zip(logs, (300, 0), (COUNT / 3, 0), strict=True):
+    for log, least in zip(logs, (MIDST, 0), strict=True):
         gateway = replay.gateway(log, namespace)
         wish = Wish(
             verb="replay",
@@ -98,14 +109,13 @@ def test_two_gateways_that_replay_the_same_letters_at_once_do_it_once(
             topics=letters,
             wanted=Wanted(),
             name=f"after {least}",
-            rate=rate,
         )
         operation = gateway.begin(wish)
         while replay.done(gateway, operation) < least:
             gateway.join(operation, timeout_s=0.01)
         begun.append((gateway, operation))
     for gateway, operation in begun:
-        gateway.join(operation, timeout_s=60)
+        gateway.join(operation, timeout_s=300)
     done = [replay.done(gateway, operation) for gateway, operation in begun]
     tasks = replay.replayed_of(logs[0], Partition(platform.names.cmd("triage"), 0))
     assert len(tasks) == COUNT
