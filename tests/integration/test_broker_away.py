@@ -28,15 +28,17 @@ pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-away")]
 TASKS = 40
 READERS, STOOD_S = 8, 14.0
 """A controller takes a broker for dead after nine seconds; whoever asks it just then is told of none."""
-ASKED_S, BUSY_SHARE = 2.0, 0.2
-"""Who connects without a pause keeps a core busy, who pauses a hundredth."""
+BOUND_S = 20.0
+"""Within which who waits for two seconds is answered on a busy machine; others wait for ever."""
+ASKED_S, BUSY_TIMES = 2.0, 5
+"""Who connects without a pause takes fifty times as much of a core, and twenty where others want it."""
 
 
 @pytest.fixture
 def log(own_kafka: Broker) -> Iterator[KafkaLog]:
     running = own_kafka.status()
     assert running is not None
-    log = KafkaLog(KafkaConfig(bootstrap=running.bootstrap, call_s=5.0, append_s=60.0))
+    log = KafkaLog(KafkaConfig(bootstrap=running.bootstrap, call_s=5.0, append_s=180.0))
     admin = KafkaAdmin(log.config)
     for topic in ("away.inbox", "away.out"):
         config = {"message.timestamp.type": "LogAppendTime"}
@@ -154,10 +156,10 @@ def test_an_owner_whose_own_join_was_never_heard_of_ends_and_goes_on_when_it_is_
 
 
 def _join(config: KafkaConfig) -> None:
-    """Join as the owner does, and be gone before the group has answered."""
+    """Join as the owner does, and be gone once the group has an id for that."""
     consumer = Consumer(config.member("away.group", "a"))
     consumer.subscribe(["away.inbox"])
-    consumer.poll(config.heartbeat_ms / 1000)
+    until(lambda: bool(consumer.poll(0.1) or consumer.memberid()), "the group to know it")
     consumer.close()
 
 
@@ -205,34 +207,40 @@ def test_whether_a_broker_answers_is_known_within_bounds(own_kafka: Broker, log:
     stop(running.pid)
     began_s = time.monotonic()
     assert not log.answers(2.0)
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < BOUND_S
     os.kill(running.pid, signal.SIGCONT)
     until(lambda: log.answers(2.0), "the broker to answer again")
     own_kafka.kill()
     began_s = time.monotonic()
     assert not log.answers(2.0)
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < BOUND_S
     own_kafka.start()
     until(lambda: log.answers(2.0), "the broker to answer again")
 
 
-@pytest.mark.parametrize("recovery", ["", "none"], ids=["", "control"])
+def _busy(log: KafkaLog) -> float:
+    """Ask a broker that is away whether it is back; return how much of a core that takes."""
+    began_s = time.process_time()
+    assert not log.answers(ASKED_S)
+    return (time.process_time() - began_s) / ASKED_S
+
+
 def test_a_broker_that_is_away_is_not_connected_to_without_a_pause(
-    own_kafka: Broker, log: KafkaLog, recovery: str
+    own_kafka: Broker, log: KafkaLog, say: Callable[[str], None]
 ) -> None:
     """Asking whether it is back takes a core otherwise; the control's client does not begin anew."""
-    extra = {"metadata.recovery.strategy": recovery} if recovery else {}
-    asked = KafkaLog(dataclasses.replace(log.config, extra=extra))
-    assert asked.answers(10.0)
+    none = {"metadata.recovery.strategy": "none"}
+    other = KafkaLog(dataclasses.replace(log.config, extra=none))
+    assert log.answers(10.0)
+    assert other.answers(10.0)
     own_kafka.kill()
-    assert not asked.answers(0.5)
-    began_s = time.process_time()
-    assert not asked.answers(ASKED_S)
-    busy = time.process_time() - began_s > BUSY_SHARE * ASKED_S
-    assert busy is bool(recovery)
+    assert not log.answers(0.5)
+    share, control = _busy(log), _busy(other)
+    say(f"{share:.3f} of a core; control: {control:.3f}")
+    assert control > BUSY_TIMES * share
     own_kafka.start()
-    until(lambda: asked.answers(2.0), "the broker to answer again")
-    asked.close()
+    until(lambda: log.answers(2.0), "the broker to answer again")
+    other.close()
 
 
 def test_closing_ends_the_wait_for_a_broker_that_is_away(own_kafka: Broker, log: KafkaLog) -> None:
