@@ -39,8 +39,10 @@ TENANT = ("ce_tenantid", b"t")
 Poison = tuple[bytes | None, bytes | None, Headers]
 PROMISE_S = 1.0
 """Within which a good message behind a bad one is processed."""
-STOP_S = 2.0 * PROMISE_S
-"""How long the control's process stands still: what comes before the measure may take some of it."""
+SLOW = 4
+"""So many times as long as one takes without poison is no stop; on a slow machine that is more."""
+STOPS = 3
+"""So many promises the control's process stands still: what comes before the measure may take some of it."""
 TRIES = 3
 
 
@@ -111,6 +113,7 @@ class Fleet:
         self.log = KafkaLog(KafkaConfig(bootstrap=bootstrap))
         self.admin = KafkaAdmin(KafkaConfig(bootstrap=bootstrap))
         self._timers: list[threading.Timer] = []
+        self.stop_s = 0.0
         self._await_ready()
 
     def _await_ready(self) -> None:
@@ -159,7 +162,7 @@ class Fleet:
         assert pids
         stop(*pids)
         for pid in pids:
-            timer = threading.Timer(STOP_S, os.kill, (pid, signal.SIGCONT))
+            timer = threading.Timer(self.stop_s, os.kill, (pid, signal.SIGCONT))
             timer.start()
             self._timers.append(timer)
 
@@ -202,7 +205,7 @@ def latency(fleet: Fleet, write: Callable[[], Any], outcomes: Any) -> float:
 
     asyncio.run(both())
     began = time.monotonic()
-    while time.monotonic() < began + 30:
+    while time.monotonic() < began + 180:
         for record in outcomes.poll(records_max=100, wait_ms=50):
             if record.header("ce_correlationid") == own.encode():
                 return time.monotonic() - began
@@ -213,11 +216,17 @@ async def nothing() -> None:
     """Write nothing."""
 
 
-def fastest(measure: Callable[[], float]) -> tuple[float, int]:
+def promised(fleet: Fleet, outcomes: Any) -> tuple[float, float]:
+    """Return within what time a good task has to be processed here, and how long it takes in peace."""
+    calm_s = statistics.median(latency(fleet, nothing, outcomes) for _ in range(8))
+    return max(PROMISE_S, SLOW * calm_s), calm_s
+
+
+def fastest(measure: Callable[[], float], promise_s: float) -> tuple[float, int]:
     """Return the best of up to three tries, and how many: a busy machine is slow once, a stop always."""
     best = measure()
     for tries in range(1, TRIES):
-        if best < PROMISE_S:
+        if best < promise_s:
             return best, tries
         best = min(best, measure())
     return best, TRIES
@@ -244,7 +253,7 @@ def test_fifty_kinds_of_poison_stop_nobody(fleet: Fleet, say: Callable[[str], No
     assert len(poison) >= 50
     topics = named(fleet)
     outcomes = fleet.log.read({Partition(fleet.topic("evt", "triage"), 0): 0})
-    calm = [latency(fleet, nothing, outcomes) for _ in range(8)]
+    promise_s, calm_s = promised(fleet, outcomes)
     took: dict[str, float] = {}
     written = 0
     for name, (key, value, headers) in poison.items():
@@ -255,13 +264,13 @@ def test_fifty_kinds_of_poison_stop_nobody(fleet: Fleet, say: Callable[[str], No
                     Draft(topic=topic, key=key, value=value, headers=headers, partition=0)
                 )
 
-        took[name], tries = fastest(lambda write=write: latency(fleet, write, outcomes))
+        took[name], tries = fastest(lambda write=write: latency(fleet, write, outcomes), promise_s)
         written += tries
     slowest = max(took, key=lambda name: took[name])
     say(f"{len(poison)} kinds in {len(topics)} topics; slowest good task behind one: "
-        f"{took[slowest]:.2f} s ({slowest}), without poison {statistics.median(calm):.2f} s; "
+        f"{took[slowest]:.2f} s ({slowest}), without poison {calm_s:.2f} s; "
         f"{written - len(poison)} were tried again")  # fmt: skip
-    assert took[slowest] < PROMISE_S, slowest
+    assert took[slowest] < promise_s, slowest
     for topic in topics:
         kept = fleet.records(quarantine_topic(topic))
         for name, (key, value, headers) in poison.items():
@@ -304,9 +313,11 @@ def came_back(fleet: Fleet, kept: str, count: int) -> list[Record]:
 def test_a_good_task_that_is_held_up_each_time_is_found(fleet: Fleet) -> None:
     """The control: who stops for longer than was promised does so three times, and that is seen."""
     outcomes = fleet.log.read({Partition(fleet.topic("evt", "triage"), 0): 0})
+    promise_s, _ = promised(fleet, outcomes)
+    fleet.stop_s = STOPS * promise_s
     with fleet.stopping():
-        best, tries = fastest(lambda: latency(fleet, fleet.stop, outcomes))
-    assert (best > PROMISE_S, tries) == (True, TRIES)
+        best, tries = fastest(lambda: latency(fleet, fleet.stop, outcomes), promise_s)
+    assert (best > promise_s, tries) == (True, TRIES)
 
 
 def test_dead_letters_of_other_systems_go_back_from_the_command_line(fleet: Fleet) -> None:
