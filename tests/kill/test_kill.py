@@ -78,11 +78,11 @@ class Story:
             self.fleet.start(instance)
         self._publish()
         provider = self.provider
-        provider.wait(lambda: len(provider.asked) >= 2 * TASKS, 90)
+        provider.wait(lambda: len(provider.asked) >= 2 * TASKS, 240)
         self.until(lambda: all(len(self.noted(of)) >= self._prompt for of in SOURCES))
         time.sleep(KILLED_S)  # the moment of the fault, no wait for a state
         provider.arrive.set()
-        provider.wait(lambda: len(provider.answered) >= 2 * (self._prompt + self._near), 60)
+        provider.wait(lambda: len(provider.answered) >= 2 * (self._prompt + self._near), 240)
         for victim in VICTIMS:
             self.fleet.kill(victim)
         provider.dead.set()

@@ -79,7 +79,7 @@ class Office:
         """Say a verdict, and wait until it was taken."""
         body = {"digest": of["digest"], "by": "ana", "reason": "looked", **more}
         path = f"/api/v1/approvals/{of['id']}/{verdict}"
-        answer = self.http.post(path, json=body, params={"wait_s": "30"})
+        answer = self.http.post(path, json=body, params={"wait_s": "60"})
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -160,7 +160,7 @@ def test_a_call_in_doubt_is_made_again_by_a_persons_word_alone(office, say) -> N
     one = office(held=TASKS)
     accounts = [f"some-{number}" for number in range(TASKS)]
     one.publish(*accounts)
-    one.provider.wait(lambda: len(one.provider.asked) >= TASKS, 90)
+    one.provider.wait(lambda: len(one.provider.asked) >= TASKS, 240)
     one.fleet.kill("tools-1")
     one.provider.dead.set()
     one.fleet.start("tools-1")
