@@ -68,7 +68,7 @@ class Cluster:
             bounds=Bounds(calls_max=20, queued_max=20, poll_max=10),
             receipts=self.receipts if noted else "",
             holder=instance,
-            lease=Lease(lease_ms=3_000, skew_ms=200, blind_ms=blind_ms),
+            lease=Lease(lease_ms=6_000, skew_ms=200, blind_ms=blind_ms),
         )
 
     async def ask(

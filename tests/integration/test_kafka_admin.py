@@ -105,7 +105,7 @@ def test_a_start_does_not_wait_for_what_the_dead_left_open(
     group = f"{name}.group"
     admin.begin_group(group, {name: 1})
     config = KafkaConfig(bootstrap=kafka)
-    dead = Producer(config.transactional(group, "dead"))
+    dead = Producer(config.transactional(group, "dead") | {"transaction.timeout.ms": 60_000})
     dead.init_transactions(30)
     dead.begin_transaction()
     reader = Consumer({**config.consumer(), "group.id": group})

@@ -29,7 +29,7 @@ def topic(kafka: str) -> str:
 
 @pytest.fixture
 def log(kafka: str) -> Iterator[KafkaLog]:
-    log = KafkaLog(KafkaConfig(bootstrap=kafka, append_s=5.0))
+    log = KafkaLog(KafkaConfig(bootstrap=kafka, append_s=60.0))
     yield log
     log.close()
 

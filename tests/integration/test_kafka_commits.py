@@ -18,8 +18,8 @@ from headwater.testing.conformance_world import Follower, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-commits")]
 
-TRANSACTION_MS = 1_000
-IDLE_S = 4.0
+TRANSACTION_MS = 2_000
+IDLE_S = 6.0
 """Longer than a transaction's time, and the broker's look at it a second later."""
 QUICK = {"heartbeat_ms": 200, "session_ms": 6_000}
 

@@ -31,7 +31,7 @@ TRIES = 5
 """How often the control tries to seek within the client's look-up, on a machine that may be busy."""
 TOLD_S = 0.3
 """After so long a member's client has what the group gave it."""
-END_S, STANDS_S = 40.0, 8.0
+END_S, STANDS_S = 180.0, 8.0
 """How long a member may take to end, and how long a control is watched that perhaps does not."""
 MEMBERS, WAVES_MAX = 6, 8
 

@@ -30,7 +30,7 @@ from headwater.testing.conformance_world import Follower, put, read_all, until, 
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-owner")]
 
-COMMITS_MAX = 2_000
+COMMITS_MAX = 50_000
 
 
 class Desk:
