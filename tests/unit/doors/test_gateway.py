@@ -376,7 +376,7 @@ def test_stream_waits_for_its_run_and_tells_when_a_call_starts_over():
         world.tail.fold([(at, meta, None), *((at, meta, piece) for piece in pieces)])
         await world.http.post(f"{told['url']}/signals/go", json={"value": 1})
         await world.go_on()
-        text = (await asyncio.wait_for(listening, 20)).text
+        text = (await asyncio.wait_for(listening, 180)).text
         kinds = [line[7:] for line in text.splitlines() if line.startswith("event: ")]
         assert [kind for kind in kinds if kind != "run"] == ["token", "reset", "token"]
         assert text.count('"status": "completed"') == 1

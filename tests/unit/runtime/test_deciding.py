@@ -571,7 +571,7 @@ def test_a_restored_partition_goes_on_while_its_timers_are_read(script, monkeypa
     loop.step()
     script.now_ms += 100
     script.lose()
-    monkeypatch.setattr(restoring, "armed", lambda dues: arm(dues) if gate.wait(9) else None)
+    monkeypatch.setattr(restoring, "armed", lambda dues: arm(dues) if gate.wait(60) else None)
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         loop = build(script, Adder(), executor=executor)
         script.put()

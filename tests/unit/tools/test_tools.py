@@ -116,7 +116,7 @@ def test_a_tool_is_told_of_its_call(app, kind):
 
 def test_a_sync_tool_does_not_hold_the_others(app):
     """Two sync tools that wait for one another both end."""
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
 
     @app.tool(effect="read")
     def meet() -> bool:
@@ -147,7 +147,7 @@ def test_a_tool_that_runs_out_of_what_it_iterates_over_fails(app, kind):
 
     async def scene():
         tools = Tools("default", {"first": first})
-        await asyncio.wait_for(perform(tools, asking("first", first.parameters.encode({}))), 1)
+        await asyncio.wait_for(perform(tools, asking("first", first.parameters.encode({}))), 60)
 
     with pytest.raises(RuntimeError, match="raised StopIteration"):
         asyncio.run(scene())
