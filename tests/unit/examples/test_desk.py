@@ -191,7 +191,7 @@ def check_demo(arguments: list[str], environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for words in (
         "ana writes: My card 4711 was stolen! (as Avro, from a producer)",
-        "refused with 422: desk.Message: text:",
+        "refused with 422: desk.Message: text should be",
         "quarantined as wrong-magic",
         "eva approves",
         "eva declines",
