@@ -69,7 +69,10 @@ async def answer_question(ctx: headwater.Context, question: str) -> str:
 _README = """\
 # {name}
 
-    headwater dev
+    headwater dev          # every role in one process; it forgets everything at exit
+
+In another shell, with the same environment and in this directory:
+
     headwater tasks publish answer_question --json '"How much have I got?"' --wait
     headwater runs list
 
