@@ -8,9 +8,9 @@ import pytest
 
 from headwater.contracts import quarantine
 from headwater.contracts.records import Draft, Headers, Partition, Record
-from headwater.contracts.replays import Anew, Skipped, back, original
+from headwater.contracts.replays import Anew, Skipped, back, original, outrun
 from headwater.contracts.wanted import Wanted, place_of
-from headwater.errors import PoisonError
+from headwater.errors import PoisonError, ProcessKillerError
 
 _CMD = Partition("hw.cmd.triage.v1", 2)
 _KEPT = Partition("hw.quarantine.cmd.triage.v1", 0)
@@ -300,3 +300,25 @@ def test_only_ids_name_places(text: str) -> None:
     """Anything else may be a run's."""
     assert place_of(text) is None
     assert place_of("hw.dlq.a.v1:0@7") == (Partition("hw.dlq.a.v1", 0), 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "skipped"),
+    [
+        ("req", "waiting", "nobody waits"),
+        ("inbox", "failed", "its run has it"),
+        ("inbox", "waiting", "its run went on"),
+        ("inbox", "quarantined", None),
+        ("inbox", "", None),
+        ("cmd", "waiting", None),
+    ],
+)
+def test_a_killer_of_processes_is_skipped_where_nobody_waits_for_it(
+    kind: str, status: str, skipped: str | None
+) -> None:
+    """What was refused for another reason killed nobody, and is sent back whatever its run does."""
+    of = dataclasses.replace(record(), partition=Partition(f"hw.{kind}.triage.v1", 0))
+    for error, kept_back in ((ProcessKillerError("of it"), skipped), (PoisonError("x", "y"), None)):
+        why = quarantine.reason(kept(quarantine.keep(of, error, group="hw.runs.triage")))
+        found = outrun(why, "triage.2.x", status)
+        assert (found and found.kind) == kept_back

@@ -132,7 +132,8 @@ def rollback(
             )
         there = _members(platform)
         older = sorted(one for one in there if is_later(record.version, one))
-        known = {*there, *(one.version for one in said), _applied(platform)}
+        told = namespace.told_versions(platform).values()  # also of who has gone since
+        known = {*there, *told, *(one.version for one in said), _applied(platform)}
         if not unknown and record.version not in known:
             raise _unknown(record.version, known)
         question = (
@@ -161,10 +162,8 @@ def rollback(
 
 
 def _unknown(version: str, known: Collection[str]) -> shell.RefusedError:
-    near = shell.nearest(version, known)
-    hint = f"did you mean {near}? " if near else ""
     return shell.RefusedError(
-        f"nobody has version {version} now, nor is it the one that was applied: {hint}Known are "
+        f"nobody has version {version}, nor is it the one that was applied: known are "
         f"{_list([*known])}; if it is no typo, say --unknown",
         status=shell.WRONG_USAGE,
     )
