@@ -209,7 +209,7 @@ def test_a_loop_in_a_thread_kills_nobody_and_its_process_is_replaced_in_good_ord
     lab: Callable[..., Lab],
 ) -> None:
     """Its call has its answer in time; the thread cannot be ended, so the process is, and drains before."""
-    one = lab()
+    one = lab(HEADWATER_SUPERVISOR__STALL_S="60")  # beside that thread a busy machine may stall
     one.publish(["loop hurried", "word in_thread#1"])
     one.until(lambda: len(one.outcomes()) == 2)
     one.until(lambda: "tools-1 is replaced: a thread of" in one.log("tools-1"))
