@@ -35,6 +35,8 @@ from headwater.log.kafka_offsets import Offsets
 T = TypeVar("T")
 
 _LOOK_S = 0.02
+_LED_S = 60.0
+"""How long a new topic may be without leaders; a cluster with much to do takes a while to elect them."""
 _REASONS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - the client's own names
 
 
@@ -324,7 +326,7 @@ class KafkaAdmin:
 
     def _until_there(self, name: str, partitions: int) -> None:
         """Wait until every partition has a leader; a topic is made before it can be used."""
-        until = time.monotonic() + self._config.call_s
+        until = time.monotonic() + _LED_S
         while True:
             there = self._admin.list_topics(name, timeout=self._config.call_s).topics[name]
             led = sum(1 for one in there.partitions.values() if one.leader >= 0)
@@ -333,6 +335,6 @@ class KafkaAdmin:
             if time.monotonic() > until:
                 raise SettingsError(
                     f"topic {name} has {led} of {partitions} partitions with a leader after "
-                    f"{self._config.call_s:g} s: look at the cluster's health"
+                    f"{_LED_S:g} s: look at the cluster's health"
                 )
             time.sleep(_LOOK_S)
