@@ -71,14 +71,14 @@ KILLERS = {
 }
 
 
-@app.tool(effect="read", service="lab", timeout_s=100)
+@app.tool(effect="read", service="lab", timeout_s=240)
 def in_thread(name: str) -> str:
     """Be a killer, or not, in a thread."""
     KILLERS.get(name, str)()
     return name
 
 
-@app.tool(effect="read", service="lab", timeout_s=100)
+@app.tool(effect="read", service="lab", timeout_s=240)
 async def on_loop(name: str) -> str:
     """Be a killer, or not, on the event loop; a killer has others beside it."""
     await asyncio.sleep(0.05)
@@ -93,7 +93,7 @@ def hurried(name: str) -> str:
     return name
 
 
-@app.tool(effect="irreversible", service="lab", timeout_s=100)
+@app.tool(effect="irreversible", service="lab", timeout_s=240)
 def burn(name: str) -> str:
     """Leave a mark that cannot be taken back, then be a killer."""
     with pathlib.Path(os.environ["E2E_MARKS"], "burnt").open("a") as file:

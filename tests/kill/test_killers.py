@@ -92,7 +92,7 @@ class Lab:
             self.seen_s.setdefault(task, time.monotonic())
         return found
 
-    def until(self, condition: Callable[[], bool], bound_s: float = 240.0) -> None:
+    def until(self, condition: Callable[[], bool], bound_s: float = 400.0) -> None:
         """Wait for what the log will say."""
         until = time.monotonic() + bound_s
         while not condition():
