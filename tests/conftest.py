@@ -26,6 +26,10 @@ hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("laptop", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
+# `readline`, which pytest loads, tells every child process of a terminal: commands would break their lines.
+os.environ.pop("COLUMNS", None)
+os.unsetenv("COLUMNS")
+
 _GUARD = (
     'while kill -0 "$0" 2>/dev/null && kill -0 "$1" 2>/dev/null; do sleep 2; done; kill -9 "$1"'
 )

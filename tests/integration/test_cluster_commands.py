@@ -60,7 +60,6 @@ class Operator:
     def hw(self, *arguments: str, **environment: str) -> Ran:
         """Run a command line."""
         with self._patch.context() as patch:
-            patch.delenv("COLUMNS", raising=False)  # nobody reads it: a message is one line
             for name, value in (self._environment | environment).items():
                 patch.setenv(name, value)
             patch.setattr(
