@@ -27,22 +27,16 @@ AWAY = frozenset(
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
         KafkaError.LEADER_NOT_AVAILABLE,
+        # The client asked a leader that it remembers, and there was an election since.
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.NETWORK_EXCEPTION,
         KafkaError.BROKER_NOT_AVAILABLE,
     }
 )
 """The cluster, or the part of it that we need, does not answer now."""
-
-MOVED = frozenset(
-    {
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-    }
-)
-"""The client asked a leader that it remembers, and there was an election since."""
 
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 UNKNOWN_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
@@ -89,7 +83,7 @@ FORBIDDEN = frozenset(
 
 def is_away(error: KafkaError) -> bool:
     """Return whether the same may succeed later, without anybody doing anything."""
-    return error.code() in AWAY or error.code() in MOVED or bool(error.retriable())
+    return error.code() in AWAY or bool(error.retriable())
 
 
 def taken_over(group: str, instance: str, error: KafkaError) -> SettingsError:
