@@ -88,7 +88,8 @@ async def on_loop(name: str) -> str:
 
 @app.tool(effect="read", service="lab", timeout_s=1)
 def hurried(name: str) -> str:
-    """Be a killer, or not, in a thread, and not for long."""
+    """Be a killer, or not, in a thread, and not for long; leave a mark that it began."""
+    pathlib.Path(os.environ["E2E_MARKS"], "hurried").touch()
     KILLERS.get(name, str)()
     return name
 

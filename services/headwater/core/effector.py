@@ -14,7 +14,10 @@ from headwater.core.messages import Meta
 occupying: ContextVar[Callable[[], Callable[[], None]] | None] = ContextVar(
     "occupying", default=None
 )
-"""Told by a thread that works for the call under way when it begins; what it returns, when it ends."""
+"""Told by a thread that works for the call under way when it begins; what it returns, when it ends.
+
+It raises where the call has ended before: that thread must not begin.
+"""
 
 
 UNKNOWN = "Unknown"

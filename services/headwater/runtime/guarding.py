@@ -74,7 +74,7 @@ class AtPost(Plain):
     async def _at(self, record: Record, call: Call, work: Awaitable[T]) -> T:
         posts = self._posts
         post = posts.take(Kind.CALL, record.partition, record.offset, call.id)
-        token = occupying.set(functools.partial(_occupy, posts, post))
+        token = occupying.set(functools.partial(_occupy, posts, post, posts.serial(post)))
         try:
             return await work
         finally:
@@ -174,8 +174,8 @@ class Guarded(AtPost):
         return found
 
 
-def _occupy(posts: Posts, post: int) -> Callable[[], None]:
-    return functools.partial(posts.release, post) if posts.hold(post) else _nothing
+def _occupy(posts: Posts, post: int, serial: int) -> Callable[[], None]:
+    return functools.partial(posts.release, post) if posts.hold(post, serial) else _nothing
 
 
 def _nothing() -> None:

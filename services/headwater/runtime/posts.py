@@ -85,6 +85,10 @@ class Accusation:
     cause: str
 
 
+class LeftError(Exception):
+    """A thread came to its post too late: nobody waits for its work, and nobody would watch it."""
+
+
 class Posts:
     """The posts of one process.
 
@@ -121,7 +125,7 @@ class Posts:
             index: int = self._free.pop()
         except IndexError:
             return _NONE
-        memory, at = self._memory, _HEAD_BYTES + index * _POST_BYTES
+        memory, at = self._memory, _at(index)
         text = topic + label
         memory[at + _TEXT_AT : at + _TEXT_AT + len(text)] = text
         _BODY.pack_into(
@@ -134,34 +138,44 @@ class Posts:
     def renew(self, index: int) -> None:
         """Say that what is at a post has come further: its time begins again."""
         if index != _NONE:
-            _WORD.pack_into(
-                self._memory, _HEAD_BYTES + index * _POST_BYTES + _SERIAL_AT, next(self._serials)
-            )
+            _WORD.pack_into(self._memory, _at(index) + _SERIAL_AT, next(self._serials))
 
     def leave(self, index: int) -> None:
         """Leave a post; while a thread of it goes on it stays in use, as one left behind."""
         if index == _NONE:
             return
-        at = _HEAD_BYTES + index * _POST_BYTES
+        at = _at(index)
         with self._lock:
             self._memory[at] = 0
             if not self._memory[at + 1]:
                 self._free.append(index)
 
-    def hold(self, index: int) -> bool:
-        """Say that a thread works at a post; `release` must follow if this returns true."""
+    def serial(self, index: int) -> int:
+        """Return which use of a post this is, for `hold`; 0 where there is no post."""
+        if index == _NONE:
+            return 0
+        return int(_WORD.unpack_from(self._memory, _at(index) + _SERIAL_AT)[0])
+
+    def hold(self, index: int, serial: int) -> bool:
+        """Say that a thread works at a post; `release` must follow if this returns true.
+
+        Raises:
+            LeftError: Whoever took it has left it by now.
+        """
         if index == _NONE:
             return False
-        at = _HEAD_BYTES + index * _POST_BYTES
+        at = _at(index)
         with self._lock:
-            if not self._memory[at] or self._memory[at + 1]:
+            if not self._memory[at] or self.serial(index) != serial:
+                raise LeftError("its call was answered before the thread began")
+            if self._memory[at + 1]:
                 return False
             self._memory[at + 1] = 1
             return True
 
     def release(self, index: int) -> None:
         """Say that the thread has ended."""
-        at = _HEAD_BYTES + index * _POST_BYTES
+        at = _at(index)
         with self._lock:
             self._memory[at + 1] = 0
             if not self._memory[at]:
@@ -221,7 +235,7 @@ class Posts:
             self.path.unlink(missing_ok=True)
 
     def _read(self, index: int) -> Post | None:
-        memory, at = self._memory, _HEAD_BYTES + index * _POST_BYTES
+        memory, at = self._memory, _at(index)
         task, thread = memory[at], memory[at + 1]
         if not task and not thread:
             return None
@@ -241,6 +255,10 @@ class Posts:
 
 
 _KINDS = frozenset(Kind)
+
+
+def _at(index: int) -> int:
+    return _HEAD_BYTES + index * _POST_BYTES
 
 
 def found(path: pathlib.Path) -> list[Post]:

@@ -151,7 +151,7 @@ def left_behind(part: Part) -> int:
     told = _told()
     part.posts.join()
     post = part.posts.take(Kind.CALL, PLACE, 41, "run/1")
-    part.posts.hold(post)
+    part.posts.hold(post, part.posts.serial(post))
     part.posts.leave(post)
     while not told:
         time.sleep(0.05)

@@ -9,7 +9,7 @@ import pytest
 
 from headwater.contracts.records import Partition
 from headwater.runtime import posts as posting
-from headwater.runtime.posts import Kind, Posts
+from headwater.runtime.posts import Kind, LeftError, Posts
 
 PLACE = Partition("hw.req.tool.cards.v1", 3)
 RUN = "triage.3.0af7651916cd43dd8448eb211c80319c"
@@ -30,7 +30,7 @@ def test_one_more_than_there_are_goes_unseen() -> None:
     posts = Posts(1)
     first = posts.take(Kind.CALL, PLACE, 1, "a/1")
     second = posts.take(Kind.CALL, PLACE, 2, "a/2")
-    assert not posts.hold(second)
+    assert not posts.hold(second, posts.serial(second))
     posts.renew(second)
     posts.leave(second)
     assert [post.offset for post in posts.used()] == [1]
@@ -43,8 +43,9 @@ def test_a_thread_keeps_its_post_until_both_have_left(thread_first: bool) -> Non
     """A call that was answered while its thread goes on is seen as left behind."""
     posts = Posts(1)
     post = posts.take(Kind.CALL, PLACE, 1, "a/1")
-    assert posts.hold(post)
-    assert not posts.hold(post)
+    serial = posts.serial(post)
+    assert posts.hold(post, serial)
+    assert not posts.hold(post, serial)
     if thread_first:
         posts.release(post)
         assert not posts.used()[0].left_behind
@@ -52,10 +53,25 @@ def test_a_thread_keeps_its_post_until_both_have_left(thread_first: bool) -> Non
     else:
         posts.leave(post)
         assert posts.used()[0].left_behind
-        assert not posts.hold(post)
+        with pytest.raises(LeftError):
+            posts.hold(post, serial)
         posts.release(post)
     assert posts.used() == []
     assert posts.take(Kind.CALL, PLACE, 2, "a/2") == post
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_thread_that_comes_when_its_call_has_left_holds_nothing(taken: bool) -> None:
+    """Not even where another call has the post by now."""
+    posts = Posts(1)
+    post = posts.take(Kind.CALL, PLACE, 1, "a/1")
+    serial = posts.serial(post)
+    posts.leave(post)
+    if taken:
+        assert posts.take(Kind.CALL, PLACE, 2, "a/2") == post
+    with pytest.raises(LeftError):
+        posts.hold(post, serial)
+    assert len(posts.used()) == taken
 
 
 def test_long_names_are_cut() -> None:

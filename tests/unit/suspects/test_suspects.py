@@ -22,7 +22,7 @@ from headwater.log.local import LocalLog
 from headwater.runtime.apart import DiedError
 from headwater.runtime.guarding import Guarded, Plain
 from headwater.runtime.lines import Perform
-from headwater.runtime.posts import Accusation, Kind, Post, Posts
+from headwater.runtime.posts import Accusation, Kind, LeftError, Post, Posts
 from headwater.runtime.retrying import AbandonedError
 from headwater.runtime.suspects import DEATHS_KEPT, Suspects
 
@@ -203,11 +203,12 @@ class Hands:
         self.performed = self.verified = 0
         self.seen: list[Post] = []
         self.posts: Posts | None = None
+        self.occupy: Callable[[], Callable[[], None]] | None = None
 
     async def perform(self, call: Call, ask: Ask, attempt: Attempt) -> Done:
         self.performed += 1
         if self.posts is not None:
-            occupy = occupying.get()
+            occupy = self.occupy = occupying.get()
             assert occupy is not None
             leave = occupy()
             occupy()()
@@ -294,6 +295,15 @@ async def test_an_irreversible_suspect_is_made_once_at_most(platform: Platform) 
     trials.deaths = 1
     assert await doing.verify(record(), *terms(Safety.IRREVERSIBLE)) == Done(value=b"apart")
     assert len(trials.works) == 3
+
+
+async def test_no_thread_begins_after_its_call_was_answered(platform: Platform) -> None:
+    """One that waited for its turn meanwhile would work for nobody, and nobody would watch it."""
+    doing, hands = guarded(known(platform), Trials())
+    await doing.perform(record(), *terms())
+    assert hands.occupy is not None
+    with pytest.raises(LeftError):
+        hands.occupy()
 
 
 async def test_an_error_is_a_survival_and_a_stop_is_none(platform: Platform) -> None:

@@ -76,7 +76,7 @@ def test_a_loop_that_never_began_is_not_missed(eye: Eye) -> None:
 def test_a_thread_that_goes_on_is_told_in_good_order(eye: Eye) -> None:
     """Its call has its answer, so nobody is to be killed for it."""
     post = eye.posts.take(Kind.CALL, PLACE, 1, "run/1")
-    eye.posts.hold(post)
+    eye.posts.hold(post, eye.posts.serial(post))
     assert eye.for_s(10) is None
     eye.posts.leave(post)
     verdict = eye.for_s(10)
