@@ -121,9 +121,10 @@ class Calls:
             return made, refusal
         over = lacking(visit, cost)
         if over:
+            given = "" if visit.opened.start.reply_to is None else ", as given by its parent"
             return made, Failed(
                 error="BudgetExceeded",
-                detail=f"{asked.kind} {asked.name} would pass the run's limit of {over}",
+                detail=f"{asked.kind} {asked.name} would pass the run's limit of {over}{given}",
             )
         verdict = self._judge.judge(asked, visit.meta)
         if isinstance(verdict, Deny):

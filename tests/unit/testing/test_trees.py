@@ -31,6 +31,17 @@ async def root(ctx: headwater.Context, question: str) -> int:
     return sum([await hasty(number) for number in range(CHILDREN)])
 
 
+@app.agent
+async def thorough(ctx: headwater.Context, number: int) -> str:
+    return await small(f"what of {number}?", settings={"max_tokens": 1})
+
+
+@app.agent
+async def hurried(ctx: headwater.Context, question: str) -> str:
+    both = await asyncio.gather(thorough(1), thorough(2), thorough(3), return_exceptions=True)
+    return str([one for one in both if isinstance(one, BaseException)])
+
+
 async def bills() -> list[int]:
     """Return what the provider asked for each call of a tree, in billionths of a dollar."""
     async with App(app, models={small: Scripted(["yes"] * CHILDREN)}) as test:
@@ -50,3 +61,14 @@ def test_children_that_leave_calls_behind_pass_no_limit_of_their_root(control, m
     paid = asyncio.run(bills())
     assert len(paid) > 1
     assert (sum(paid) > LIMIT_USD * 1e9) is control, sum(paid)
+
+
+def test_a_child_for_which_nothing_is_left_says_whose_limit_it_is() -> None:
+    """Its own budget is a dollar, so that "0 USD" alone would puzzle its author."""
+
+    async def said() -> str:
+        async with App(app, models={small: Scripted(["yes"] * 3)}) as test:
+            run = await test.start(hurried, "what of all?")
+            return str(await run.result())
+
+    assert "limit of 0 USD, as given by its parent" in asyncio.run(said())
