@@ -56,6 +56,8 @@ def run(
     """Run roles on the cluster until SIGTERM. HEADWATER_KAFKA__BOOTSTRAP names it."""
     confine.ensure_hash_seed()
     logging.basicConfig(level=logging.INFO, format=_LINE)
+    for client in ("httpx", "httpx2"):  # they would say a line for each call of a model
+        logging.getLogger(client).setLevel(logging.WARNING)
     roles = _roles(role)
     settings = Settings.of()
     listener = serving.bind(settings, roles)
