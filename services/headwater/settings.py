@@ -274,7 +274,7 @@ class Settings(pydantic_settings.BaseSettings):
         """
         given = dict(os.environ if environment is None else environment)
         values = _secrets(given)
-        _refuse_unknown(given)
+        refuse_unknown(given)
         try:
             return cls(**_nested(values))
         except pydantic.ValidationError as error:
@@ -322,7 +322,12 @@ def _is_secret(name: str) -> bool:
     return name.endswith(("PASSWORD", "USERNAME", "KAFKA__EXTRA"))
 
 
-def _refuse_unknown(environment: Mapping[str, str]) -> None:
+def refuse_unknown(environment: Mapping[str, str]) -> None:
+    """Refuse names that no setting has, for whoever reads a few of them alone.
+
+    Raises:
+        SettingsError: One begins with `HEADWATER_`; the message names the nearest.
+    """
     known = {name.upper() for name in Settings.model_fields if name not in _GROUPS} | {
         *_OF_COMMANDS
     }

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from headwater.cli.shell import WRONG_USAGE, RefusedError, user
+from headwater.settings import refuse_unknown
 
 URL = "http://127.0.0.1:8080"
 _TIMEOUT_S = 30.0
@@ -143,7 +144,9 @@ def connect() -> Iterator[Gateway]:
 
     Raises:
         RefusedError: The token's file cannot be read.
+        SettingsError: A variable begins with `HEADWATER_` and is no setting.
     """
+    refuse_unknown(os.environ)
     token = os.environ.get("HEADWATER_TOKEN", "")
     if file := os.environ.get("HEADWATER_TOKEN_FILE", ""):
         try:

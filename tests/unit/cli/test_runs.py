@@ -537,3 +537,14 @@ def test_every_end_of_a_run_can_be_shown(door: Door, hw: Hw, status: str) -> Non
     door.on("GET", f"/api/v1/runs/{_ID}", run_of(status=status))
     ran = hw("runs", "show", _ID)
     assert (ran.status, status in ran.out) == (0, True)
+
+
+def test_a_misspelt_setting_is_refused_before_a_gateway_is_asked(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token of another name would be none at all."""
+    monkeypatch.setenv("HEADWATER_TOKNE", "abc")
+    ran = hw("runs", "list")
+    assert ran.status == 1
+    assert "did you mean HEADWATER_TOKEN?" in ran.err
+    assert door.asked == []
