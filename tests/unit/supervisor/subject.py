@@ -123,12 +123,12 @@ def endless_turn(part: Part) -> int:
 
 
 def still(part: Part) -> int:
-    """Beats once, and never again."""
+    """Beats once, and never again; at its post before that, as it is ended for the beat."""
     if start(part):
         return finish(part)
     part.posts.join()
-    part.posts.beat()
     with part.posts.at(Kind.CALL, PLACE, 41, "run/1"):
+        part.posts.beat()
         threading.Event().wait()
     return 1
 
@@ -172,7 +172,7 @@ def waits(part: Part) -> int:
 def starts_slowly(part: Part) -> int:
     """Catches no signals yet."""
     start(part)
-    time.sleep(60)
+    time.sleep(600)
     return finish(part, 4)
 
 
@@ -201,11 +201,12 @@ def deaf(part: Part) -> int:
 def with_cells(part: Part) -> int:
     """Asks for a cell that dies and for one that answers."""
     if part.work is not None:
+        part.work.setblocking(True)  # whoever asked may send its word later
         told = part.work.recv(100)
         if told == b"die":
             os.kill(os.getpid(), signal.SIGKILL)
         part.work.send(b"told " + told)
-        return 0
+        return finish(part)  # in good order: its death would be said behind its word
     start(part)
     part.posts.join()
     for word in (b"die", b"hello"):
