@@ -16,7 +16,7 @@ def waits(started: threading.Event | None = None):
     def run(stop: threading.Event) -> None:
         if started is not None:
             started.set()
-        stop.wait(30)
+        stop.wait(300)
 
     return run
 
@@ -31,7 +31,7 @@ def test_sigterm_stops_everything_in_order():
 
     def run(stop: threading.Event) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        stop.wait(30)
+        stop.wait(300)
         ended.append("loop")
 
     async def serve(stop: asyncio.Event) -> None:
@@ -39,7 +39,7 @@ def test_sigterm_stops_everything_in_order():
         ended.append("service")
 
     process = Process(
-        threaded=[Threaded(name="loop", run=run)], served=[Served(name="s", run=serve)], drain_s=5
+        threaded=[Threaded(name="loop", run=run)], served=[Served(name="s", run=serve)], drain_s=300
     )
     asyncio.run(process.run())
     assert sorted(ended) == ["loop", "service"]
@@ -64,7 +64,7 @@ def test_first_death_stops_the_process_loudly(how, kind, caplog):
         + ([Threaded(name="bad", run=dies)] if kind == "thread" else []),
         served=[Served(name="fine", run=serves)]
         + ([Served(name="bad", run=dies_too)] if kind == "task" else []),
-        drain_s=5,
+        drain_s=300,
     )
     with pytest.raises((ValueError, RuntimeError), match=r"broken|ended by itself"):
         asyncio.run(process.run(signals=False))
@@ -79,11 +79,11 @@ def test_first_failure_is_the_one_raised():
         raise ValueError("first")
 
     def second(stop: threading.Event) -> None:
-        stop.wait(30)
+        stop.wait(300)
         raise ValueError("second")
 
     process = Process(
-        threaded=[Threaded(name="b", run=second), Threaded(name="a", run=first)], drain_s=5
+        threaded=[Threaded(name="b", run=second), Threaded(name="a", run=first)], drain_s=300
     )
     with pytest.raises(ValueError, match="first"):
         asyncio.run(process.run(signals=False))
@@ -94,7 +94,7 @@ def test_loop_that_does_not_stop_is_named(caplog):
     release = threading.Event()
 
     def stubborn(stop: threading.Event) -> None:
-        release.wait(30)
+        release.wait(300)
 
     async def dawdles(stop: asyncio.Event) -> None:
         await asyncio.Event().wait()
@@ -118,7 +118,7 @@ def test_loop_that_does_not_stop_is_named(caplog):
 
 def test_stop_after_the_end_is_harmless():
     """Whoever says stop twice says it once too often, and no more."""
-    process = Process(threaded=[Threaded(name="x", run=waits())], drain_s=5)
+    process = Process(threaded=[Threaded(name="x", run=waits())], drain_s=300)
     process.stop()
 
     async def main() -> None:
@@ -133,7 +133,7 @@ def test_a_process_that_is_ended_from_outside_calls_no_loop_dead(caplog):
     """A Ctrl-C while it starts is no failure of a loop; the control is a loop that cancels itself."""
 
     async def ended(serve) -> None:
-        process = Process(threaded=[], served=[Served(name="s", run=serve)], drain_s=5)
+        process = Process(threaded=[], served=[Served(name="s", run=serve)], drain_s=300)
         running = asyncio.create_task(process.run(signals=False))
         await asyncio.sleep(0)
         await asyncio.sleep(0)

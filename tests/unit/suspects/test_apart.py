@@ -169,7 +169,8 @@ async def test_heartbeats_and_progress_come_over_the_line() -> None:
     apart = Apart(cells.open)
     trial = asyncio.create_task(apart.among(saying("slow"), _never, attempt=heard.attempt()))
     await heard.told.wait()
-    assert heard.states == ["half"]
+    waits = None  # what is said of a suspect whose cell comes late
+    assert [state for state in heard.states if state is not waits] == ["half"]
     assert heard.texts == ["so far"]
     cells.go.set()
     assert isinstance(await trial, Done)

@@ -103,7 +103,7 @@ async def cell(platform: Platform) -> AsyncIterator[tuple[Line, Posts]]:
     yield line, posts
     line.close()
     await line.closed()
-    await asyncio.wait_for(serving, 10)
+    await asyncio.wait_for(serving, 120)
     assert posts.beats
 
 
