@@ -61,8 +61,10 @@ def test_the_choice_is_the_one_opentelemetry_makes(trace_id: bytes) -> None:
     assert not context.chosen(trace_id, ratio=0.0)
 
 
-def test_looking_at_an_unsampled_context_costs_under_two_microseconds() -> None:
-    """An unsampled hop costs about a microsecond: the bytes are looked at, nothing is built."""
-    rounds = 20_000
-    best = min(timeit.repeat(lambda: context.sampled(_UNSEEN), number=rounds, repeat=7))
-    assert best / rounds < 2e-6
+def test_looking_at_an_unsampled_context_costs_a_fifth_of_reading_one_at_most() -> None:
+    """An unsampled hop costs well under a microsecond: the bytes are looked at, nothing is built."""
+    looks, reads = [], []
+    for _ in range(7):  # in turn, as a machine may be slow for a while
+        looks.append(timeit.timeit(lambda: context.sampled(_UNSEEN), number=5_000))
+        reads.append(timeit.timeit(lambda: context.read(_UNSEEN), number=5_000))
+    assert min(looks) < min(reads) / 5

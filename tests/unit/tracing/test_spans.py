@@ -293,7 +293,7 @@ def test_spans_reach_a_collector_over_http(
 ) -> None:
     """With the standard variables set, closing sends every span, with the process's resource."""
     url, got = collector
-    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": url}
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_TIMEOUT": "300"}
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     tracing = spans.connect(environ, role="agents", version="1.2", instance="agents-0")
@@ -309,12 +309,14 @@ def test_spans_reach_a_collector_over_http(
     assert span.span_id == _AT.derive(-1, size=8)
 
 
-def test_an_unsampled_turn_costs_about_a_microsecond(tracing: spans.Spans) -> None:
+def test_an_unsampled_turn_costs_a_twentieth_of_a_recorded_one_at_most(
+    tracing: spans.Spans,
+) -> None:
     """Observing a committed turn nobody records stays far below the turn itself."""
-    batch = [taken(_UNSEEN)] * 1_000
-    best = min(
-        timeit.repeat(
-            lambda: tracing.committed("runs.triage", batch, seconds=0), number=5, repeat=7
-        )
-    )
-    assert best / 5_000 < 5e-6
+
+    def took(traceparent: bytes) -> float:
+        batch = [taken(traceparent)] * 200
+        return timeit.timeit(lambda: tracing.committed("runs.triage", batch, seconds=0), number=1)
+
+    unseen, seen = zip(*((took(_UNSEEN), took(_SEEN)) for _ in range(7)), strict=True)
+    assert min(unseen) < min(seen) / 20
