@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 from tests.unit.cli.door import Door, Hw
 
+from headwater.cli import shell
+
+_NOW_MS = 1_700_000_000_000
 _ID = "0af7651916cd43dd"
 _PATH = f"/api/v1/approvals/{_ID}"
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stands still: what is left is counted in seconds."""
+    monkeypatch.setattr(shell, "now_ms", lambda: _NOW_MS)
 
 
 def approval(**changes: Any) -> dict[str, Any]:
@@ -26,7 +34,7 @@ def approval(**changes: Any) -> dict[str, Any]:
         "to": "group:payments",
         "requester": "kim",
         "asked_ms": 1_000,
-        "expires_ms": time.time_ns() // 1_000_000 + 3_600_500,
+        "expires_ms": _NOW_MS + 3_600_500,
         "status": "open",
         "refused": [],
         **changes,
