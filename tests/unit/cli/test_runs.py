@@ -260,8 +260,11 @@ def test_a_run_that_nobody_has_heard_of_fails_the_command(
     assert {asked.method for asked in door.asked} == {"GET"}
 
 
-def test_a_run_that_was_published_just_now_is_waited_for(door: Door, hw: Hw) -> None:
+def test_a_run_that_was_published_just_now_is_waited_for(
+    door: Door, hw: Hw, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The gateway hears of it a moment later."""
+    monkeypatch.setattr(runs, "SEEN_S", 600.0)
     door.on("GET", f"/api/v1/runs/{_ID}", {"run": _ID, "status": "unknown"}, run_of())
     ran = hw("runs", "show", _ID)
     assert (ran.status, "completed" in ran.out) == (0, True)
