@@ -127,11 +127,17 @@ def test_a_pid_that_another_process_has_by_now_is_not_ours() -> None:
 
 def test_free_ports_come_in_pairs_below_those_lent_to_clients() -> None:
     """A broker gets its port back after its death, so no client may have borrowed it."""
-    port = broker.free_port()
-    assert 20_000 <= port < 32_000
-    for number in (port, port + 1):
-        with socket.create_server(("127.0.0.1", number)):
-            pass
+    for others in (True, True, False):  # another process may take one of them before we do
+        port = broker.free_port()
+        assert 20_000 <= port < 32_000
+        try:
+            for number in (port, port + 1):
+                with socket.create_server(("127.0.0.1", number)):
+                    pass
+        except OSError:
+            assert others, f"{number} is taken"
+        else:
+            break
 
 
 def test_docker_is_not_tried_where_its_library_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:

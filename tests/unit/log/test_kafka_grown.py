@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-import time
 import types
 
 import pytest
@@ -24,18 +23,13 @@ def log() -> KafkaLog:
 
 def test_two_loops_that_ask_at_once_both_hear_that_a_topic_has_grown(log, monkeypatch):
     """Approvals was still looking as admission asked, which refused a run's resume as one without a place."""
-    looking, go = threading.Event(), threading.Event()
+    both = threading.Barrier(2, timeout=120)
 
     def look(topic: str) -> types.SimpleNamespace:
-        looking.set()
-        assert go.wait(10)
+        both.wait()  # neither has an answer before the other has asked
         return types.SimpleNamespace(partitions=[0, 1, 2, 3])
 
     monkeypatch.setattr(log, "_look", look)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(log.has, Partition("t", 3))
-        assert looking.wait(10)
-        second = pool.submit(log.has, Partition("t", 3))
-        time.sleep(0.1)
-        go.set()
-        assert (first.result(10), second.result(10)) == (True, True)
+        asked = [pool.submit(log.has, Partition("t", 3)) for _ in range(2)]
+        assert [one.result() for one in asked] == [True, True]
