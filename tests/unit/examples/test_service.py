@@ -52,6 +52,7 @@ def _stateful(state: Mapping[str, object]):  # type: ignore[no-untyped-def] # an
 
 def test_visitors_get_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 with the answer; the same key again is the same run; what does not fit is refused."""
+    monkeypatch.setattr(service, "WAIT_S", 300.0)
 
     async def visit(client: httpx.AsyncClient) -> None:
         letter = {"customer": "ana", "text": "My card 4711 was stolen!"}
@@ -90,10 +91,13 @@ def test_visitor_is_told_that_the_desk_could_not(monkeypatch: pytest.MonkeyPatch
         letter = {"customer": "ana", "text": "Transfer 5000 to ben"}
         key = {"idempotency-key": "visit-2"}
         waits = await client.post("/letters", json=letter, headers=key)
-        task = waits.json()["letter"].rpartition("/")[2]
+        where = waits.json()["letter"]
+        while (await client.get(where)).json()["status"] != "waiting":  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.01)  # a cancel that comes before its task is refused
+        task = where.rpartition("/")[2]
         async with headwater.Client(os.environ["HEADWATER_URL"]) as hw:
             await hw.post(f"/api/v1/runs/{task}/cancel", {"reason": "ana changed her mind"})
-        monkeypatch.setattr(service, "WAIT_S", 30.0)
+        monkeypatch.setattr(service, "WAIT_S", 300.0)
         failed = await client.post("/letters", json=letter, headers=key)
         assert failed.status_code == 502
         assert failed.json()["error"].startswith("the desk could not answer: ")
