@@ -77,8 +77,8 @@ LETTERS = (
 )
 REFUSED = "wrong-magic"
 """The class under which the malformed bytes must be kept."""
-READY_S_MAX = 90.0
-STORY_S_MAX = 120.0
+READY_S_MAX = 180.0
+STORY_S_MAX = 240.0
 LOOK_S = 0.1
 THINK_S = 0.5
 """How long the person looks at a transfer."""

@@ -50,7 +50,7 @@ def test_a_process_is_not_ready_while_its_log_is_away(
         host = hosts.Host(app, log, settings, roles=hosts.ROLES, announce=url.set_result)
         running = asyncio.create_task(host.run(signals=False))
         async with httpx.AsyncClient(
-            base_url=await url, event_hooks=described.hooks({"triage": triage.input})
+            base_url=await url, event_hooks=described.hooks({"triage": triage.input}), timeout=120
         ) as client:
             assert await ready(client, 200)
             there.clear()

