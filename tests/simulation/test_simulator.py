@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +20,7 @@ from headwater.testing.simulator import calm, command, desk, judging, planted
 from headwater.testing.simulator.choices import Choice, Choices
 from headwater.testing.simulator.shrinking import kind_of, shrink
 
+pytestmark = pytest.mark.timeout(1_800)  # a minute of work, on a machine that is ten times slower
 EACH = 100
 PLANTED_SEEDS = 200
 """What each planted bug gets here; `make planted` gives them ten times as many."""
@@ -70,7 +75,15 @@ INJECTED = (
     *(f"something at {when} {name}" for when in ("before", "after") for name in ("small", "block")),
 )
 """What a history may do, and has to: each is seen in 150 seeds."""
+Result = TypeVar("Result")
 ENVIRONMENT = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def problems_of(bug: str) -> Sequence[str]:
+    """Return what the first history that misses a bug's protection violates."""
+    with bug_named(bug).plant():
+        found = (judging.play(seed).problems for seed in range(PLANTED_SEEDS))
+        return next(filter(None, found))
 
 
 def run(*arguments: str) -> str:
@@ -80,11 +93,23 @@ def run(*arguments: str) -> str:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1_700,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-4_000:]
     return done.stdout
+
+
+def alike(act: Callable[..., Result], *given: object) -> Result:
+    """Return what an act returns in a process with the same hash seed: with another, histories differ."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn")
+        ) as pool,
+    ):
+        patch.setenv("PYTHONHASHSEED", ENVIRONMENT["PYTHONHASHSEED"])
+        return pool.submit(act, *given).result()
 
 
 def bug_named(name: str) -> planted.Bug:
@@ -105,7 +130,7 @@ def test_every_history_holds_all_invariants(first: int) -> None:
 @pytest.mark.parametrize("bug", [bug.name for bug in planted.BUGS])
 def test_a_planted_bug_is_found(bug: str) -> None:
     """A simulation that lets a broken program pass shows nothing."""
-    seed, problem = command.found_at(bug, PLANTED_SEEDS)
+    seed, problem = alike(command.found_at, bug, PLANTED_SEEDS)
     assert seed >= 0, f"{bug} was not found in {PLANTED_SEEDS} seeds"
     assert problem
 
@@ -114,9 +139,7 @@ def test_a_planted_bug_is_found(bug: str) -> None:
 @pytest.mark.parametrize("bug", ["answer of another call", "held answer lost"])
 def test_the_comparison_with_a_run_without_faults_notices_what_nothing_else_does(bug: str) -> None:
     """A wrong answer is journaled, replayed, charged and counted like a right one."""
-    with bug_named(bug).plant():
-        found = (judging.play(seed).problems for seed in range(PLANTED_SEEDS))
-        problems = next(filter(None, found))
+    problems = alike(problems_of, bug)
     assert {problem.partition(":")[0] for problem in problems} == {"invariant 13"}
 
 
@@ -124,7 +147,7 @@ def test_the_comparison_with_a_run_without_faults_notices_what_nothing_else_does
 @pytest.mark.parametrize("control", [bug.name for bug in planted.CONTROLS])
 def test_a_control_is_noticed_in_most_stormy_histories(control: str) -> None:
     """A protection that hardly any history needs would be no protection."""
-    assert len(command.failing_of(control, 0, CONTROL_SEEDS)) > CONTROL_SEEDS / 2
+    assert len(alike(command.failing_of, control, 0, CONTROL_SEEDS)) > CONTROL_SEEDS / 2
 
 
 @pytest.mark.slow
@@ -218,6 +241,11 @@ def test_a_history_can_be_played_again_from_what_was_kept_of_it() -> None:
 
 def test_a_failing_history_is_reduced_to_what_it_takes() -> None:
     """Whoever reads it sees what matters: fewer faults, the same violation."""
+    alike(reduce_a_failing_history)
+
+
+def reduce_a_failing_history() -> None:
+    """Fail if it is not."""
     bug = bug_named("no claim check")
     seed, _ = command.found_at(bug.name, PLANTED_SEEDS)
     verdict = judging.play(seed, log=bug.log)
@@ -231,6 +259,11 @@ def test_a_failing_history_is_reduced_to_what_it_takes() -> None:
 
 def test_a_failing_seed_fails_the_command_and_tells_how_it_came() -> None:
     """The number, what is violated, and the shortest history that still fails."""
+    alike(tell_of_a_failing_seed)
+
+
+def tell_of_a_failing_seed() -> None:
+    """Fail if it is not."""
     bug = bug_named("slot closed twice")
     seed, problem = command.found_at(bug.name, PLANTED_SEEDS)
     told: list[str] = []
