@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -118,14 +119,16 @@ class KafkaHarness:
 
     def recreate(self, topic: str) -> None:
         client = AdminClient({"bootstrap.servers": self._bootstrap})
-        client.delete_topics([topic])[topic].result(30)
-        for attempt in range(300):
-            try:
+        client.delete_topics([topic])[topic].result(CALL_S)
+        world.until(lambda: topic not in client.list_topics(timeout=CALL_S).topics, "no such topic")
+
+        def created() -> bool:
+            with contextlib.suppress(SettingsError):  # it is still being deleted
                 self.create(topic)
-            except SettingsError:
-                assert attempt < 299, "the topic is still being deleted"
-            else:
-                return
+                return True
+            return False
+
+        world.until(created, "room for a topic of that name")
 
     def log(self) -> Log:
         log = KafkaLog(self._config)
@@ -150,7 +153,10 @@ class KafkaHarness:
         place = Partition(topic, 0)
         for _ in range(COMPACTION_TRIES):
             world.put(log, Draft(topic=topic, key=b"closes the segment", value=None, partition=0))
-            if world.read_all(log, place)[0].offset > 0:
+            records = world.read_all(log, place)
+            newest = {record.key: record.offset for record in records}
+            # It may come round before the last of them is in a closed segment.
+            if all(newest[record.key] == record.offset for record in records if record.value):
                 return
         pytest.skip("this broker's log cleaner has not come round")
 
