@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import time
 import uuid
@@ -18,15 +19,23 @@ from headwater.contracts.derive import shape_of
 from headwater.contracts.messages import Ask
 from headwater.log.broker import Broker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("e2e"),
+    pytest.mark.timeout(3_600),
+]
 
 TENANTS = 5
 FROZEN_S = 9.0
 """Longer than the fleet's session."""
-BOUND_S = 420.0
-MOVES, MUCH = 5, 600
-"""Partitions move while one process has so many tasks, which take it longer than another takes to start."""
-CONTROL_S = 150.0
+BOUND_S = 1_200.0
+MOVES, MUCH, MOVE_S = 5, 600, 150.0
+"""Partitions move while one process has so many tasks, which take it longer than another takes to start.
+
+So long is a move watched, its start included.
+"""
+CONTROL_S = 400.0
 """How long a control waits for what must go wrong; a slow machine needs much of it."""
 
 
@@ -158,7 +167,6 @@ def story(own_kafka: Broker, tmp_path: pathlib.Path) -> Iterator[Callable[..., S
         one.fleet.stop()
 
 
-@pytest.mark.timeout(900)
 def test_every_task_has_one_outcome_through_twelve_deaths(story, say):
     """3,080 questions, some twice; roles and broker killed, one frozen; nothing lost or doubled."""
     texts = questions.load()
@@ -214,11 +222,12 @@ def test_control_without_claim_checks_a_partition_that_moved_has_two_owners(stor
     """Control: the broker takes a live member's commits of partitions that it lost."""
     one = story("no_claim_check")
     one.begin(without="agents-2")
+    texts = [*itertools.islice(itertools.cycle(questions.load()), MUCH)]
     for number in range(MOVES):
-        one.publish(questions.load()[:MUCH])
+        one.publish(texts)
         one.outcomes(number * MUCH + 1)
         one.fleet.start("agents-2")
-        if one.violated("has 2 outcomes", "was sent 2 times", bound_s=45):
+        if one.violated("has 2 outcomes", "was sent 2 times", bound_s=MOVE_S):
             return
         one.fleet.kill("agents-2")  # it met nothing under way
     pytest.fail(f"nothing happened twice in {MOVES} moves")
