@@ -18,6 +18,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from tests.starting import started
 
 from headwater.log.broker import Broker
 
@@ -96,7 +97,7 @@ def kafka(pytestconfig: pytest.Config) -> str:
     """The bootstrap of the run's broker, which tests share and never stop."""
     directory = pytestconfig.stash[_SHARED] / "broker"
     found = _broker(directory)
-    bootstrap = found.start()
+    bootstrap = started(found)
     _guard(found, pytestconfig)
     return bootstrap
 
@@ -105,7 +106,7 @@ def kafka(pytestconfig: pytest.Config) -> str:
 def own_kafka(tmp_path: pathlib.Path, pytestconfig: pytest.Config) -> Iterator[Broker]:
     """A broker of one test's own, which it may kill and start again."""
     found = Broker(tmp_path / "broker", docker=False)
-    found.start()
+    started(found)
     _guard(found, pytestconfig)
     yield found
     found.kill()

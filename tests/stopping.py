@@ -9,7 +9,7 @@ import time
 
 _PROC = pathlib.Path("/proc")
 _LOOK_S = 0.001
-_STILL_S_MAX = 10.0
+_STILL_S_MAX = 120.0
 
 
 def stop(*pids: int) -> None:

@@ -12,17 +12,14 @@ from tests.chaos.fleet import Seat
 from tests.chaos.machine import Disk, Memory, Network
 from tests.chaos.run import Run
 from tests.integration.proxy import ADD_OFFSETS_TO_TXN, Fault, Proxy
+from tests.starting import started
 from tests.stopping import stop
-
-from headwater.log.broker import BrokerError
 
 PAIR = ("left", "right")
 BROKER_FROZEN_S = 14.0
 """Longer than the nine seconds after which a controller takes a broker for dead."""
 FROZEN_S = 7.5
 """Longer than the fleet's session."""
-STARTS_MAX = 3
-"""How often a broker that was killed is started."""
 HELD_S_MAX = 12.0
 """How long an end of a transaction is held back at most."""
 LOST_S = (0.5, 8.0)
@@ -187,14 +184,7 @@ class BrokerDeaths(Timed):
         assert run.broker is not None, "the matrix has brokers of its own"
         run.broker.kill()
         run.died("broker")
-        for tries_left in reversed(range(STARTS_MAX)):
-            try:
-                run.broker.start()
-            except BrokerError:  # a machine that is busy may take longer than it is given
-                if not tries_left:
-                    raise
-            else:
-                return
+        started(run.broker)
 
 
 class EndsMet(Timed):

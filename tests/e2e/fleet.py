@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from tests.stopping import group, stop
 
 ROOT = pathlib.Path(__file__).parents[2]
+GONE_S_MAX = 120.0
+"""How long a machine that is busy may take to end who was killed."""
 ROLES = {
     "coordinator-1": "coordinator",
     "agents-1": "agents",
@@ -63,7 +65,7 @@ class Fleet:
         self._program = ["tests.e2e.sabotage", sabotage] if sabotage else ["headwater.cli.main"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def command(self, *arguments: str, timeout_s: float = 180) -> str:
+    def command(self, *arguments: str, timeout_s: float = 400) -> str:
         """Run one `headwater` command and return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "headwater.cli.main", *arguments],
@@ -94,7 +96,7 @@ class Fleet:
         """End one at once, and what it keeps."""
         process = self.running.pop(instance)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(GONE_S_MAX)
 
     def freeze(self, instance: str) -> None:
         """Stop one where it stands."""
@@ -123,5 +125,5 @@ class Fleet:
                 process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
+                process.wait(GONE_S_MAX)
         self.running.clear()

@@ -17,6 +17,8 @@ from confluent_kafka.admin import AdminClient
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
 SCHEMA = json.loads((pathlib.Path(__file__).parent / "question.avsc").read_text())
+BOUND_S = 240.0
+"""How long the cluster may take, on a machine that is busy."""
 _PARSED = parse_schema(SCHEMA)
 _FRAME = b"\xc3\x01" + bytes.fromhex(fingerprint(to_parsing_canonical_form(SCHEMA), "CRC-64-AVRO"))
 
@@ -35,7 +37,7 @@ def publish(bootstrap: str, topic: str, questions: Iterable[tuple[str, str]], te
         for _ in range(2 if number % 7 == 0 else 1):
             producer.produce(topic, key=event_id, value=_FRAME + out.getvalue(), headers=headers)
         producer.poll(0)
-    left = producer.flush(60)
+    left = producer.flush(BOUND_S)
     assert left == 0, f"{left} questions were not published"
 
 
@@ -43,7 +45,7 @@ def read(bootstrap: str, topics: Iterable[str], *, committed: bool = True) -> li
     """Return every record of some topics up to their present ends."""
     names = [*topics]
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    metadata = admin.list_topics(timeout=30).topics
+    metadata = admin.list_topics(timeout=BOUND_S).topics
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -58,7 +60,7 @@ def read(bootstrap: str, topics: Iterable[str], *, committed: bool = True) -> li
     consumer.assign(places)
     at_end: set[tuple[str, int]] = set()
     found: list[dict[str, Any]] = []
-    until = time.monotonic() + 120
+    until = time.monotonic() + BOUND_S
     while len(at_end) < len(places):
         assert time.monotonic() < until, "the topics could not be read to their ends"
         for message in consumer.consume(5_000, 0.2):

@@ -14,6 +14,7 @@ from tests.e2e import app as e2e
 from tests.e2e import plain, questions
 from tests.e2e.checks import Book
 from tests.e2e.fleet import ROLES, Fleet
+from tests.starting import started
 
 from headwater.contracts.derive import shape_of
 from headwater.contracts.messages import Ask
@@ -123,7 +124,7 @@ class Story:
 
     def kill_broker(self) -> None:
         self.broker.kill()
-        assert self.broker.start() == self.bootstrap
+        assert started(self.broker) == self.bootstrap
 
     def tend(self) -> None:
         """Thaw what was frozen long enough, and start again whatever ended by itself."""

@@ -100,7 +100,7 @@ class Story:
                     value=encode(f"{agent} {event}"),
                     headers={"ce_id": event, "ce_source": "kill", "ce_tenantid": "default"},
                 )
-        assert producer.flush(30) == 0
+        assert producer.flush(plain.BOUND_S) == 0
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """Return every record of a topic."""

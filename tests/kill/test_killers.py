@@ -70,7 +70,7 @@ class Lab:
                 headers={"ce_id": task, "ce_source": "kill", "ce_tenantid": "default"},
             )
             self.published[task] = time.monotonic()
-        assert producer.flush(30) == 0
+        assert producer.flush(plain.BOUND_S) == 0
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """Return every record of a topic."""

@@ -58,7 +58,7 @@ class Story:
                 value=subject.app.agents["copy"].input.encode(number),
                 headers={"ce_id": str(number), "ce_source": "large", "ce_tenantid": "default"},
             )
-        assert producer.flush(30) == 0
+        assert producer.flush(plain.BOUND_S) == 0
         until = time.monotonic() + BOUND_S
         while len(found := self.outcomes()) < TASKS:
             assert time.monotonic() < until, f"{found} after {BOUND_S:g} s: {self._said()}"

@@ -68,7 +68,7 @@ class Office:
                 value=encode(account),
                 headers={"ce_id": account, "ce_source": "people", "ce_tenantid": "t1"},
             )
-        assert producer.flush(30) == 0
+        assert producer.flush(plain.BOUND_S) == 0
 
     def asking(self) -> dict[str, dict[str, Any]]:
         """Return what waits for people, by account."""
