@@ -76,10 +76,17 @@ class Office:
         return {of["arguments"]["account"]: of for of in found.json()["approvals"]}
 
     def decide(self, of: dict[str, Any], verdict: str, **more: Any) -> dict[str, Any]:
-        """Say a verdict, and wait until it was taken."""
+        """Say a verdict, again and again until it was taken: who takes it may be starting."""
         body = {"digest": of["digest"], "by": "ana", "reason": "looked", **more}
         path = f"/api/v1/approvals/{of['id']}/{verdict}"
-        answer = self.http.post(path, json=body, params={"wait_s": "60"})
+        said: list[httpx.Response] = []
+
+        def taken() -> bool:
+            said.append(self.http.post(path, json=body, params={"wait_s": "60"}))
+            return said[-1].status_code != 202
+
+        self.until(taken)
+        answer = said[-1]
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
