@@ -14,6 +14,8 @@ from typing import Any
 import headwater
 
 app = headwater.App("killers", namespace="killers")
+CALL_S = 3_000
+"""Longer than a machine that is slow takes for the deaths of all killers: none is over before its own."""
 
 
 def segfault() -> None:
@@ -71,14 +73,14 @@ KILLERS = {
 }
 
 
-@app.tool(effect="read", service="lab", timeout_s=240)
+@app.tool(effect="read", service="lab", timeout_s=CALL_S)
 def in_thread(name: str) -> str:
     """Be a killer, or not, in a thread."""
     KILLERS.get(name, str)()
     return name
 
 
-@app.tool(effect="read", service="lab", timeout_s=240)
+@app.tool(effect="read", service="lab", timeout_s=CALL_S)
 async def on_loop(name: str) -> str:
     """Be a killer, or not, on the event loop; a killer has others beside it."""
     await asyncio.sleep(0.05)
@@ -94,7 +96,7 @@ def hurried(name: str) -> str:
     return name
 
 
-@app.tool(effect="irreversible", service="lab", timeout_s=240)
+@app.tool(effect="irreversible", service="lab", timeout_s=CALL_S)
 def burn(name: str) -> str:
     """Leave a mark that cannot be taken back, then be a killer."""
     with pathlib.Path(os.environ["E2E_MARKS"], "burnt").open("a") as file:

@@ -21,7 +21,7 @@ URL = "KILL_PROVIDER_URL"
 )
 async def pay(call: headwater.Call[Any], account: str) -> str:
     """Pay; nobody can take it back, and nobody can find out."""
-    async with httpx.AsyncClient(timeout=180) as client:
+    async with httpx.AsyncClient(timeout=3_600) as client:
         answer = await client.post(
             f"{os.environ[URL]}/pay", json={"key": call.idempotency_key, "account": account}
         )

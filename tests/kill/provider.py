@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-HELD_S_MAX = 500.0
+HELD_S_MAX = 3_000.0
 
 
 class Provider:

@@ -21,7 +21,12 @@ from headwater.contracts.codec import Codec
 from headwater.contracts.ctl import Suspect
 from headwater.contracts.messages import RunFailed
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("kill")]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("kill"),
+    pytest.mark.timeout(3_600),
+]
 
 CODEC = Codec(Schemas())
 LIMITS = {
@@ -92,7 +97,7 @@ class Lab:
             self.seen_s.setdefault(task, time.monotonic())
         return found
 
-    def until(self, condition: Callable[[], bool], bound_s: float = 400.0) -> None:
+    def until(self, condition: Callable[[], bool], bound_s: float = 1_200.0) -> None:
         """Wait for what the log will say."""
         until = time.monotonic() + bound_s
         while not condition():
@@ -209,7 +214,8 @@ def test_a_loop_in_a_thread_kills_nobody_and_its_process_is_replaced_in_good_ord
     lab: Callable[..., Lab],
 ) -> None:
     """Its call has its answer in time; the thread cannot be ended, so the process is, and drains before."""
-    one = lab(HEADWATER_SUPERVISOR__STALL_S="60")  # beside that thread a busy machine may stall
+    one = lab(HEADWATER_SUPERVISOR__STALL_S="60", HEADWATER_LOOPS__DRAIN_S="240")
+    # Beside that thread a busy machine may stall, and take long to stop.
     one.publish(["word in_thread#1"])
     one.until(lambda: len(one.outcomes()) == 1)
     hurried: list[str] = []

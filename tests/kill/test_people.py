@@ -21,9 +21,15 @@ from headwater.contracts.catalog import Schemas
 from headwater.contracts.codec import Codec
 from headwater.contracts.messages import Ask
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("kill")]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("kill"),
+    pytest.mark.timeout(3_600),
+]
 
 TASKS = 9
+BOUND_S = 1_200.0
 CODEC = Codec(Schemas())
 ROLES = ("coordinator-1", "agents-1", "tools-1", "gateway-1")
 
@@ -105,7 +111,7 @@ class Office:
         records = plain.read(self._bootstrap, [f"{self.namespace}.req.tool.bank.v1"])
         return [CODEC.decode(record["value"]) for record in records]
 
-    def until(self, condition: Callable[[], bool], bound_s: float = 240.0) -> None:
+    def until(self, condition: Callable[[], bool], bound_s: float = BOUND_S) -> None:
         """Wait for what others do."""
         until = time.monotonic() + bound_s
         while not condition():
@@ -167,7 +173,7 @@ def test_a_call_in_doubt_is_made_again_by_a_persons_word_alone(office, say) -> N
     one = office(held=TASKS)
     accounts = [f"some-{number}" for number in range(TASKS)]
     one.publish(*accounts)
-    one.provider.wait(lambda: len(one.provider.asked) >= TASKS, 240)
+    one.provider.wait(lambda: len(one.provider.asked) >= TASKS, BOUND_S)
     one.fleet.kill("tools-1")
     one.provider.dead.set()
     one.fleet.start("tools-1")
