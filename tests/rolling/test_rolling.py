@@ -20,11 +20,16 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 OLD, NEW = "1.0", "2.0"
-RUNS = 12
-MOMENT_S = 30.0
+RUNS = 24
+"""By chance all of them are in one half of the partitions once in eight million times."""
+MOMENT_S = 120.0
 """Within which runs that are held go on, on a machine that is busy; others wait for ever."""
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("rolling")]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.xdist_group("rolling"),
+    pytest.mark.timeout(3_600),
+]
 
 
 class Office:
@@ -64,7 +69,7 @@ class Office:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=400,
             check=False,
         )
         assert bool(done.returncode) == fails, done.stderr + done.stdout
@@ -151,7 +156,7 @@ class Office:
         """Count how runs stand."""
         return collections.Counter(self.see(task)["status"] for task in tasks)
 
-    def until(self, condition: Callable[[], bool], bound_s: float = 240.0) -> float:
+    def until(self, condition: Callable[[], bool], bound_s: float = 1_200.0) -> float:
         """Wait for what others do; return how long that took, in seconds."""
         began = time.monotonic()
         while not condition():
@@ -262,7 +267,7 @@ def test_members_have_the_version_of_the_process_that_took_a_name_over(
     office = Office(
         kafka,
         tmp_path,
-        HEADWATER_KAFKA__SESSION_MS="45000",
+        HEADWATER_KAFKA__SESSION_MS="300000",
         HEADWATER_KAFKA__GROUP_PROTOCOL=protocol,
     )
 
@@ -275,7 +280,8 @@ def test_members_have_the_version_of_the_process_that_took_a_name_over(
             office.start("a", version, leave=False)
             office.owns("a", 4)
             assert {other: 0, **members()} == {version: 1, other: 0}
-            office.stop("a")
+            if version == NEW:
+                office.stop("a")
         refused = office.command("upgrade", "finalize", NEW, "--yes", fails=True)
         assert f"roll it out first; there are {OLD}" in refused
     finally:
