@@ -16,7 +16,8 @@ from tests.stopping import group, stop
 from headwater.testing.invariants import Death
 
 ALL = "coordinator,agents,models,tools"
-STOP_S_MAX = 30.0
+STOP_S_MAX, GONE_S_MAX = 30.0, 120.0
+"""How long who is told to stop may take, and who was killed, on a machine that is busy."""
 SETTINGS = {
     "HEADWATER_APP": "tests.chaos.app:app",
     "HEADWATER_HTTP__PORT": "0",
@@ -81,7 +82,7 @@ class Fleet:
             **settings,
         }
 
-    def command(self, *arguments: str, timeout_s: float = 90) -> None:
+    def command(self, *arguments: str, timeout_s: float = 400) -> None:
         """Run one `headwater` command."""
         log = self.directory / "command.log"
         plain = {**self._environment, child.POINT: "", child.KIND: ""}
@@ -116,13 +117,13 @@ class Fleet:
     def kill(self, instance: str) -> None:
         """End one at once, and what it keeps; the next look starts it again."""
         self.running[instance].signal(signal.SIGKILL)
-        self.running[instance].wait(10)
+        self.running[instance].wait(GONE_S_MAX)
 
     def end(self, instance: str) -> None:
         """End one at once, and what it keeps, and start none in its place."""
         process = self.running.pop(instance)
         process.signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(GONE_S_MAX)
 
     def roll(self, seat: Seat) -> None:
         """Tell one to end in good order; the look that sees it ended starts the new one."""
@@ -176,5 +177,5 @@ class Fleet:
                 process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.signal(signal.SIGKILL)
-                process.wait(10)
+                process.wait(GONE_S_MAX)
         self.running.clear()

@@ -30,9 +30,9 @@ TWICE_EACH = 7
 """One of so many tasks is published twice."""
 TICK_S = 0.1
 FENCED = "another process has joined"
-REST_S_MAX = 60.0
-STALLED_S_MAX = 60.0
-"""A run in which nothing ends for so long is over."""
+REST_S_MAX = 240.0
+STALLED_S_MAX, LOST_S_MAX = 240.0, 20.0
+"""A run in which nothing ends for so long is over; without a protection, tasks are lost that never end."""
 AGAIN_S = 10.0
 """When nothing was read for so long, it is read from the beginning."""
 
@@ -192,10 +192,11 @@ class Run:
             self._say(len(self._ended), self.tasks)
             now = time.monotonic()
             progressed = now if news else progressed
-            patience_s = STALLED_S_MAX + self._fault.pause_s
-            if now - progressed > (patience_s if not self.sabotage else patience_s / 3):
+            pause_s = self._fault.pause_s
+            patience_s = LOST_S_MAX + pause_s / 3 if self.sabotage else STALLED_S_MAX + pause_s
+            if now - progressed > patience_s:
                 break
-        producer.flush(10)
+        producer.flush(60)
 
     def _publish(self, producer: Producer) -> None:
         shape = app.app.agents[AGENT].input
@@ -346,6 +347,6 @@ class Tail:
                 "enable.auto.commit": False,
             }
         )
-        numbers = consumer.list_topics(self._topic, timeout=30).topics[self._topic].partitions
+        numbers = consumer.list_topics(self._topic, timeout=120).topics[self._topic].partitions
         consumer.assign([TopicPartition(self._topic, number, 0) for number in numbers])
         return consumer
