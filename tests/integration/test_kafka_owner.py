@@ -7,6 +7,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -31,6 +32,10 @@ from headwater.testing.conformance_world import Follower, put, read_all, until, 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-owner")]
 
 COMMITS_MAX = 50_000
+PATIENT = {"session_ms": 120_000, "transaction_ms": 30_000, "call_s": 60.0}
+"""A machine that stands still for a while loses no claim, nor the answer to a commit."""
+UNTOLD = {"topic.metadata.propagation.max.ms": "2000"}
+"""After how long a topic that is not there is known not to be."""
 
 
 class Desk:
@@ -39,7 +44,8 @@ class Desk:
     def __init__(self, bootstrap: str, name: str, **settings: object) -> None:
         self.bootstrap = bootstrap
         self.inbox, self.out, self.group = f"{name}.inbox", f"{name}.out", f"{name}.group"
-        self.log = KafkaLog(KafkaConfig(bootstrap=bootstrap, **settings))  # type: ignore[arg-type] # figures of one test
+        given: dict[str, Any] = {**PATIENT, "extra": UNTOLD, **settings}
+        self.log = KafkaLog(KafkaConfig(bootstrap=bootstrap, **given))
         self.admin = KafkaAdmin(self.log.config)
         for topic in (self.inbox, self.out):
             self.admin.create(topic, partitions=1, replication=1, config={})
@@ -63,7 +69,7 @@ class Desk:
 
 @pytest.fixture
 def desk(kafka: str, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    desk = Desk(kafka, f"own-{id(request):x}", **getattr(request, "param", {}))
+    desk = Desk(kafka, f"own-{uuid.uuid4().hex[:8]}", **getattr(request, "param", {}))
     yield desk
     desk.close()
 
@@ -179,7 +185,7 @@ def test_records_that_expired_before_they_were_read_stop_the_member(desk: Desk) 
     desk.claim()
     client = AdminClient({"bootstrap.servers": desk.bootstrap})
     cut = TopicPartition(desk.inbox, 0, 2)
-    client.delete_records([cut])[cut].result(30)
+    client.delete_records([cut])[cut].result(180)
     desk.owner.resume(dict.fromkeys(desk.follower.claims.values(), 0))
 
     def polled() -> bool:
@@ -192,7 +198,7 @@ def test_records_that_expired_before_they_were_read_stop_the_member(desk: Desk) 
 
 def test_a_group_protocol_of_the_brokers_own_works_too(kafka: str) -> None:
     """KIP-848, behind its setting."""
-    desk = Desk(kafka, "own-848", group_protocol="consumer")
+    desk = Desk(kafka, f"own-848-{uuid.uuid4().hex[:8]}", group_protocol="consumer")
     claim = desk.claim()
     draft = Draft(topic=desk.out, value=b"new")
     assert desk.owner.commit([Work(claim=claim, next_offset=1, drafts=[draft])]) == {claim}
@@ -227,7 +233,7 @@ def deny(bootstrap: str, kind: ResourceType, name: str, operation: AclOperation)
         AclPermissionType.DENY,
     )
     client = AdminClient({"bootstrap.servers": bootstrap})
-    client.create_acls([binding])[binding].result(30)
+    client.create_acls([binding])[binding].result(180)
 
 
 def test_a_principal_without_a_right_is_told_which(guarded: str) -> None:
@@ -248,7 +254,7 @@ def test_a_principal_without_a_right_is_told_which(guarded: str) -> None:
     assert "WRITE" in desk.admin.allowed(desk.inbox)
     desk.close()
     deny(guarded, ResourceType.TRANSACTIONAL_ID, "second.", AclOperation.WRITE)
-    second = Desk(guarded, "second")
+    second = Desk(guarded, "second", session_ms=10_000)  # its name has the partition for so long
     with pytest.raises(SettingsError, match=r"write as second\.group/a"):
         second.claim()
     second.owner.close()
@@ -280,6 +286,7 @@ def test_a_cluster_that_is_away_is_said_once(
     assert running is not None
     desk = Desk(running.bootstrap, "away")
     desk.claim()
+    caplog.clear()
     own_kafka.kill()
 
     def said() -> list[str]:
@@ -295,11 +302,16 @@ def test_a_cluster_that_is_away_is_said_once(
     desk.close()
 
 
-def test_a_commit_that_meets_a_new_generation_goes_through_for_what_stays(kafka: str) -> None:
+def test_a_commit_that_meets_a_new_generation_goes_through_for_what_stays(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever joins costs the others nothing of what they keep: neither their claims nor their tables."""
     name = f"own-{uuid.uuid4().hex[:8]}"
     inbox, out, group = f"{name}.inbox", f"{name}.out", f"{name}.group"
-    log = KafkaLog(KafkaConfig(bootstrap=kafka, session_ms=6_000, heartbeat_ms=200))
+    monkeypatch.setattr(
+        KafkaConfig, "rejoin_s", 120.0
+    )  # however late the other is with its part of it
+    log = KafkaLog(KafkaConfig(bootstrap=kafka, heartbeat_ms=200, **PATIENT))
     admin = KafkaAdmin(log.config)
     admin.create(inbox, partitions=2, replication=1, config={})
     admin.create(out, partitions=1, replication=1, config={})
