@@ -105,19 +105,20 @@ def test_a_start_does_not_wait_for_what_the_dead_left_open(
     group = f"{name}.group"
     admin.begin_group(group, {name: 1})
     config = KafkaConfig(bootstrap=kafka)
-    dead = Producer(config.transactional(group, "dead") | {"transaction.timeout.ms": 60_000})
-    dead.init_transactions(30)
+    offsets = Offsets(config)
+    place = TopicPartition(name, 0, 5)
+    assert offsets.stable(group, [place], 180.0)  # it knows whom to ask
+    dead = Producer(config.transactional(group, "dead") | {"transaction.timeout.ms": 600_000})
+    dead.init_transactions(180)
     dead.begin_transaction()
     reader = Consumer({**config.consumer(), "group.id": group})
-    place = TopicPartition(name, 0, 5)
-    dead.send_offsets_to_transaction([place], reader.consumer_group_metadata(), 30)
-    offsets = Offsets(config)
+    dead.send_offsets_to_transaction([place], reader.consumer_group_metadata(), 180)
     try:
         assert admin.missing_offsets(group, {name: 1}) == 0
         with pytest.raises(KafkaException, match="Timed out"):
             offsets.stable(group, [place], 1.0)
     finally:
-        dead.abort_transaction(30)
+        dead.abort_transaction(180)
         reader.close()
         offsets.close()
 
@@ -175,7 +176,8 @@ def test_work_for_a_partition_that_is_new_is_taken(
     for topic in (f"{name}.inbox", name):
         admin.create(topic, partitions=1, replication=1, config={})
     admin.begin_group(f"{name}.group", {f"{name}.inbox": 1})
-    log = KafkaLog(KafkaConfig(bootstrap=kafka))
+    patient = KafkaConfig(bootstrap=kafka, session_ms=120_000, transaction_ms=60_000, call_s=60.0)
+    log = KafkaLog(patient)
     owner = log.own([f"{name}.inbox"], group=f"{name}.group", instance="a")
     try:
         gained: list[Claim] = []
