@@ -12,12 +12,12 @@ from tests.integration.cards import PARTITIONS, Cluster
 from headwater.contracts.messages import Ask
 from headwater.core.effector import Attempt, Call, Done
 from headwater.log.port import Claim
+from headwater.testing.conformance_world import until
 
 pytestmark = pytest.mark.kafka
 
 REQUESTS = 400
 KEYS = 20
-POLLS_MAX = 100
 
 
 class Cards:
@@ -110,9 +110,10 @@ def test_every_request_is_answered_whoever_goes(cluster, end, say):
             stop_a.set()
             await a
         else:
-            unmarked = len(cards.began) - await asyncio.to_thread(_marked, cluster, first.claims)
+            marked = await asyncio.to_thread(_marked, cluster, first.claims)
             a.cancel()
             await asyncio.wait([a])
+            unmarked = len(cards.began) - marked  # it may have begun more meanwhile
         await publishing
         await _all_marked(cluster)
         stop_b.set()
@@ -137,19 +138,22 @@ def test_a_mark_that_was_refused_is_made_again(cluster):
     worker = cluster.log.work([cluster.requests], group=cluster.group, instance="a")
     try:
         claims: dict[int, Claim] = {}
-        for _ in range(POLLS_MAX):
+
+        def gained() -> bool:
             poll = worker.poll(records_max=1, wait_ms=100)
-            claims |= {claim.partition.number: claim for claim in poll.gained}
-            if len(claims) == PARTITIONS:
-                break
+            claims.update((claim.partition.number, claim) for claim in poll.gained)
+            return len(claims) == PARTITIONS
+
+        until(gained, "every partition")
         place = claims[1].partition
         lost = TopicPartition(place.topic, place.number, 7, "")
         worker._newest[claims[1]] = lost
         worker._on_commit(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [lost])
-        for _ in range(POLLS_MAX):
+
+        def marked() -> bool:
             worker.poll(records_max=1, wait_ms=100)
-            if cluster.log.committed(cluster.group, place) == (7, ""):
-                break
-        assert cluster.log.committed(cluster.group, place) == (7, "")
+            return cluster.log.committed(cluster.group, place) == (7, "")
+
+        until(marked, "the mark")
     finally:
         worker.close()
