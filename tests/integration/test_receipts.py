@@ -283,6 +283,8 @@ def test_an_heir_that_stood_still_reads_on_before_it_makes_a_call_again(
 
 PATIENCE_S = 4.0
 """Longer than joining takes, shorter than the transaction of the dead."""
+OPEN_MS = 600_000
+"""Whoever waits for the end of that transaction is not done when the test gives up."""
 
 
 @pytest.mark.parametrize("intends", [True, False], ids=["", "control"])
@@ -293,16 +295,16 @@ def test_a_start_does_not_wait_for_a_note_that_the_dead_left_open(cluster, inten
     """
     dead = Producer(
         cluster.config.transactional(cluster.group, "one")
-        | {"transaction.timeout.ms": 60_000, "delivery.timeout.ms": 60_000}
+        | {"transaction.timeout.ms": OPEN_MS, "delivery.timeout.ms": 60_000}
     )
-    dead.init_transactions(30)
+    dead.init_transactions(180)
     dead.begin_transaction()
     note, _ = _begun_by_another(cluster)
     dead.produce(note.topic, note.value, note.key, partition=0)
     reader = Consumer({**cluster.config.consumer(), "group.id": cluster.group})
     place = TopicPartition(cluster.requests, 0, 0)
-    dead.send_offsets_to_transaction([place], reader.consumer_group_metadata(), 30)
-    assert dead.flush(30) == 0
+    dead.send_offsets_to_transaction([place], reader.consumer_group_metadata(), 180)
+    assert dead.flush(180) == 0
 
     async def scene() -> None:
         tool = Long()
@@ -313,7 +315,7 @@ def test_a_start_does_not_wait_for_a_note_that_the_dead_left_open(cluster, inten
         if not intends:
             await asyncio.sleep(PATIENCE_S)
             assert not tool.began, "it waits"
-            dead.abort_transaction(30)
+            dead.abort_transaction(180)
         await _until(cluster.answers, "it is answered")
         await fleet.end()
 
