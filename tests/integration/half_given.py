@@ -12,6 +12,9 @@ from confluent_kafka import Consumer, TopicPartition
 from headwater.log.kafka import KafkaConfig, KafkaLog
 from headwater.log.kafka_owner import KafkaOwner
 
+SESSION_MS = 120_000
+"""Longer than whoever comes back under its name takes for that."""
+
 
 class Mortal(KafkaOwner):
     """Dies between giving partitions up and joining anew."""
@@ -29,7 +32,7 @@ class MortalLog(KafkaLog):
 
 def main(bootstrap: str, topic: str, group: str, instance: str) -> None:
     """Own all there is, say so, and poll until it is asked to give some up."""
-    log = MortalLog(KafkaConfig(bootstrap=bootstrap))
+    log = MortalLog(KafkaConfig(bootstrap=bootstrap, session_ms=SESSION_MS))
     owner = log.own([topic], group=group, instance=instance)
     said = False
     while True:
