@@ -47,7 +47,7 @@ def test_loops_in_several_threads_append_at_once(log: KafkaLog, topic: str) -> N
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     records = read_all(log, Partition(topic, 0))
     assert {record.value: record.offset for record in records} == found
     assert len(found) == 150
