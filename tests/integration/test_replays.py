@@ -95,8 +95,9 @@ def test_two_gateways_that_replay_the_same_letters_at_once_do_it_once(
             return own(self, topics, group=group, instance=instance)
 
         monkeypatch.setattr(KafkaLog, "own", unnamed)
-    # Whoever is fenced waits two heartbeats before it takes its turn.
-    config, namespace = KafkaConfig(bootstrap=kafka, heartbeat_ms=250), cluster.fresh("two")
+    # A slow answer to a commit is waited for; whoever is fenced waits two heartbeats for its turn.
+    config = KafkaConfig(bootstrap=kafka, heartbeat_ms=250, transaction_ms=60_000, call_s=60.0)
+    namespace = cluster.fresh("two")
     logs = [KafkaLog(config) for _ in range(2)]
     platform = replay.prepared(config, logs[0], namespace, COUNT)
     letters = (platform.names.dlq("triage"),)
