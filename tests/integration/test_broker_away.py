@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +27,9 @@ from headwater.testing.conformance_world import Follower, put, read_all, until, 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-away")]
 
 TASKS = 40
-READERS, STOOD_S = 8, 14.0
+READERS, STOOD_S, HEARD_S = 8, 14.0, 180.0
 """A controller takes a broker for dead after nine seconds; whoever asks it just then is told of none."""
-BOUND_S = 20.0
+BOUND_S = 120.0
 """Within which who waits for two seconds is answered on a busy machine; others wait for ever."""
 ASKED_S, BUSY_TIMES = 2.0, 5
 """Who connects without a pause takes fifty times as much of a core, and twenty where others want it."""
@@ -182,9 +183,9 @@ def test_appends_and_questions_wait_for_a_broker_that_is_away(
 
     assert asyncio.run(across()) == 0
     revival.join()
-    assert values(read_all(log, inbox)) == [b"before", b"meanwhile"]
     said = [r for r in caplog.records if "waiting for the cluster" in r.getMessage()]
     assert len(said) <= 1
+    assert values(read_all(log, inbox)) == [b"before", b"meanwhile"]
 
 
 def test_questions_go_on_after_an_election(own_kafka: Broker, log: KafkaLog) -> None:
@@ -235,7 +236,8 @@ def test_a_broker_that_is_away_is_not_connected_to_without_a_pause(
     assert other.answers(10.0)
     own_kafka.kill()
     assert not log.answers(0.5)
-    share, control = _busy(log), _busy(other)
+    both = [(_busy(log), _busy(other)) for _ in range(3)]
+    share, control = map(statistics.median, zip(*both, strict=True))  # one may have stood still
     say(f"{share:.3f} of a core; control: {control:.3f}")
     assert control > BUSY_TIMES * share
     own_kafka.start()
@@ -257,7 +259,7 @@ def test_closing_ends_the_wait_for_a_broker_that_is_away(own_kafka: Broker, log:
     asking = threading.Thread(target=ask)
     asking.start()
     log.close()
-    asking.join(60)
+    asking.join(180)
     assert len(failures) == 1
 
 
@@ -286,10 +288,10 @@ def test_a_broker_that_stood_still_is_found_again(own_kafka: Broker, log: KafkaL
     readers, producer = _clients(log.config)
     _stand_still(own_kafka)
     put(log, Draft(topic="away.inbox", value=b"after"))
-    assert _hear(readers, b"after", 60) == READERS
+    assert _hear(readers, b"after") == READERS
     producer.produce("away.inbox", b"again")
-    assert producer.flush(30) == 0
-    assert _hear(readers, b"again", 60) == READERS
+    assert producer.flush(HEARD_S) == 0
+    assert _hear(readers, b"again") == READERS
     assert log.ends([Partition("away.inbox", 0)]) == {Partition("away.inbox", 0): 3}
 
 
@@ -298,10 +300,10 @@ def _clients(config: KafkaConfig) -> tuple[list[Consumer], Producer]:
     readers = [Consumer({**config.consumer(), "group.id": f"reader-{n}"}) for n in range(READERS)]
     producer = Producer(config.producer())
     producer.produce("away.inbox", b"before")
-    assert producer.flush(60) == 0
+    assert producer.flush(HEARD_S) == 0
     for reader in readers:
         reader.assign([TopicPartition("away.inbox", 0, 0)])
-    assert _hear(readers, b"before", 60) == READERS
+    assert _hear(readers, b"before") == READERS
     return readers, producer
 
 
@@ -313,10 +315,10 @@ def _stand_still(broker: Broker) -> None:
     os.kill(running.pid, signal.SIGCONT)
 
 
-def _hear(readers: Sequence[Consumer], value: bytes, bound_s: float) -> int:
+def _hear(readers: Sequence[Consumer], value: bytes) -> int:
     """Return how many readers get a value in time."""
     heard: set[int] = set()
-    until_s = time.monotonic() + bound_s
+    until_s = time.monotonic() + HEARD_S
     while len(heard) < len(readers) and time.monotonic() < until_s:
         for number, reader in enumerate(readers):
             message = reader.poll(0.02)
