@@ -197,15 +197,20 @@ class Store:
             raise TransientError(f"{self.where} lost what was just put: look at its health")
         return _milliseconds(meta["last_modified"])
 
-    def probe(self) -> None:
+    def probe(self) -> bool:
         """Put, get, list and delete a blob of the tenant `doctor`.
+
+        It leaves no mark: an empty place that is looked at is no store for that.
+
+        Returns:
+            Whether a value of the namespace was ever put there.
 
         Raises:
             TransientError: One of them does not work; the message says which.
         """
         value = b"is the store of blobs in order?"
         name = ref_of(value).name
-        self.put("doctor", value)
+        self._put(_LIVE, "doctor", name, value)
         if self.get("doctor", name) != value:  # pragma: no cover - get has compared the digest
             raise TransientError(f"{self.where} returned other bytes than were put")
         if not any(blob.name == name for blob in self.scan("doctor")):
@@ -213,6 +218,7 @@ class Store:
         self.set_aside("doctor", name)
         self.drop("doctor", name)
         self.delete("doctor", name)
+        return self._is_marked()
 
     def _mark(self) -> None:
         """Leave a mark beside the first value, by which a store is told from an empty place."""
@@ -261,7 +267,13 @@ def _options(url: str, scheme: str, timeout_s: float) -> dict[str, Any]:
         return {}
     if scheme == "file":
         path = pathlib.Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"HEADWATER_BLOBS__URL file://{path} is no directory and cannot be made one: "
+                f"{error.strerror}. Mount it, or give this user the right to make it"
+            ) from error
         return {"automatic_cleanup": False}
     timeout = datetime.timedelta(seconds=timeout_s)
     return {

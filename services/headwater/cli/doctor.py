@@ -212,10 +212,15 @@ def _blobs(settings: Settings, app: App | None) -> Check:
         store = Store.at(
             settings.blobs.url, namespace=namespace, timeout_s=settings.blobs.timeout_s
         )
-        store.probe()
+        used = store.probe()
     except HeadwaterError as error:
         return Check(name="blobs", state=State.FAIL, says=str(error))
     says = f"{store.where} puts, gets, lists and deletes"
+    if not used:
+        says += (
+            f"; no value of {namespace} is there yet: if there should be, mount the directory or "
+            "correct HEADWATER_BLOBS__URL"
+        )
     if store.where.startswith("memory:"):
         says = f"{store.where} is of one process and forgets at exit: name a file:// or s3:// store"
         return Check(name="blobs", state=State.WARN, says=says)

@@ -74,6 +74,17 @@ def test_an_empty_place_is_a_store_that_is_away(tmp_path: pathlib.Path) -> None:
     assert store.get("t", NAME) == VALUE
 
 
+def test_looking_at_an_empty_place_makes_no_store_of_it(tmp_path: pathlib.Path) -> None:
+    """Whoever runs doctor before a directory is mounted has lost nothing for good either."""
+    store = Store.at(f"file://{tmp_path}/blobs", namespace="ns")
+    store.put("t", VALUE)
+    assert store.probe()
+    (tmp_path / "blobs").rename(tmp_path / "unmounted")
+    assert not Store.at(f"file://{tmp_path}/blobs", namespace="ns").probe()
+    with pytest.raises(TransientError, match="mount the directory"):
+        store.get("t", NAME)
+
+
 def test_a_changed_blob_is_a_lost_one(tmp_path: pathlib.Path) -> None:
     """Whoever reads compares the digest, so nobody is given other bytes."""
     store = Store.at(f"file://{tmp_path}", namespace="ns")
