@@ -166,9 +166,12 @@ def table(
     between = len(widths) - 1
     gap = _GAP if sum(widths) + _GAP * between <= console.width else 1
     loose = [number for number, name in enumerate(columns) if name not in keep]
+    short = sum(min(width, _CELL_MIN if at in loose else width) for at, width in enumerate(widths))
+    # Where what is kept leaves no room anyhow, an age that is cut would be cut for nothing.
+    least = _CELL_MIN if short + gap * between <= console.width else _TEXT_MIN
     while sum(widths) + gap * between > console.width and loose:
         widest = max(loose, key=lambda number: widths[number])
-        if widths[widest] <= _CELL_MIN:
+        if widths[widest] <= least:
             break
         widths[widest] -= 1
     shown = rich.table.Table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -102,10 +103,13 @@ def test_list_says_what_runs_wait_for(door: Door, hw: Hw) -> None:
 
 
 def test_list_shows_the_whole_id_of_an_approval_that_a_run_waits_for(door: Door, hw: Hw) -> None:
-    """It is what `approvals` takes; lines are then longer than the terminal."""
+    """It is what `approvals` takes; lines are then longer than the terminal, and no age is cut for them."""
     reason = "approval " + "f9" * 16
-    door.on("GET", "/api/v1/runs", {"runs": [run_of(status="waiting", reason=reason), run_of()]})
-    assert f"{_ID} waiting ({reason})" in hw("runs", "list").out
+    old = run_of(status="waiting", reason=reason, started_ms=time.time_ns() // 1_000_000 - 754_000)
+    door.on("GET", "/api/v1/runs", {"runs": [old, run_of()]})
+    out = hw("runs", "list").out
+    assert f"{_ID} waiting ({reason})" in out
+    assert "12 min" in out
 
 
 def test_a_sleep_says_how_long_it_goes_on() -> None:
