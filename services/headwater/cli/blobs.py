@@ -158,12 +158,14 @@ def _tell(done: Collected, *, dry_run: bool, output: shell.Format) -> None:
     ]
     shell.table(["what", "blobs", "size"], rows, keep=["what"])
     if done.missing:
-        names = ", ".join(done.missing[:_MISSING_SHOWN])
-        more = len(done.missing) - _MISSING_SHOWN
         shell.note(
-            f"{len(done.missing)} blobs that records refer to are not in the store: {names}"
-            f"{f' and {more} more' if more > 0 else ''}; see the runbook on lost blobs"
+            f"{len(done.missing)} blobs that records refer to are not in the store: is its directory "
+            "mounted, and is it the right bucket? Else put them back, see the runbook on lost blobs"
         )
+        for name in done.missing[:_MISSING_SHOWN]:  # a line each: people look them up in backups
+            shell.note(f"  {name}")
+        if (more := len(done.missing) - _MISSING_SHOWN) > 0:
+            shell.note(f"  and {more} more; --output json names all")
 
 
 def _store(option: str) -> tuple[Store, Settings]:
