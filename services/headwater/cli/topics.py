@@ -13,6 +13,7 @@ from headwater import namespace, provisioning
 from headwater.assembly import Parts, Platform
 from headwater.cli import discovery, shell
 from headwater.contracts import compatibility
+from headwater.core.versions import is_later
 from headwater.durable import confine
 from headwater.log.kafka import KafkaLog
 from headwater.provisioning import Action, Change
@@ -41,11 +42,13 @@ def plan_(
         platform = platform_of(loaded, log, settings)
         changes = _changes(platform, settings, partitions)
         _refuse_strangers(platform, changes)
+        _show(changes, output)
+        if any(change.action is Action.REFUSED for change in changes):
+            raise shell.RefusedError("some of it must be done by hand")
+        _refuse_breaks(platform, changes)
+        _note_version(platform, changes, planned=True)
     finally:
         log.close()
-    _show(changes, output)
-    if any(change.action is Action.REFUSED for change in changes):
-        raise shell.RefusedError("some of it must be done by hand")
 
 
 @app.command("apply")
@@ -70,6 +73,7 @@ def apply_(
         if refused:
             raise shell.RefusedError(f"{refused[0].name}: {refused[0].detail}; nothing was done")
         _refuse_breaks(platform, changes)
+        _note_version(platform, changes)
         if dry_run:
             return
         grown = [change for change in changes if change.action is Action.GROW]
@@ -81,7 +85,9 @@ def apply_(
             asyncio.run(namespace.publish(platform))
     finally:
         log.close()
-    shell.note(f"{len(changes)} changes made; {platform.names.namespace} runs {loaded.name}")
+    shell.note(
+        f"{len(changes)} changes made; {platform.names.namespace} runs {loaded.name} {loaded.version}"
+    )
 
 
 def _refuse_strangers(platform: Platform, changes: list[Change]) -> None:
@@ -106,6 +112,24 @@ def _refuse_breaks(platform: Platform, changes: list[Change]) -> None:
     found = compatibility.broken(schemas_of(platform.app), old)
     if found:
         raise shell.RefusedError(f"{compatibility.refusal(found)}; nothing was done")
+
+
+def _note_version(platform: Platform, changes: list[Change], *, planned: bool = False) -> None:
+    """Say what else stands between this version and its processes, where topics alone do not."""
+    made = platform.names.ctl("app")
+    if any(change.action is Action.CREATE and change.name == made for change in changes):
+        return
+    own, there = platform.app.version, namespace.app_record(platform)
+    for said in namespace.version_records(platform):
+        if said.state == "withdrawn" and said.version == own:
+            shell.note(f"version {own} was taken back: no process of it joins")
+        if said.state == "final" and is_later(said.version, own):
+            shell.note(f"version {said.version} is final: no process of {own} joins")
+    if planned and (there is None or there.version != own):
+        last = "nothing" if there is None else there.version
+        shell.note(
+            f"{last} was applied last: `headwater topics apply` writes down {own} and its schemas"
+        )
 
 
 def log_of(settings: Settings) -> KafkaLog:
