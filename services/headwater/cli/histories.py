@@ -24,6 +24,11 @@ from headwater.histories import History, Verdict
 from headwater.runs.rows import Run
 from headwater.settings import Settings
 
+_MENDS = {
+    "different": "Keep their way with ctx.patched(...)",
+    "unreadable": "Keep their agent and what they were written with readable",
+}
+
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id.")]
 
 
@@ -57,11 +62,12 @@ def verify(
     if bad:
         raise shell.RefusedError(
             f"{len(bad)} of {len(found)} runs would be held by this code, first {bad[0].run}: "
-            f"{bad[0].says}. Keep their way with ctx.patched(...), or let them end first"
+            f"{bad[0].says}. {_MENDS[bad[0].state]}, or let them end first"
         )
     if output is shell.Format.TABLE:
         entries = sum(verdict.entries for verdict in found)
-        print(f"{len(found)} runs go on with this code; {entries} entries replayed")
+        goes = "1 run goes" if len(found) == 1 else f"{len(found)} runs go"
+        print(f"{goes} on with this code; {entries} entries replayed")
 
 
 def export(run: RunArgument, app: shell.AppOption = "") -> None:
