@@ -9,7 +9,7 @@ from typing import Protocol
 
 from headwater.errors import SettingsError
 from headwater.layout import Need
-from headwater.log.kafka_admin import KafkaAdmin
+from headwater.log.kafka_admin import Expired, KafkaAdmin
 from headwater.log.kafka_config import KafkaConfig
 from headwater.settings import Kafka
 
@@ -160,6 +160,20 @@ def plan(
         if missing:
             words = f"first offsets in {_many(missing, 'partition')}"
             found.append(Change(action=Action.BEGIN, name=group, detail=words, topics=read))
+    return found
+
+
+def expired(cluster: KafkaAdmin, groups: Mapping[str, Sequence[str]]) -> list[Expired]:
+    """Return the offsets of groups that retention has overtaken.
+
+    An offset lies before the marks that end a transaction. So this happens, too, to a group that has taken
+    all there was, on a topic where nothing was written for as long as records are kept.
+    """
+    there = cluster.topics({topic for topics in groups.values() for topic in topics})
+    found: list[Expired] = []
+    for group, topics in groups.items():
+        read = {topic: there[topic].partitions for topic in topics if topic in there}
+        found += cluster.expired(group, read) if read else []
     return found
 
 

@@ -8,17 +8,24 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from headwater import provisioning
 from headwater.cli import main
+from headwater.contracts.records import Partition
 from headwater.durable import confine
+from headwater.errors import SettingsError
+from headwater.log.kafka import KafkaLog
 from headwater.log.kafka_admin import KafkaAdmin
 from headwater.log.kafka_config import KafkaConfig
+from headwater.log.kafka_offsets import Offsets
+from headwater.log.port import Claim
 from headwater.testing.conformance_world import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("cluster-commands")]
@@ -241,6 +248,67 @@ def test_backlog_that_retention_will_eat_is_an_alarm(operator: Operator, kafka: 
         return any(line.startswith("FAIL") for line in found)
 
     assert any(alarmed() for _ in range(10))
+
+
+def test_a_group_goes_on_where_retention_has_overtaken_it(operator: Operator, kafka: str) -> None:
+    """It has taken all there was, and yet: the mark that ended the transaction has expired too."""
+    assert operator.hw("topics", "apply").returncode == 0
+    group, topic = f"{operator.namespace}.intake", f"{operator.namespace}.cmd.greet.v1"
+    config, place = KafkaConfig(bootstrap=kafka), Partition(topic, 1)
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"{group}.test"})
+    producer.init_transactions(180)
+    producer.begin_transaction()
+    producer.produce(topic, value=b"x", partition=1)
+    producer.commit_transaction(180)
+    offsets = Offsets(config)
+    offsets.write(group, [TopicPartition(topic, 1, 1)])
+    none = operator.hw("topics", "skip-expired", "--yes")
+    assert (none.returncode, none.stdout) == (0, "")
+    assert none.stderr == "no group has an offset below where its topic begins\n"
+    assert operator.checks()["expired"] == "ok"
+    client = AdminClient({"bootstrap.servers": kafka})
+    deleted = client.delete_records([TopicPartition(topic, 1, 2)])
+    assert [one.result(180).low_watermark for one in deleted.values()] == [2]
+    log = KafkaLog(config)
+
+    def go_on(wait_s: float) -> None:
+        """Have a member read all partitions for a while; skip meanwhile, which its group refuses."""
+        owner = log.own([topic], group=group, instance="a")
+        try:
+            gained: set[Claim] = set()
+
+            def all_gained() -> bool:
+                gained.update(owner.poll(records_max=1, wait_ms=100).gained)
+                return len(gained) == 2
+
+            until(all_gained, "all partitions")
+            owner.resume(dict.fromkeys(gained))
+            ends_s = time.monotonic() + wait_s
+            while time.monotonic() < ends_s:
+                owner.poll(records_max=1, wait_ms=100)
+        finally:
+            refused.append(operator.hw("topics", "skip-expired", "--yes"))
+            owner.close(leave=True)
+
+    refused: list[Ran] = []
+    with pytest.raises(SettingsError, match="topics skip-expired"):
+        go_on(180)
+    assert (refused[0].returncode, "nobody may be a member" in refused[0].stderr) == (1, True)
+    tried = operator.hw("topics", "skip-expired", "--dry-run", "--output", "json")
+    assert json.loads(tried.stdout) == [
+        {"group": group, "topic": topic, "partition": 1, "offset": 1, "beginning": 2}
+    ]
+    assert operator.checks()["expired"] == "warn"
+    unasked = operator.hw("topics", "skip-expired")
+    assert (unasked.returncode, "1 offsets are skipped" in unasked.stderr) == (2, True)
+    assert log.committed(group, place)[0] == 1
+    done = operator.hw("topics", "skip-expired", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert f"{topic}[1]" in done.stdout
+    assert log.committed(group, place)[0] == 2
+    go_on(3)
+    log.close()
+    offsets.close()
 
 
 def test_local_store_must_be_younger_than_tombstones(

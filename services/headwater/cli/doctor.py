@@ -278,6 +278,7 @@ def _cluster(admin: KafkaAdmin, app: App, settings: Settings, brokers: int) -> I
         if not lacking:
             yield _control(platform)
             yield _backlogs(platform, there)
+            yield _expired(admin, platform)
         yield from _kept(settings, there)
         yield _offsets(admin.broker_settings(), there)
     finally:
@@ -334,6 +335,20 @@ def _kept(settings: Settings, there: Mapping[str, provisioning.There]) -> Iterat
             state=State.OK,
             says=f"it is thrown away before {least} forgets what was dropped",
         )
+
+
+def _expired(admin: KafkaAdmin, platform: Platform) -> Check:
+    """Look for groups that run, and could not start again where they are."""
+    found = provisioning.expired(admin, platform.layout.groups())
+    if not found:
+        return Check(name="expired", state=State.OK, says="every group can start where it is")
+    first = found[0]
+    says = (
+        f"retention has overtaken {len(found)} offsets, first that of {first.group} in "
+        f"{first.topic}[{first.partition}]: who starts there ends. Stop its processes, then "
+        "`headwater topics skip-expired`"
+    )
+    return Check(name="expired", state=State.WARN, says=says)
 
 
 def _offsets(broker: Mapping[str, str], there: Mapping[str, provisioning.There]) -> Check:

@@ -90,6 +90,48 @@ def apply_(
     )
 
 
+@app.command("skip-expired")
+def skip_expired(
+    app: shell.AppOption = "",
+    yes: shell.Yes = False,
+    dry_run: shell.DryRun = False,
+    output: shell.Output = shell.Format.TABLE,
+) -> None:
+    """Have groups go on where their topics begin, if retention took what was at their offsets."""
+    shell.hush()
+    loaded, settings = discovery.load(app), Settings.of()
+    cluster = provisioning.connect(settings.kafka)
+    log = log_of(settings)
+    try:
+        with shell.progress(f"asking {settings.kafka.bootstrap}"):
+            groups = platform_of(loaded, log, settings).layout.groups()
+            found = provisioning.expired(cluster, groups)
+    finally:
+        log.close()
+    if output is shell.Format.JSON:
+        shell.document([dataclasses.asdict(one) for one in found])
+    elif found:
+        rows = [
+            (one.group, f"{one.topic}[{one.partition}]", str(one.offset), str(one.beginning))
+            for one in found
+        ]
+        shell.table(["group", "partition", "from", "to"], rows, keep=["group", "partition"])
+    if not found:
+        shell.note("no group has an offset below where its topic begins")
+        return
+    if dry_run:
+        return
+    skipped = sum(one.beginning - one.offset for one in found)
+    shell.confirm(
+        f"{skipped} offsets are skipped: tasks among them are lost, marks that end transactions are "
+        "nothing to lose. Go on?",
+        yes=yes,
+    )
+    for group in dict.fromkeys(one.group for one in found):
+        cluster.skip(group, [one for one in found if one.group == group])
+    shell.note(f"{skipped} offsets skipped; start the processes")
+
+
 def _refuse_strangers(platform: Platform, changes: list[Change]) -> None:
     """Refuse a namespace that another app runs in: none of its processes would start any more."""
     made = platform.names.ctl("app")

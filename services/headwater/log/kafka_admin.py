@@ -24,6 +24,7 @@ from confluent_kafka.admin import (
     GroupMetadata,
     NewPartitions,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
@@ -53,6 +54,25 @@ class TopicState:
     partitions: int
     replication: int
     config: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """A group's offset that retention has overtaken: nobody can go on there.
+
+    Args:
+        group: The group.
+        topic: The topic.
+        partition: Its number.
+        offset: Where the group was to go on.
+        beginning: The first offset that is left.
+    """
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    beginning: int
 
 
 class KafkaAdmin:
@@ -254,11 +274,7 @@ class KafkaAdmin:
             group: The group.
             topics: Topic to its number of partitions.
         """
-        places = [
-            TopicPartition(topic, number)
-            for topic, count in topics.items()
-            for number in range(count)
-        ]
+        places = _places(topics)
         missing = [TopicPartition(p.topic, p.partition, 0) for p in self._missing(group, places)]
         if missing:
             self._do(
@@ -273,16 +289,50 @@ class KafkaAdmin:
         A transaction that carries some is not waited for: only who has an offset already begins one,
         and a process that starts again would wait for what it left open itself when it died.
         """
-        places = [
-            TopicPartition(topic, number)
-            for topic, count in topics.items()
-            for number in range(count)
+        return sum(place.offset < 0 for place in self._latest(group, topics))
+
+    def expired(self, group: str, topics: Mapping[str, int]) -> list[Expired]:
+        """Return the offsets of a group that are below the beginnings of their partitions."""
+        known = [place for place in self._latest(group, topics) if place.offset >= 0]
+
+        def ask() -> list[int]:
+            begins = self._admin.list_offsets(
+                {TopicPartition(p.topic, p.partition): OffsetSpec.earliest() for p in known},
+                request_timeout=self._config.call_s,
+            )
+            return [begins[TopicPartition(p.topic, p.partition)].result().offset for p in known]
+
+        begins = self._do("tell where topics begin", ask) if known else []
+        return [
+            Expired(
+                group=group,
+                topic=place.topic,
+                partition=place.partition,
+                offset=place.offset,
+                beginning=beginning,
+            )
+            for place, beginning in zip(known, begins, strict=True)
+            if place.offset < beginning
         ]
-        found = self._do(
-            f"list the offsets of group {group}",
-            lambda: self._offsets.latest(group, places, self._config.call_s),
+
+    def skip(self, group: str, expired: Sequence[Expired]) -> None:
+        """Have a group go on at the beginnings.
+
+        Raises:
+            SettingsError: The cluster refuses, for example because the group has members.
+        """
+        offsets = [TopicPartition(one.topic, one.partition, one.beginning) for one in expired]
+        self._do(
+            f"write the offsets of group {group}, of which nobody may be a member (who died is one until "
+            f"its session of {self._config.session_ms} ms has ended)",
+            lambda: self._offsets.write(group, offsets),
         )
-        return sum(place.offset < 0 for place in found)
+
+    def _latest(self, group: str, topics: Mapping[str, int]) -> list[TopicPartition]:
+        return self._do(
+            f"list the offsets of group {group}",
+            lambda: self._offsets.latest(group, _places(topics), self._config.call_s),
+        )
 
     def _missing(self, group: str, places: Sequence[TopicPartition]) -> list[TopicPartition]:
         found = self._do(
@@ -338,3 +388,9 @@ class KafkaAdmin:
                     f"{_LED_S:g} s: look at the cluster's health"
                 )
             time.sleep(_LOOK_S)
+
+
+def _places(topics: Mapping[str, int]) -> list[TopicPartition]:
+    return [
+        TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)
+    ]

@@ -258,8 +258,8 @@ class KafkaMember:
             raise kafka_errors.taken_over(self.group, self.instance, error)
         if code in kafka_errors.EXPIRED:
             raise SettingsError(
-                f"{self.group} has no offset where it is to go on ({error.str()}): the records "
-                "expired before they were read; see `headwater topics apply`"
+                f"{self.group} has no offset where it is to go on ({error.str()}): what was there has "
+                "expired; see `headwater topics skip-expired --dry-run`"
             )
         if code in kafka_errors.FORBIDDEN:
             raise kafka_errors.forbidden(f"read for {self.group}", error)
