@@ -13,7 +13,7 @@ from headwater.cli import main
 
 _HOME = pathlib.Path(__file__).parents[3] / "docs/runbooks"
 _INDEX = (_HOME / "README.md").read_text(encoding="utf-8")
-_ROW = re.compile(r"^\| `headwater ([a-z ]+)` \| \[[^\]]+\]\(([^)#]+)#([^)]+)\) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| `headwater ([a-z -]+)` \| \[[^\]]+\]\(([^)#]+)#([^)]+)\) \|$", re.MULTILINE)
 AUTHORS = frozenset({"init", "dev"})
 """Commands of whoever writes an app, on a laptop: no fleet and no log that outlives them."""
 
