@@ -179,7 +179,7 @@ class RocksStore:
                 if afresh:
                     self._remove_lives(life.place)
                 directory.mkdir(parents=True, exist_ok=True)
-                store = Rdict(str(directory), Options(raw_mode=True))
+                store = Rdict(str(directory), _options())
                 try:
                     return use(store)
                 finally:
@@ -240,6 +240,12 @@ def usable(stamp: Stamp, *, end: int, now_ms: int, age_s_max: float) -> str:
 def wall_ms() -> int:
     """Return the wall clock in milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.set_keep_log_file_num(2)  # each opening begins one, and every follow opens
+    return options
 
 
 def _stamp(store: Rdict) -> Stamp | None:

@@ -361,6 +361,17 @@ def test_stores_over_the_bound_go_stalest_first(tmp_path: pathlib.Path) -> None:
     assert narrow.load(lives[1]) is not None
 
 
+def test_a_store_keeps_two_logs_of_its_own(tmp_path: pathlib.Path) -> None:
+    """Each opening begins one: by default a thousand would stay, and count against the bound."""
+    store = RocksStore(tmp_path, bytes_max=BYTES_MAX)
+    life = Life(place=PLACE, topic_id="x")
+    store.replace(life, {b"a": b"0"}, Stamp(next_offset=0, caught_up_ms=0))
+    for _ in range(8):
+        assert store.load(life) is not None
+    (directory,) = tmp_path.glob("*/*/*")
+    assert len([*directory.glob("LOG*")]) == 2
+
+
 def test_a_later_write_from_an_old_base_is_not_taken(tmp_path: pathlib.Path) -> None:
     """Of two that read on from one stamp, the second would take the store back."""
     store = RocksStore(tmp_path, bytes_max=BYTES_MAX)
