@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import logging
@@ -23,7 +22,7 @@ from headwater.contracts.ctl import (
 from headwater.contracts.derive import shape_of
 from headwater.contracts.records import Draft, Partition
 from headwater.contracts.shape import Shape
-from headwater.core.versions import is_later
+from headwater.core.versions import in_order, is_later
 from headwater.durable import confine
 from headwater.errors import SettingsError
 from headwater.log.local import LocalLog
@@ -165,8 +164,8 @@ def app_record(platform: Platform) -> AppRecord | None:
 def version_records(platform: Platform) -> list[VersionRecord]:
     """Return what operators said of versions, earliest version first."""
     found = [one for one in _control(platform, "app") if isinstance(one, VersionRecord)]
-    later = functools.cmp_to_key(lambda a, b: is_later(a, b) - is_later(b, a))
-    return sorted(found, key=lambda one: later(one.version))
+    order = in_order(one.version for one in found)
+    return sorted(found, key=lambda one: order.index(one.version))
 
 
 async def say(platform: Platform, record: VersionRecord) -> None:

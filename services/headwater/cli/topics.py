@@ -97,7 +97,7 @@ def skip_expired(
     dry_run: shell.DryRun = False,
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
-    """Have groups go on where their topics begin, if retention took what was at their offsets."""
+    """Have groups go on that retention has overtaken. They start where their topics begin."""
     shell.hush()
     loaded, settings = discovery.load(app), Settings.of()
     cluster = provisioning.connect(settings.kafka)

@@ -16,7 +16,7 @@ from headwater import fleet, namespace, provisioning
 from headwater.assembly import Platform
 from headwater.cli import discovery, options, shell, topics
 from headwater.contracts.ctl import VersionRecord
-from headwater.core.versions import is_later
+from headwater.core.versions import in_order, is_later
 from headwater.durable import confine
 from headwater.settings import Settings
 
@@ -48,7 +48,7 @@ def show(app: shell.AppOption = "", output: shell.Output = shell.Format.TABLE) -
             "actor": said[version].actor if version in said else "",
             "reason": said[version].reason if version in said else "",
         }
-        for version in sorted({*there, *said, *filter(None, [newest])})
+        for version in in_order({*there, *said, *filter(None, [newest])})
     ]
     if output is shell.Format.JSON:
         shell.document(rows)
@@ -96,7 +96,7 @@ def finalize(of: Word) -> None:
                 f"no member of the agents' groups has version {record.version}: roll it out first; "
                 f"there are {_list(there)}"
             )
-        old = sorted(one for one in there if is_later(record.version, one))
+        old = in_order(one for one in there if is_later(record.version, one))
         left = f"; {_list(old)} is still running and cannot come back" if old else ""
         does = [
             f"no process of a version before {record.version} joins, nor one of a headwater before "
@@ -131,7 +131,7 @@ def rollback(
                 "later version that undoes the change"
             )
         there = _members(platform)
-        older = sorted(one for one in there if is_later(record.version, one))
+        older = in_order(one for one in there if is_later(record.version, one))
         told = namespace.told_versions(platform).values()  # also of who has gone since
         known = {*there, *told, *(one.version for one in said), _applied(platform)}
         if not unknown and record.version not in known:
@@ -224,4 +224,4 @@ def _members(platform: Platform) -> collections.Counter[str]:
 
 
 def _list(versions: collections.Counter[str] | list[str]) -> str:
-    return ", ".join(sorted(versions)) or "none"
+    return ", ".join(in_order(versions)) or "none"

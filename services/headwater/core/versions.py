@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 from packaging.version import InvalidVersion, Version
 
@@ -25,6 +26,19 @@ def is_later(wrote: str, own: str) -> bool:
         return Version(wrote) > Version(own)
     except InvalidVersion:
         return False
+
+
+def in_order(versions: Iterable[str]) -> list[str]:
+    """Return versions, earliest first.
+
+    Example:
+        >>> in_order(["10.0", "2.0", "2.0.dev1"])
+        ['2.0.dev1', '2.0', '10.0']
+    """
+    return sorted(sorted(versions), key=_ORDER)
+
+
+_ORDER = functools.cmp_to_key(lambda a, b: is_later(a, b) - is_later(b, a))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

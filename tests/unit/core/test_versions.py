@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headwater.core.versions import Versions, is_later
+from headwater.core.versions import Versions, in_order, is_later
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,8 @@ def test_older_code_takes_what_nobody_else_will():
     assert not Versions(withdrawn=frozenset({"2"})).may_take("1", "3")
     assert not Versions(lately=frozenset({"1", "2"})).may_take("1", "2")
     assert Versions(lately=frozenset({"1"})).may_take("1", "2")
+
+
+def test_versions_are_put_in_order_as_versions_and_not_as_text() -> None:
+    """A list that an operator reads ends with the latest."""
+    assert in_order(["10.0", "2.0", "2.0.dev1"]) == ["2.0.dev1", "2.0", "10.0"]
