@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -35,11 +37,7 @@ def plan_(
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Show what the cluster lacks; change nothing."""
-    shell.hush()
-    loaded, settings = discovery.load(app), Settings.of()
-    log = log_of(settings)
-    try:
-        platform = platform_of(loaded, log, settings)
+    with opened(app) as (platform, settings):
         changes = _changes(platform, settings, partitions)
         _refuse_strangers(platform, changes)
         _show(changes, output)
@@ -47,8 +45,6 @@ def plan_(
             raise shell.RefusedError("some of it must be done by hand")
         _refuse_breaks(platform, changes)
         _note_version(platform, changes, planned=True)
-    finally:
-        log.close()
 
 
 @app.command("apply")
@@ -60,12 +56,8 @@ def apply_(
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Make what the cluster lacks. Writes down the app, its schemas and its shards too."""
-    shell.hush()
-    loaded, settings = discovery.load(app), Settings.of()
-    cluster = provisioning.connect(settings.kafka)
-    log = log_of(settings)
-    try:
-        platform = platform_of(loaded, log, settings)
+    with opened(app) as (platform, settings):
+        cluster = provisioning.connect(settings.kafka)
         changes = _changes(platform, settings, partitions)
         _refuse_strangers(platform, changes)
         _show(changes, output)
@@ -83,10 +75,9 @@ def apply_(
             for change in changes:
                 provisioning.apply(cluster, change)
             asyncio.run(namespace.publish(platform))
-    finally:
-        log.close()
+    own = platform.app
     shell.note(
-        f"{len(changes)} changes made; {platform.names.namespace} runs {loaded.name} {loaded.version}"
+        f"{len(changes)} changes made; {platform.names.namespace} runs {own.name} {own.version}"
     )
 
 
@@ -98,16 +89,10 @@ def skip_expired(
     output: shell.Output = shell.Format.TABLE,
 ) -> None:
     """Have groups go on that retention has overtaken. They start where their topics begin."""
-    shell.hush()
-    loaded, settings = discovery.load(app), Settings.of()
-    cluster = provisioning.connect(settings.kafka)
-    log = log_of(settings)
-    try:
+    with opened(app) as (platform, settings):
+        cluster = provisioning.connect(settings.kafka)
         with shell.progress(f"asking {settings.kafka.bootstrap}"):
-            groups = platform_of(loaded, log, settings).layout.groups()
-            found = provisioning.expired(cluster, groups)
-    finally:
-        log.close()
+            found = provisioning.expired(cluster, platform.layout.groups())
     if output is shell.Format.JSON:
         shell.document([dataclasses.asdict(one) for one in found])
     elif found:
@@ -172,6 +157,18 @@ def _note_version(platform: Platform, changes: list[Change], *, planned: bool = 
         shell.note(
             f"{last} was applied last: `headwater topics apply` writes down {own} and its schemas"
         )
+
+
+@contextlib.contextmanager
+def opened(option: str) -> Iterator[tuple[Platform, Settings]]:
+    """Yield the app that a command names on the cluster of its settings, and close the log after it."""
+    shell.hush()
+    loaded, settings = discovery.load(option), Settings.of()
+    log = log_of(settings)
+    try:
+        yield platform_of(loaded, log, settings), settings
+    finally:
+        log.close()
 
 
 def log_of(settings: Settings) -> KafkaLog:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import dataclasses
 import importlib.metadata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 import typer
 
 from headwater import fleet, namespace, provisioning
 from headwater.assembly import Platform
-from headwater.cli import discovery, options, shell, topics
+from headwater.cli import options, shell, topics
 from headwater.contracts.ctl import VersionRecord
 from headwater.core.versions import in_order, is_later
 from headwater.durable import confine
@@ -34,7 +33,7 @@ Actor = Annotated[
 @app.command()
 def show(app: shell.AppOption = "", output: shell.Output = shell.Format.TABLE) -> None:
     """Show the app's versions. Says who has them, and what was said of them."""
-    with _platform(app) as platform:
+    with topics.opened(app) as (platform, _):
         there = _members(platform)
         said = {record.version: record for record in namespace.version_records(platform)}
         applied = namespace.app_record(platform)
@@ -88,7 +87,7 @@ class Word:
 @options.gathered(Word)
 def finalize(of: Word) -> None:
     """Make a version final. Processes of earlier ones, and of an earlier headwater, join no more."""
-    with _platform(of.app) as platform:
+    with topics.opened(of.app) as (platform, _):
         record = of.record(platform, "final")
         there = _members(platform)
         if record.version not in there:
@@ -120,7 +119,7 @@ def rollback(
     ] = False,
 ) -> None:
     """Take a version back. Older code goes on with its held runs, and no process of it joins."""
-    with _platform(of.app) as platform:
+    with topics.opened(of.app) as (platform, _):
         record = of.record(platform, "withdrawn")
         said = namespace.version_records(platform)
         final = [one for one in said if one.state == "final"]
@@ -191,17 +190,6 @@ def _say(
     print(f"would write {record.version} as {record.state}, by {record.actor}{why}")
     print(f"to {platform.names.ctl('app')}; then")
     print("\n".join(f"- {one}" for one in does))
-
-
-@contextlib.contextmanager
-def _platform(option: str) -> Iterator[Platform]:
-    shell.hush()
-    loaded, settings = discovery.load(option), Settings.of()
-    log = topics.log_of(settings)
-    try:
-        yield topics.platform_of(loaded, log, settings)
-    finally:
-        log.close()
 
 
 def _applied(platform: Platform) -> str:
